@@ -1,0 +1,87 @@
+//! Who is asking: exactly one API key, in one of three headers.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use http::header::{AUTHORIZATION, HeaderMap};
+
+use crate::config::{Client, Clients};
+use crate::error::{Error, Fault, Kind};
+
+/// The headers a credential may come in. `auth` is the upstream's own name for it, so that a client
+/// that moves over changes the value only.
+const HEADERS: [&str; 3] = ["authorization", "x-api-key", "auth"];
+
+/// Names of parameters that people put credentials under. A URL ends up in logs and histories.
+const CREDENTIAL_PARAMETERS: [&str; 9] =
+    ["access_token", "api-key", "api_key", "apikey", "auth", "authorization", "jwt", "token", "x-api-key"];
+
+/// The SHA-256 of an API key: the only form in which the gateway knows one.
+pub fn key_digest(key: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
+    digest
+}
+
+/// The client whose credential is in `headers`. `query` is the raw query string. An unknown key and
+/// a wrong one are the same answer.
+pub fn identify(headers: &HeaderMap, query: &str, clients: &Clients) -> Result<Arc<Client>, Error> {
+    let in_url = credentials_in(query);
+    if !in_url.is_empty() {
+        return Err(Error::invalid_request(in_url));
+    }
+    let mut presented =
+        HEADERS.iter().flat_map(|name| headers.get_all(*name).iter().map(move |value| (*name, value)));
+    let Some((name, value)) = presented.next() else {
+        return Err(Error::new(
+            Kind::Unauthenticated,
+            "no credential; send an API key as `Authorization: Bearer <key>`, `X-Api-Key: <key>` or `auth: <key>`",
+        ));
+    };
+    if let Some((second, _)) = presented.next() {
+        let detail = format!("a credential is in `{name}` and in `{second}`; send exactly one");
+        return Err(Error::invalid_request(vec![Fault::in_header(second, detail)]));
+    }
+    let key = if name == AUTHORIZATION.as_str() { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
+    let client = key.and_then(|key| clients.by_digest(&key_digest(key)));
+    client.cloned().ok_or_else(|| Error::new(Kind::Unauthenticated, "the credential is not valid"))
+}
+
+/// The token of `Bearer <token>`; the scheme's letter case is free (RFC 9110 §11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// Faults that name the parameters, never their values.
+fn credentials_in(query: &str) -> Vec<Fault> {
+    form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| CREDENTIAL_PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known)))
+        .map(|(name, _)| {
+            let detail =
+                format!("`{name}` is a credential in the URL, where logs keep it; send it as a header");
+            Fault::in_parameter(name.into_owned(), detail)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_found_in_any_letter_case_of_the_scheme() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bEARER  abc "), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"Basic abc="), None);
+        assert_eq!(bearer(b"Bearer"), None);
+    }
+
+    #[test]
+    fn a_credential_in_the_url_is_named_but_not_repeated() {
+        let faults = credentials_in("limit=1&API_KEY=hunter2&to%6ben=x");
+        assert_eq!(faults.len(), 2);
+        assert!(faults.iter().all(|fault| !fault.detail.contains("hunter2")));
+        assert!(credentials_in("keyword=1").is_empty());
+    }
+}

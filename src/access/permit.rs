@@ -1,0 +1,59 @@
+//! What a client may see. Denied unless allowed: by route, by account, by bot.
+
+use std::sync::Arc;
+
+use crate::config::{Account, Bots, Client, Config};
+use crate::error::{Error, Kind};
+use crate::routes::{Ids, Route};
+
+/// Leave for a client to ask about an account.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    pub client: Arc<Client>,
+    pub account: Arc<Account>,
+}
+
+impl Grant {
+    /// Whether a body that names `bot` as its own may go to this client. A client of some bots asks
+    /// under one of them, but only the answer tells whose conversation it was.
+    pub fn may_see(&self, bot: Option<&str>) -> Result<(), Error> {
+        match bot {
+            Some(bot) if !self.client.bots.include(bot) => Err(forbidden()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One answer for what is not allowed and for what does not exist: nobody learns what is configured.
+fn forbidden() -> Error {
+    Error::new(Kind::Forbidden, "this client may not use this route, account or bot")
+}
+
+/// Decides from the path alone, before a byte of the body is read. `ids` must be well-formed.
+pub fn permit(client: &Arc<Client>, route: &Route, ids: &Ids, config: &Config) -> Result<Grant, Error> {
+    if !client.may_use(route) {
+        return Err(forbidden());
+    }
+    // A whole account's window holds the rows of all its bots.
+    let bot = ids.bot();
+    let bot_allowed = match bot {
+        Some(bot) => client.bots.include(bot),
+        None => client.bots == Bots::Any,
+    };
+    if !bot_allowed {
+        return Err(forbidden());
+    }
+    let theirs = |account: &&Arc<Account>| client.accounts.contains(&account.id);
+    let accounts = || config.accounts.iter().filter(theirs);
+    let account = match (ids.account(), bot) {
+        (Some(id), _) => accounts().find(|account| *account.id == *id),
+        // An account that names the bot goes before one that takes any.
+        (None, Some(bot)) => accounts()
+            .find(|account| account.bots != Bots::Any && account.bots.include(bot))
+            .or_else(|| accounts().find(|account| account.bots == Bots::Any)),
+        (None, None) => None,
+    };
+    let account =
+        account.filter(|account| account.credential(route.scope, bot).is_some()).ok_or_else(forbidden)?;
+    Ok(Grant { client: client.clone(), account: account.clone() })
+}

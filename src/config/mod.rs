@@ -1,0 +1,231 @@
+//! The configuration, twice: as it is written, and what it means.
+//!
+//! As written it is a TOML table, put together in [`load`]: compiled-in defaults, files, environment.
+//! What it means is [`Config`]: complete, checked, immutable, without an `Option` that stands for a
+//! default. [`Config::resolve`] is the only way from one to the other and reports **all** faults.
+
+mod effective;
+mod load;
+mod resolve;
+mod section;
+mod value;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use crate::phase::Rule;
+use crate::routes::{ROUTES, Route, Scope};
+
+pub use effective::effective;
+pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
+pub use section::Fault;
+pub use value::Rate;
+
+/// The defaults, and the manual.
+pub const DEFAULTS: &str = include_str!("../../config/gateway.toml");
+
+/// What the configuration means.
+#[derive(Debug)]
+pub struct Config {
+    pub server: Server,
+    pub ops: Ops,
+    pub log: Log,
+    pub upstream: Upstream,
+    pub limits: Limits,
+    pub cache: Cache,
+    pub accounts: Vec<Arc<Account>>,
+    pub clients: Clients,
+}
+
+#[derive(Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub max_connections: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    /// Bytes.
+    pub max_request_body: usize,
+    pub max_json_depth: usize,
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug)]
+pub struct Ops {
+    pub listen: SocketAddr,
+    /// What `/admin/*` asks for; without one there is no `/admin/*`.
+    pub token: Option<SecretString>,
+}
+
+#[derive(Debug)]
+pub struct Log {
+    /// `tracing_subscriber::EnvFilter` syntax, checked.
+    pub level: String,
+    pub format: LogFormat,
+    pub access: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+#[derive(Debug)]
+pub struct Upstream {
+    pub connect_timeout: Duration,
+    pub timeout: Duration,
+    /// Bytes of a decoded answer.
+    pub max_body: usize,
+    pub max_waiting: usize,
+    pub breaker: Breaker,
+}
+
+/// When an upstream that fails is left alone, per base URL.
+#[derive(Clone, Copy, Debug)]
+pub struct Breaker {
+    /// Failures in a row.
+    pub failures: u32,
+    pub open_for: Duration,
+}
+
+/// Limits of the routes that the vendor leaves open.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub conversation_details_limit: u64,
+    pub max_json_depth: usize,
+}
+
+#[derive(Debug)]
+pub struct Cache {
+    /// Bytes.
+    pub capacity: u64,
+    /// Ids.
+    pub seen: u64,
+    rules: [Rule; ROUTES.len()],
+}
+
+impl Cache {
+    pub fn rule(&self, route: &Route) -> &Rule {
+        &self.rules[route.name as usize]
+    }
+}
+
+/// A set of bots: some, or any.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bots {
+    Any,
+    These(Vec<String>),
+}
+
+impl Bots {
+    pub fn include(&self, bot: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(bots) => bots.iter().any(|known| known == bot),
+        }
+    }
+
+    /// The bot, if there is exactly one.
+    pub fn only(&self) -> Option<&str> {
+        match self {
+            Self::These(bots) if bots.len() == 1 => bots.first().map(String::as_str),
+            _ => None,
+        }
+    }
+}
+
+/// One Kore.ai account.
+#[derive(Debug)]
+pub struct Account {
+    pub id: Arc<str>,
+    /// Base URL of `/agentassist/*`, without a trailing slash.
+    pub contact_center_url: String,
+    /// Base URL of `/api/public/*`, without a trailing slash.
+    pub automation_url: String,
+    pub bots: Bots,
+    pub credentials: Vec<Arc<Credential>>,
+    pub quota: Quota,
+}
+
+impl Account {
+    /// The app to sign with, as its place in `credentials`: the most specific one that holds the
+    /// scope. Without a `bot` the whole account is meant, which a bot-bound app cannot speak for.
+    pub fn credential(&self, scope: Scope, bot: Option<&str>) -> Option<usize> {
+        let place = |fits: &dyn Fn(&Bots) -> bool| {
+            self.credentials.iter().position(|app| app.scopes.contains(&scope) && fits(&app.bots))
+        };
+        let named = |bots: &Bots| bot.is_some_and(|bot| *bots != Bots::Any && bots.include(bot));
+        place(&named).or_else(|| place(&|bots| *bots == Bots::Any))
+    }
+}
+
+/// One app of an account.
+#[derive(Debug)]
+pub struct Credential {
+    pub client_id: String,
+    /// Never printed: `SecretString` has no other `Debug`.
+    pub client_secret: SecretString,
+    pub scopes: Vec<Scope>,
+    pub bots: Bots,
+    pub lifetime: Duration,
+    pub jti: bool,
+}
+
+/// What the upstream allows: each pool has several rolling windows, all of which hold.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    pub account: Vec<Rate>,
+    pub bot: Vec<Rate>,
+}
+
+/// One caller and what it may do.
+#[derive(Debug)]
+pub struct Client {
+    pub name: Arc<str>,
+    pub accounts: Vec<Arc<str>>,
+    pub bots: Bots,
+    routes: [bool; ROUTES.len()],
+    pub rate_limit: Rate,
+    pub lane: Lane,
+}
+
+/// Whose misses go first when the upstream's quota is short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    Interactive,
+    Background,
+}
+
+impl Client {
+    pub fn may_use(&self, route: &Route) -> bool {
+        self.routes[route.name as usize]
+    }
+}
+
+/// The clients, found by the digest of their key.
+pub struct Clients {
+    by_digest: HashMap<[u8; 32], Arc<Client>>,
+}
+
+impl Clients {
+    /// The client whose key has this SHA-256. What is compared is a digest, so the time it takes
+    /// tells nothing of a key.
+    pub fn by_digest(&self, digest: &[u8; 32]) -> Option<&Arc<Client>> {
+        self.by_digest.get(digest)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.by_digest.values()
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}

@@ -1,0 +1,452 @@
+//! From what is written to what it means. Each part reads itself; then the parts are held against
+//! one another.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use toml::Table;
+
+use super::section::{Fault, Faults, Section};
+use super::value::{Rate, Secret, Setting, Size};
+use super::{
+    Account, Bots, Breaker, Cache, Client, Clients, Config, Credential, Lane, Limits, Log, LogFormat, Ops,
+    Quota, Server, Upstream,
+};
+use crate::phase::Rule;
+use crate::routes::{Name, ROUTES, Scope, ids};
+
+/// Where the vendor enforces JTI, a token may live this long at most.
+const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
+
+impl Config {
+    /// What a table means, or everything that is wrong with it. Reads the secrets it points to.
+    pub fn resolve(written: Table) -> Result<Self, Vec<Fault>> {
+        let faults = Faults::default();
+        let config = Self::read(Section::root(written, &faults));
+        match faults.into_vec() {
+            faults if faults.is_empty() => Ok(config),
+            faults => Err(faults),
+        }
+    }
+
+    fn read(mut root: Section<'_>) -> Self {
+        let server = Server::read(root.section("server"));
+        let ops = Ops::read(root.section("ops"));
+        if server.listen == ops.listen && server.listen.port() != 0 {
+            root.report("ops.listen", "is the address of server.listen too; the two need one each");
+        }
+        let log = Log::read(root.section("log"));
+        let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
+        let mut limits = root.section("limits");
+        let conversation_details_limit = limits.required("conversation_details_limit");
+        limits.close();
+        let cache = Cache::read(root.section("cache"));
+        let accounts = Account::read_all(&mut root, allow_plain_http);
+        let clients = Clients::read_all(&mut root, &accounts);
+        root.not_in_this_version("redaction");
+        root.close();
+        Self {
+            limits: Limits { conversation_details_limit, max_json_depth: server.max_json_depth },
+            server,
+            ops,
+            log,
+            upstream,
+            cache,
+            accounts,
+            clients,
+        }
+    }
+}
+
+/// A count that has to fit the machine's words.
+fn count(section: &mut Section<'_>, key: &'static str) -> usize {
+    usize::try_from(section.required::<u64>(key)).unwrap_or(usize::MAX)
+}
+
+fn bytes(section: &mut Section<'_>, key: &'static str) -> usize {
+    usize::try_from(section.required::<Size>(key).0).unwrap_or(usize::MAX)
+}
+
+/// A duration that makes no sense at zero.
+fn positive(section: &mut Section<'_>, key: &'static str) -> Duration {
+    let duration: Duration = section.required(key);
+    if duration.is_zero() {
+        section.report(key, "is zero or no duration; it is longer than that");
+    }
+    duration
+}
+
+impl Server {
+    fn read(mut section: Section<'_>) -> Self {
+        let server = Self {
+            listen: section.required::<SocketAddr>("listen"),
+            max_connections: count(&mut section, "max_connections"),
+            header_timeout: positive(&mut section, "header_timeout"),
+            body_timeout: positive(&mut section, "body_timeout"),
+            max_request_body: bytes(&mut section, "max_request_body"),
+            max_json_depth: count(&mut section, "max_json_depth"),
+            drain_timeout: section.required("drain_timeout"),
+        };
+        // serde_json itself stops at 128.
+        if server.max_json_depth > 100 {
+            section.report("max_json_depth", "is more than 100, the deepest that is read");
+        }
+        section.not_in_this_version("tls");
+        section.close();
+        server
+    }
+}
+
+impl Ops {
+    fn read(mut section: Section<'_>) -> Self {
+        let listen = section.required("listen");
+        let token = section.optional::<Secret>("token").map(|secret| secret.0);
+        section.close();
+        Self { listen, token }
+    }
+}
+
+impl Log {
+    fn read(mut section: Section<'_>) -> Self {
+        let level: String = section.required("level");
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
+            section.report("level", format!("is {level:?}: {error}; it is a level, for example \"info\""));
+        }
+        let format = section.one_of("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)], None);
+        let log = Self { level, format, access: section.required("access") };
+        section.close();
+        log
+    }
+}
+
+impl Upstream {
+    fn read(mut section: Section<'_>) -> (Self, bool) {
+        let upstream = Self {
+            connect_timeout: positive(&mut section, "connect_timeout"),
+            timeout: positive(&mut section, "timeout"),
+            max_body: bytes(&mut section, "max_body"),
+            max_waiting: count(&mut section, "max_waiting"),
+            breaker: Breaker::read(section.section("breaker")),
+        };
+        // moka weighs an entry in 32 bits.
+        if upstream.max_body > 1 << 30 {
+            section.report("max_body", "is more than 1GiB, the largest answer that is held");
+        }
+        let allow_plain_http = section.required("allow_plain_http");
+        section.close();
+        (upstream, allow_plain_http)
+    }
+}
+
+impl Breaker {
+    fn read(mut section: Section<'_>) -> Self {
+        let failures = u32::try_from(section.required::<u64>("failures")).unwrap_or(u32::MAX);
+        let breaker = Self { failures, open_for: positive(&mut section, "open_for") };
+        section.close();
+        breaker
+    }
+}
+
+impl Cache {
+    fn read(mut section: Section<'_>) -> Self {
+        let capacity = section.required::<Size>("capacity").0;
+        let seen = section.required("seen");
+        let rules = ROUTES.each_ref().map(|route| {
+            let mut section = section.section(route.name.as_str());
+            let rule = Rule {
+                settle: section.required("settle"),
+                settled_ttl: section.required("settled_ttl"),
+                over_ttl: section.required("over_ttl"),
+                live_ttl: section.required("live_ttl"),
+                summary_ttl: (route.name == Name::ConversationDetails)
+                    .then(|| section.required("summary_ttl")),
+                stale_while_revalidate: section.required("stale_while_revalidate"),
+                stale_if_error: section.required("stale_if_error"),
+            };
+            section.close();
+            rule
+        });
+        section.close();
+        Self { capacity, seen, rules }
+    }
+}
+
+/// `["*"]` or a list of bot ids.
+fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
+    let read = match default {
+        Some(default) => match section.optional::<Vec<String>>("bots") {
+            Some(list) => list,
+            None => return default,
+        },
+        None => section.required("bots"),
+    };
+    match &read[..] {
+        [any] if any == "*" => return Bots::Any,
+        [] => section.report("bots", r#"is empty; it is ["*"] or a list of ids"#),
+        list => {
+            for bot in list {
+                if let Err(expected) = ids::stream(bot) {
+                    section.report(
+                        "bots",
+                        format!("{bot:?} is no bot id: {expected}, or [\"*\"] alone for any"),
+                    );
+                }
+            }
+        }
+    }
+    Bots::These(read)
+}
+
+/// A base URL without its trailing slash.
+fn base_url(section: &mut Section<'_>, key: &'static str, allow_plain_http: bool) -> String {
+    let text: String = section.required(key);
+    if text.is_empty() {
+        return text; // Reported as missing.
+    }
+    let problem = match Url::parse(&text) {
+        Err(error) => Some(format!("is no URL: {error}")),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Some("holds a user or a password; credentials have a place of their own".to_owned())
+        }
+        Ok(url) if url.query().is_some() || url.fragment().is_some() => Some(
+            "has a query or a fragment; it is a base URL, for example \"https://platform.kore.ai\""
+                .to_owned(),
+        ),
+        Ok(url) => match url.scheme() {
+            "https" => None,
+            "http" if allow_plain_http || is_loopback(&url) => None,
+            "http" => Some(
+                "is plain http to another machine; use https, or set upstream.allow_plain_http".to_owned(),
+            ),
+            other => Some(format!("has the scheme {other:?}; it is https")),
+        },
+    };
+    if let Some(problem) = problem {
+        section.report(key, problem);
+    }
+    text.trim_end_matches('/').to_owned()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl Account {
+    fn read_all(root: &mut Section<'_>, allow_plain_http: bool) -> Vec<Arc<Self>> {
+        let mut accounts: Vec<Arc<Self>> = Vec::new();
+        let mut held: HashMap<String, Arc<str>> = HashMap::new();
+        let mut any: Option<Arc<str>> = None;
+        for mut section in root.sections("accounts") {
+            let id: String = section.required("id");
+            if !id.is_empty()
+                && let Err(expected) = ids::account(&id)
+            {
+                section.report("id", format!("is {id:?}; it is {expected}"));
+            }
+            if accounts.iter().any(|account| *account.id == *id) {
+                section.report("id", "is the id of an earlier account too");
+            }
+            let id: Arc<str> = id.into();
+            let bots = bots(&mut section, None);
+            match &bots {
+                Bots::Any => {
+                    if let Some(other) = any.replace(id.clone()) {
+                        section.report(
+                            "bots",
+                            format!("is [\"*\"] here and in account {other}; a bot must lead to one account"),
+                        );
+                    }
+                }
+                Bots::These(list) => {
+                    for bot in list {
+                        if let Some(other) = held.insert(bot.clone(), id.clone()) {
+                            section.report(
+                                "bots",
+                                format!(
+                                    "{bot} belongs to account {other} too; a bot must lead to one account"
+                                ),
+                            );
+                        }
+                    }
+                }
+            }
+            let contact_center_url = base_url(&mut section, "contact_center_url", allow_plain_http);
+            let automation_url = base_url(&mut section, "automation_url", allow_plain_http);
+            let credentials: Vec<_> = section
+                .sections("credentials")
+                .into_iter()
+                .map(|section| Arc::new(Credential::read(section)))
+                .collect();
+            if credentials.is_empty() {
+                section.report(
+                    "credentials",
+                    "is missing; an account needs at least one [[accounts.credentials]]",
+                );
+            }
+            let quota = Quota::read(section.section("quota"));
+            section.close();
+            accounts.push(Arc::new(Self {
+                id,
+                contact_center_url,
+                automation_url,
+                bots,
+                credentials,
+                quota,
+            }));
+        }
+        if accounts.is_empty() {
+            root.report("accounts", "is missing; at least one [[accounts]] says where the upstream is");
+        }
+        accounts
+    }
+}
+
+impl Credential {
+    fn read(mut section: Section<'_>) -> Self {
+        let credential = Self {
+            client_id: section.required("client_id"),
+            client_secret: section.required::<Secret>("client_secret").0,
+            scopes: section.required("scopes"),
+            bots: bots(&mut section, Some(Bots::Any)),
+            lifetime: section.or("lifetime", Duration::from_secs(3600)),
+            jti: section.or("jti", false),
+        };
+        if credential.scopes.is_empty() {
+            section.report("scopes", format!("is empty; it is {}", <Vec<Scope>>::EXPECTED));
+        }
+        // Shorter ones would be renewed before their first use: iat lies 30 s back.
+        if credential.lifetime < Duration::from_secs(60) {
+            section.report("lifetime", "is less than a minute");
+        }
+        if credential.jti && credential.lifetime > LONGEST_JTI_LIFETIME {
+            section.report("lifetime", "is more than an hour; an app that enforces JTI refuses that");
+        }
+        section.close();
+        credential
+    }
+}
+
+impl Setting for Scope {
+    const EXPECTED: &'static str = r#""analytics" or "chat_history""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("analytics") => Ok(Self::Analytics),
+            Some("chat_history") => Ok(Self::ChatHistory),
+            _ => Err(format!("is no scope; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self::Analytics
+    }
+}
+
+impl Quota {
+    fn read(mut section: Section<'_>) -> Self {
+        let per_minute = Rate { amount: 60, window: Duration::from_secs(60) };
+        let per_hour = Rate { amount: 1800, window: Duration::from_secs(3600) };
+        let quota = Self {
+            account: section.or("account", vec![per_minute]),
+            bot: section.or("bot", vec![per_minute, per_hour]),
+        };
+        section.close();
+        quota
+    }
+}
+
+impl Clients {
+    fn read_all(root: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
+        let mut by_digest = HashMap::new();
+        let mut names = HashSet::new();
+        let sections = root.sections("clients");
+        if sections.is_empty() {
+            root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
+        }
+        for mut section in sections {
+            let digest = digest(&mut section);
+            let client = Client::read(&mut section, accounts);
+            if !names.insert(client.name.clone()) {
+                section.report("name", "is the name of an earlier client too");
+            }
+            if let Some(digest) = digest
+                && let Some(other) = by_digest.insert(digest, Arc::new(client))
+            {
+                section.report("api_key_sha256", format!("is the key of client {} too", other.name));
+            }
+            section.close();
+        }
+        Self { by_digest }
+    }
+}
+
+fn digest(section: &mut Section<'_>) -> Option<[u8; 32]> {
+    let text: String = section.required("api_key_sha256");
+    let mut digest = [0; 32];
+    match hex::decode_to_slice(&text, &mut digest) {
+        Ok(()) => Some(digest),
+        Err(_) if text.is_empty() => None, // Reported as missing.
+        Err(_) => {
+            section.report(
+                "api_key_sha256",
+                "is no SHA-256: 64 hexadecimal digits, as `kore-gateway key` prints them",
+            );
+            None
+        }
+    }
+}
+
+impl Client {
+    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
+        let name: String = section.required("name");
+        let permitted: Vec<String> = section.required("accounts");
+        for id in &permitted {
+            if !accounts.iter().any(|account| *account.id == **id) {
+                section.report("accounts", format!("{id:?} is no account of this file"));
+            }
+        }
+        let bots = bots(section, None);
+        if let Bots::These(list) = &bots {
+            let theirs = |bot: &str| {
+                accounts.iter().any(|account| {
+                    permitted.iter().any(|id| **id == *account.id) && account.bots.include(bot)
+                })
+            };
+            for bot in list.iter().filter(|bot| !theirs(bot)) {
+                section.report("bots", format!("{bot:?} belongs to none of this client's accounts"));
+            }
+        }
+        let named: Vec<Name> = section.required("routes");
+        let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
+        let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
+        let client = Self {
+            name: name.into(),
+            accounts: permitted.into_iter().map(Arc::from).collect(),
+            bots,
+            routes,
+            rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
+            lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
+        };
+        for later in ["oidc", "origins", "redact", "filter_rows", "may_refresh"] {
+            section.not_in_this_version(later);
+        }
+        client
+    }
+}
+
+impl Setting for Name {
+    const EXPECTED: &'static str = r#""conversation", "interaction_details" or "conversation_details""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let named = |text: &str| ROUTES.iter().map(|route| route.name).find(|name| name.as_str() == text);
+        value.as_str().and_then(named).ok_or_else(|| format!("is no route; it is {}", Self::EXPECTED))
+    }
+
+    fn placeholder() -> Self {
+        Self::Conversation
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads typed values out of a TOML table and keeps every fault, with its path, instead of
+//! stopping at the first.
+//!
+//! A key that cannot be read leaves a fault and a placeholder. Placeholders go nowhere: a
+//! configuration with a fault is never handed out.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use super::value::Setting;
+
+/// Something wrong with the configuration: `path.to.key: what is wrong`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub path: String,
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.problem)
+    }
+}
+
+/// All faults of one reading, in the order they were found.
+#[derive(Default)]
+pub struct Faults(RefCell<Vec<Fault>>);
+
+impl Faults {
+    pub fn report(&self, path: impl Into<String>, problem: impl Into<String>) {
+        self.0.borrow_mut().push(Fault { path: path.into(), problem: problem.into() });
+    }
+
+    pub fn into_vec(self) -> Vec<Fault> {
+        self.0.into_inner()
+    }
+}
+
+/// One table of the configuration. A key that was read is gone from it; what is left when the
+/// section is closed is unknown.
+pub struct Section<'a> {
+    path: String,
+    table: toml::Table,
+    known: Vec<&'static str>,
+    faults: &'a Faults,
+}
+
+impl<'a> Section<'a> {
+    pub fn root(table: toml::Table, faults: &'a Faults) -> Self {
+        Self { path: String::new(), table, known: Vec::new(), faults }
+    }
+
+    /// Where `key` is, from the top of the configuration.
+    pub fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    pub fn report(&self, key: &str, problem: impl Into<String>) {
+        self.faults.report(self.path_of(key), problem);
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<toml::Value> {
+        self.known.push(key);
+        self.table.remove(key)
+    }
+
+    /// The value of a key that must be there.
+    pub fn required<T: Setting>(&mut self, key: &'static str) -> T {
+        match self.optional(key) {
+            Some(value) => value,
+            None => {
+                self.report(key, format!("is missing; it is {}", T::EXPECTED));
+                T::placeholder()
+            }
+        }
+    }
+
+    /// The value of a key, or `default` if it is left out.
+    pub fn or<T: Setting>(&mut self, key: &'static str, default: T) -> T {
+        self.optional(key).unwrap_or(default)
+    }
+
+    /// The value of a key that may be left out and then means nothing.
+    pub fn optional<T: Setting>(&mut self, key: &'static str) -> Option<T> {
+        let value = self.take(key)?;
+        Some(T::read(value).unwrap_or_else(|problem| {
+            self.report(key, problem);
+            T::placeholder()
+        }))
+    }
+
+    /// One of a few words. Without a default, the key must be there.
+    pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: Option<T>) -> T {
+        let found = self.take(key);
+        let word = found.as_ref().and_then(toml::Value::as_str);
+        match (words.iter().find(|(name, _)| Some(*name) == word), default) {
+            (Some((_, meaning)), _) => *meaning,
+            (None, Some(default)) if found.is_none() => default,
+            _ => {
+                let names: Vec<_> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
+                self.report(key, format!("is none of {}", names.join(", ")));
+                words[0].1
+            }
+        }
+    }
+
+    /// A table below this one; empty if it is left out, so that its required keys are missed by name.
+    pub fn section(&mut self, key: &'static str) -> Section<'a> {
+        let table = match self.take(key) {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(table)) => table,
+            Some(other) => {
+                self.report(key, format!("is {}; it is a table", describe(&other)));
+                toml::Table::new()
+            }
+        };
+        Section { path: self.path_of(key), table, known: Vec::new(), faults: self.faults }
+    }
+
+    /// The tables of a list of tables (`[[key]]`).
+    pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        let items = match self.take(key) {
+            None => Vec::new(),
+            Some(toml::Value::Array(items)) => items,
+            Some(other) => {
+                self.report(key, format!("is {}; write it as [[{key}]]", describe(&other)));
+                Vec::new()
+            }
+        };
+        let mut sections = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let path = format!("{}[{index}]", self.path_of(key));
+            match item {
+                toml::Value::Table(table) => {
+                    sections.push(Section { path, table, known: Vec::new(), faults: self.faults });
+                }
+                other => self.faults.report(path, format!("is {}; it is a table", describe(&other))),
+            }
+        }
+        sections
+    }
+
+    /// A promised key that this version cannot honour. Starting without it would be a lie (a
+    /// redaction that does not redact), so it is a fault unless it asks for nothing.
+    pub fn not_in_this_version(&mut self, key: &'static str) {
+        let Some(value) = self.take(key) else { return };
+        let asks_for_nothing = match &value {
+            toml::Value::Array(items) => items.is_empty(),
+            toml::Value::Table(table) => table.is_empty(),
+            toml::Value::Boolean(on) => !on,
+            _ => false,
+        };
+        if !asks_for_nothing {
+            self.report(key, "is not available in this version; take it out");
+        }
+    }
+
+    /// Reports what nobody asked for.
+    pub fn close(self) {
+        for key in self.table.keys() {
+            let nearest =
+                self.known.iter().map(|known| (strsim::damerau_levenshtein(key, known), known)).min();
+            let hint = match nearest {
+                Some((distance, known)) if distance <= 2 => format!("unknown key; did you mean `{known}`?"),
+                _ => format!("unknown key; known here: {}", self.known.join(", ")),
+            };
+            self.faults.report(self.path_of(key), hint);
+        }
+    }
+}
+
+/// What a value is, for a person, without the value: it may be a secret in the wrong place.
+pub fn describe(value: &toml::Value) -> &'static str {
+    match value {
+        toml::Value::String(_) => "a string",
+        toml::Value::Integer(_) => "an integer",
+        toml::Value::Float(_) => "a number with a fraction",
+        toml::Value::Boolean(_) => "a boolean",
+        toml::Value::Datetime(_) => "a date",
+        toml::Value::Array(_) => "a list",
+        toml::Value::Table(_) => "a table",
+    }
+}

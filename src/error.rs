@@ -1,0 +1,341 @@
+//! What can go wrong with a request, and the one place where it becomes HTTP.
+//!
+//! A stage returns an [`Error`]; nobody logs it on the way. [`Error::into_response`] writes the
+//! `application/problem+json` document (RFC 9457) that interface promises, and the access log says
+//! the rest (the source) once.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+/// The closed set of things that can go wrong; each has one status, one `type` and one title.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    InvalidRequest,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    ContentTooLarge,
+    UriTooLong,
+    UnsupportedMediaType,
+    QuotaExceeded,
+    /// A defect of the gateway's own.
+    Internal,
+    /// The upstream refused the gateway's own credential.
+    UpstreamRefused,
+    /// The upstream's answer is cut, not HTTP, a redirect, or about something else.
+    UpstreamInvalid,
+    UpstreamUnreachable,
+    /// The upstream's quota is used up, its breaker is open, or the gateway sheds load.
+    TemporaryReducedCapacity,
+    UpstreamTimeout,
+}
+
+impl Kind {
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UpstreamRefused | Self::UpstreamInvalid | Self::UpstreamUnreachable => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::TemporaryReducedCapacity => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The word for it in logs and metrics, and the last segment of `type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid-request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::RequestTimeout => "request-timeout",
+            Self::ContentTooLarge => "content-too-large",
+            Self::UriTooLong => "uri-too-long",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::QuotaExceeded => "quota-exceeded",
+            Self::Internal => "internal",
+            Self::UpstreamRefused => "upstream-refused",
+            Self::UpstreamInvalid => "upstream-invalid",
+            Self::UpstreamUnreachable => "upstream-unreachable",
+            Self::TemporaryReducedCapacity => "temporary-reduced-capacity",
+            Self::UpstreamTimeout => "upstream-timeout",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "The request breaks the API's contract",
+            Self::Unauthenticated => "No valid credential",
+            Self::Forbidden => "Not allowed for this caller",
+            Self::NotFound => "No such route",
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::RequestTimeout => "The request took too long to arrive",
+            Self::ContentTooLarge => "The request body is too large",
+            Self::UriTooLong => "The request target is too long",
+            Self::UnsupportedMediaType => "The request body is not JSON",
+            Self::QuotaExceeded => "Rate limit exceeded",
+            Self::Internal => "The gateway failed",
+            Self::UpstreamRefused => "The upstream refused the gateway's credential",
+            Self::UpstreamInvalid => "The upstream's answer cannot be used",
+            Self::UpstreamUnreachable => "The upstream cannot be reached",
+            Self::TemporaryReducedCapacity => "Temporarily out of upstream capacity",
+            Self::UpstreamTimeout => "The upstream took too long",
+        }
+    }
+
+    /// The problem type: the two that IANA has registered (draft-ietf-httpapi-ratelimit-headers §5)
+    /// under its name, ours relative to the gateway.
+    fn type_uri(self) -> Cow<'static, str> {
+        match self {
+            Self::QuotaExceeded => "https://iana.org/assignments/http-problem-types#quota-exceeded".into(),
+            Self::TemporaryReducedCapacity => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity".into()
+            }
+            _ => format!("/problems/{}", self.as_str()).into(),
+        }
+    }
+}
+
+/// Where in the request a fault is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A JSON pointer into the body (RFC 6901).
+    Pointer(String),
+    /// A parameter of the path or the query string.
+    Parameter(Cow<'static, str>),
+    Header(&'static str),
+}
+
+/// One thing that is wrong with a request: where, what was there, and what would be right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub place: Place,
+    pub detail: String,
+}
+
+impl Fault {
+    pub fn at_pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: Place::Pointer(pointer.into()), detail: detail.into() }
+    }
+
+    pub fn in_parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { place: Place::Parameter(name.into()), detail: detail.into() }
+    }
+
+    pub fn in_header(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { place: Place::Header(name), detail: detail.into() }
+    }
+}
+
+/// A request that gets no answer of the upstream's. Shared by those who waited for one fill, so it
+/// is cheap to clone and says nothing of any one caller.
+#[derive(Clone, Debug)]
+pub struct Error {
+    pub kind: Kind,
+    detail: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    /// The caller it happened to, once known; for the access log.
+    pub client: Option<Arc<str>>,
+    /// Apart, so that a `Result` stays small on the way that succeeds.
+    more: Box<More>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct More {
+    faults: Vec<Fault>,
+    headers: HeaderMap,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// `detail` is for the caller to read: no secret, no personal data.
+    pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), retry_after: None, client: None, more: Box::default() }
+    }
+
+    /// A request with these faults; never call it with none.
+    pub fn invalid_request(faults: Vec<Fault>) -> Self {
+        let detail = match &faults[..] {
+            [only] => only.detail.clone(),
+            all => format!("{} faults; each is listed in `errors`", all.len()),
+        };
+        faults.into_iter().fold(Self::new(Kind::InvalidRequest, detail), Self::with_fault)
+    }
+
+    /// An error that came up through tower, which boxes them. All of them are ours.
+    pub fn from_stack(error: tower::BoxError) -> Self {
+        match error.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(_) => Self::new(Kind::Internal, "the gateway failed"),
+        }
+    }
+
+    /// One more thing that is wrong with the request.
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.more.faults.push(fault);
+        self
+    }
+
+    /// When it is worth asking again. Rounded up to whole seconds (RFC 9110 §10.2.3), so that
+    /// waiting that long works.
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.more.headers.insert(name, value);
+        self
+    }
+
+    /// `Proxy-Status` (RFC 9209) with one of its registered error types.
+    pub fn proxy_status(self, error_type: &'static str) -> Self {
+        match HeaderValue::try_from(format!("kore-gateway; error={error_type}")) {
+            Ok(value) => self.with_header(HeaderName::from_static("proxy-status"), value),
+            Err(_) => self,
+        }
+    }
+
+    /// What lies behind it, for the log.
+    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.more.source = Some(Arc::new(source));
+        self
+    }
+
+    pub fn for_client(mut self, client: &Arc<str>) -> Self {
+        self.client = Some(client.clone());
+        self
+    }
+
+    /// The cause for the log: kinds and places, never a URL with its query and never a body.
+    pub fn cause(&self) -> Option<String> {
+        let mut cause: &dyn std::error::Error = self.more.source.as_deref()?;
+        let mut text = cause.to_string();
+        while let Some(next) = cause.source() {
+            cause = next;
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+        }
+        Some(text)
+    }
+
+    /// The problem document (RFC 9457 §3). `errors[].msg` and `errors[].code` are there because
+    /// clients of the upstream read `errors[0].msg`.
+    fn document(&self, request_id: &str) -> Value {
+        let code = self.kind.status().as_u16();
+        let mut errors: Vec<Value> = Vec::with_capacity(self.more.faults.len().max(1));
+        for Fault { place, detail } in &self.more.faults {
+            let mut entry = json!({ "detail": detail, "msg": detail, "code": code });
+            let (member, value) = match place {
+                Place::Pointer(pointer) => ("pointer", pointer.as_str()),
+                Place::Parameter(name) => ("parameter", name.as_ref()),
+                Place::Header(name) => ("header", *name),
+            };
+            entry[member] = value.into();
+            errors.push(entry);
+        }
+        if errors.is_empty() {
+            errors.push(json!({ "detail": self.detail, "msg": self.detail, "code": code }));
+        }
+        let mut document = json!({
+            "type": self.kind.type_uri(),
+            "title": self.kind.title(),
+            "status": code,
+            "detail": self.detail,
+            "request_id": request_id,
+            "errors": errors,
+        });
+        match self.kind {
+            Kind::QuotaExceeded => document["violated-policies"] = json!(["client"]),
+            Kind::TemporaryReducedCapacity => document["violated-policies"] = json!(["upstream"]),
+            _ => {}
+        }
+        document
+    }
+
+    /// The answer to the caller.
+    pub fn into_response(self, request_id: &str) -> Response {
+        let document = self.document(request_id).to_string();
+        let mut response = Response::new(Body::from(document));
+        *response.status_mut() = self.kind.status();
+        let headers = response.headers_mut();
+        headers.extend(self.more.headers);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+        }
+        if self.kind == Kind::Unauthenticated {
+            headers
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="kore-gateway""#));
+        }
+        response
+    }
+}
+
+/// `duration` in whole seconds, rounded up.
+pub fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_lists_every_fault_with_its_place_and_the_upstreams_own_members() {
+        let error = Error::invalid_request(vec![
+            Fault::at_pointer("/endDate", "too late"),
+            Fault::in_parameter("limit", "too large"),
+        ]);
+        let document = error.document("r-1");
+        assert_eq!(document["type"], "/problems/invalid-request");
+        assert_eq!(document["status"], 400);
+        assert_eq!(document["request_id"], "r-1");
+        assert_eq!(document["errors"][0]["pointer"], "/endDate");
+        assert_eq!(document["errors"][1]["parameter"], "limit");
+        assert_eq!(document["errors"][1]["msg"], "too large");
+        assert_eq!(document["errors"][1]["code"], 400);
+    }
+
+    #[test]
+    fn an_error_without_faults_still_has_a_first_message() {
+        let document = Error::new(Kind::Forbidden, "no").document("r");
+        assert_eq!(document["errors"][0]["msg"], "no");
+    }
+
+    #[test]
+    fn waits_are_rounded_up() {
+        assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(3)), 3);
+    }
+}

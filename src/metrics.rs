@@ -1,0 +1,369 @@
+//! What is counted. Names are promises (README, "Metrics"); no id and no free text is in a label.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::Method;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::routes::Route;
+
+/// The buckets of OpenTelemetry's HTTP metrics, in seconds.
+const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// The release, and the commit it was built from, if the build was told.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const COMMIT: &str = match option_env!("KORE_GATEWAY_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct CallLabels {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct OutcomeLabels {
+    route: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ResultLabels {
+    route: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ClientLabels {
+    client: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct CredentialLabels {
+    credential: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct PoolLabels {
+    account: String,
+    pool: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+/// How a request that reached the cache was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Hit,
+    Stale,
+    Miss,
+    Collapsed,
+    /// It got no answer out of the cache or the upstream.
+    Bypass,
+}
+
+impl Outcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// What came of one call to the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AttemptResult {
+    Answered,
+    TokenRefused,
+    QuotaRefused,
+    Failed,
+}
+
+impl AttemptResult {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::TokenRefused => "token-refused",
+            Self::QuotaRefused => "quota-refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+/// Everything that is counted, for one process.
+pub struct Metrics {
+    registry: Registry,
+    requests: Histograms<RequestLabels>,
+    pub active_requests: Gauge,
+    calls: Histograms<CallLabels>,
+    cache_requests: Family<OutcomeLabels, Counter>,
+    cache_entries: Gauge,
+    cache_bytes: Gauge<f64, AtomicU64>,
+    pub cache_evictions: Counter,
+    rate_limited: Family<ClientLabels, Counter>,
+    attempts: Family<ResultLabels, Counter>,
+    quota_available: Family<PoolLabels, Gauge>,
+    pub quota_wait: Histogram,
+    breaker_state: Family<UpstreamLabels, Gauge>,
+    tokens_minted: Family<CredentialLabels, Counter>,
+    token_expiry: Family<CredentialLabels, Gauge>,
+    config_reloads: Family<ReloadLabels, Counter>,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::new_with_constructor(seconds),
+            active_requests: Gauge::default(),
+            calls: Family::new_with_constructor(seconds),
+            cache_requests: Family::default(),
+            cache_entries: Gauge::default(),
+            cache_bytes: Gauge::default(),
+            cache_evictions: Counter::default(),
+            rate_limited: Family::default(),
+            attempts: Family::default(),
+            quota_available: Family::default(),
+            quota_wait: seconds(),
+            breaker_state: Family::default(),
+            tokens_minted: Family::default(),
+            token_expiry: Family::default(),
+            config_reloads: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// Counters get their `_total` when they are written out.
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("http_server_request_duration_seconds", "Requests, by route", self.requests.clone());
+        r.register("http_server_active_requests", "Requests under way", self.active_requests.clone());
+        r.register("http_client_request_duration_seconds", "Calls to the upstream", self.calls.clone());
+        r.register(
+            "kore_gateway_cache_requests",
+            "Requests that reached the cache, by outcome",
+            self.cache_requests.clone(),
+        );
+        r.register("kore_gateway_cache_entries", "Stored answers", self.cache_entries.clone());
+        r.register("kore_gateway_cache_bytes", "Bytes of stored answers", self.cache_bytes.clone());
+        r.register(
+            "kore_gateway_cache_evictions",
+            "Answers that went for want of room",
+            self.cache_evictions.clone(),
+        );
+        r.register(
+            "kore_gateway_rate_limited",
+            "Requests over their client's rate limit",
+            self.rate_limited.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_attempts",
+            "Calls to the upstream, by result",
+            self.attempts.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_quota_available",
+            "Calls there is room for at once",
+            self.quota_available.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_quota_wait_seconds",
+            "Time that calls waited for room",
+            self.quota_wait.clone(),
+        );
+        r.register(
+            "kore_gateway_breaker_state",
+            "0 closed, 1 probing, 2 open, by base URL",
+            self.breaker_state.clone(),
+        );
+        r.register(
+            "kore_gateway_tokens_minted",
+            "Tokens minted for the upstream",
+            self.tokens_minted.clone(),
+        );
+        r.register(
+            "kore_gateway_token_expiry_timestamp_seconds",
+            "When the current token expires",
+            self.token_expiry.clone(),
+        );
+        r.register(
+            "kore_gateway_config_reloads",
+            "Configurations taken up and refused",
+            self.config_reloads.clone(),
+        );
+        r.register(
+            "kore_gateway_build",
+            "What is running",
+            Info::new(vec![("version", VERSION), ("commit", COMMIT)]),
+        );
+    }
+
+    /// One request answered, after `duration`. `route` is `none` where no route was found.
+    pub fn request(&self, route: Option<&Route>, method: &Method, status: u16, duration: Duration) {
+        let route = route.map_or("none", |route| route.name.as_str());
+        let labels = RequestLabels { route, method: method_label(method), status };
+        self.requests.get_or_create_owned(&labels).observe(duration.as_secs_f64());
+    }
+
+    pub fn cache_request(&self, route: &Route, outcome: Outcome) {
+        let labels = OutcomeLabels { route: route.name.as_str(), outcome: outcome.as_str() };
+        self.cache_requests.get_or_create_owned(&labels).inc();
+    }
+
+    /// Sets what is read rather than counted.
+    pub fn cache_size(&self, entries: u64, bytes: u64) {
+        self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        #[expect(clippy::cast_precision_loss, reason = "a gauge; exact up to 8 PiB")]
+        self.cache_bytes.set(bytes as f64);
+    }
+
+    pub fn rate_limited(&self, client: &str) {
+        self.rate_limited.get_or_create_owned(&ClientLabels { client: client.to_owned() }).inc();
+    }
+
+    /// One call to the upstream; `status` is 0 where none came.
+    pub fn upstream_attempt(&self, route: &Route, status: u16, result: AttemptResult, duration: Duration) {
+        let route = route.name.as_str();
+        self.calls.get_or_create_owned(&CallLabels { route, status }).observe(duration.as_secs_f64());
+        self.attempts.get_or_create_owned(&ResultLabels { route, result: result.as_str() }).inc();
+    }
+
+    pub fn quota_available(&self, account: &str, pool: &'static str, calls: u32) {
+        let labels = PoolLabels { account: account.to_owned(), pool };
+        self.quota_available.get_or_create_owned(&labels).set(calls.into());
+    }
+
+    pub fn breaker(&self, upstream: &str) -> Gauge {
+        self.breaker_state.get_or_create_owned(&UpstreamLabels { upstream: upstream.to_owned() })
+    }
+
+    /// The counter of tokens minted for a credential, and the gauge of their expiry.
+    pub fn credential(&self, credential: &str) -> (Counter, Gauge) {
+        let labels = CredentialLabels { credential: credential.to_owned() };
+        (self.tokens_minted.get_or_create_owned(&labels), self.token_expiry.get_or_create_owned(&labels))
+    }
+
+    /// A configuration was taken up, or refused.
+    pub fn config_loaded(&self, good: bool) {
+        let result = if good { "success" } else { "failure" };
+        self.config_reloads.get_or_create_owned(&ReloadLabels { result }).inc();
+    }
+
+    /// All of it, as OpenMetrics text.
+    pub fn open_metrics(&self) -> Result<String, std::fmt::Error> {
+        let mut written = String::new();
+        text::encode(&mut written, &self.registry)?;
+        Ok(written)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The methods HTTP knows by name; a made-up one must not make a time series.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        "QUERY" => "QUERY",
+        _ => "_OTHER",
+    }
+}
+
+/// OpenMetrics text as the older Prometheus text format (0.0.4), for scrapers that ask for that:
+/// there a counter's `TYPE` and `HELP` carry the `_total`, and neither units nor an end are marked.
+pub fn prometheus_text(open_metrics: &str) -> String {
+    let mut written = String::with_capacity(open_metrics.len());
+    let mut lines = open_metrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" || line.starts_with("# UNIT ") {
+            continue;
+        }
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            // The TYPE line follows and says how the name has to be spelled.
+            let kind = lines.peek().and_then(|next| next.rsplit(' ').next()).unwrap_or_default();
+            let (name, words) = help.split_once(' ').unwrap_or((help, ""));
+            let (suffix, _) = suffix_and_kind(kind);
+            written.push_str(&format!("# HELP {name}{suffix} {words}\n"));
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|kind| kind.split_once(' '))
+        {
+            let (suffix, kind) = suffix_and_kind(kind);
+            written.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+        } else {
+            written.push_str(line);
+            written.push('\n');
+        }
+    }
+    written
+}
+
+fn suffix_and_kind(kind: &str) -> (&'static str, &str) {
+    match kind {
+        "counter" => ("_total", "counter"),
+        "info" => ("_info", "gauge"),
+        other => ("", other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_the_build_are_named_in_both_formats() {
+        let metrics = Metrics::new();
+        metrics.config_loaded(true);
+        let open = metrics.open_metrics().expect("text");
+        assert!(open.contains("# TYPE kore_gateway_config_reloads counter\n"));
+        assert!(open.contains("kore_gateway_config_reloads_total{result=\"success\"} 1\n"));
+        assert!(open.ends_with("# EOF\n"));
+        let plain = prometheus_text(&open);
+        assert!(plain.contains("# TYPE kore_gateway_config_reloads_total counter\n"));
+        assert!(plain.contains("# TYPE kore_gateway_build_info gauge\n"));
+        assert!(plain.contains("kore_gateway_build_info{version="));
+        assert!(!plain.contains("# EOF"));
+    }
+}

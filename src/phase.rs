@@ -1,0 +1,141 @@
+//! Where a conversation is in its life, and how long an answer about it may be kept.
+//!
+//! Pure: what a body says is read in [`crate::routes`], the time is handed in.
+
+use std::time::Duration;
+
+use crate::clock::UnixMillis;
+
+/// Whether what an answer tells about can still change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// It goes on.
+    Live,
+    /// It has ended, and nothing in the answer is later than `since`.
+    Over { since: UnixMillis },
+    /// The answer does not say, and nothing that was seen before does. Treated as live.
+    Unknown,
+}
+
+impl Phase {
+    /// The phase of two things told in one answer: over only when both are.
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Over { since: a }, Self::Over { since: b }) => Self::Over { since: a.max(b) },
+            (Self::Live, _) | (_, Self::Live) => Self::Live,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// One route's rule for how long its answers are kept (`[cache.<route>]`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// Over for this long before it counts as settled: after-call work and surveys come late.
+    pub settle: Duration,
+    pub settled_ttl: Duration,
+    /// Over, not yet settled.
+    pub over_ttl: Duration,
+    /// Not over. Zero: shared by those who ask at the same moment, never stored.
+    pub live_ttl: Duration,
+    /// Takes the place of `settled_ttl` for an answer with a summary. A summary costs a call of a
+    /// language model and is worded anew each time, so it may be kept for longer.
+    pub summary_ttl: Option<Duration>,
+    pub stale_while_revalidate: Duration,
+    pub stale_if_error: Duration,
+}
+
+/// What a rule makes of a phase: how long an answer is fresh, and the word for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lifetime {
+    /// Zero: not to be stored.
+    pub ttl: Duration,
+    pub standing: Standing,
+}
+
+/// The part of the rule that set a lifetime.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    Live,
+    UnknownPhase,
+    NotSettled,
+    Settled,
+}
+
+impl Rule {
+    /// How long an answer in `phase` is fresh, asked at `now`.
+    pub fn lifetime(&self, phase: Phase, with_summary: bool, now: UnixMillis) -> Lifetime {
+        match phase {
+            Phase::Live => Lifetime { ttl: self.live_ttl, standing: Standing::Live },
+            Phase::Unknown => Lifetime { ttl: self.live_ttl, standing: Standing::UnknownPhase },
+            // An end that is still to come is an end on another clock: not settled yet.
+            Phase::Over { since } if since > now || now.since(since) < self.settle => {
+                Lifetime { ttl: self.over_ttl, standing: Standing::NotSettled }
+            }
+            Phase::Over { .. } => {
+                let summary_ttl = self.summary_ttl.filter(|_| with_summary);
+                Lifetime { ttl: summary_ttl.unwrap_or(self.settled_ttl), standing: Standing::Settled }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: Rule = Rule {
+        settle: Duration::from_secs(900),
+        settled_ttl: Duration::from_secs(86_400),
+        over_ttl: Duration::from_secs(30),
+        live_ttl: Duration::ZERO,
+        summary_ttl: Some(Duration::from_secs(7 * 86_400)),
+        stale_while_revalidate: Duration::ZERO,
+        stale_if_error: Duration::ZERO,
+    };
+
+    fn lifetime_after(seconds_over: i64) -> Lifetime {
+        let phase = Phase::Over { since: UnixMillis(0) };
+        RULE.lifetime(phase, false, UnixMillis(seconds_over * 1000))
+    }
+
+    #[test]
+    fn over_is_not_settled_until_the_settle_time_has_passed() {
+        assert_eq!(lifetime_after(0).standing, Standing::NotSettled);
+        assert_eq!(lifetime_after(899), Lifetime { ttl: RULE.over_ttl, standing: Standing::NotSettled });
+        assert_eq!(lifetime_after(900), Lifetime { ttl: RULE.settled_ttl, standing: Standing::Settled });
+    }
+
+    #[test]
+    fn an_end_in_the_future_is_not_settled() {
+        assert_eq!(lifetime_after(-5).standing, Standing::NotSettled);
+        let unsettling = Rule { settle: Duration::ZERO, ..RULE };
+        let phase = Phase::Over { since: UnixMillis(1) };
+        assert_eq!(unsettling.lifetime(phase, false, UnixMillis(0)).standing, Standing::NotSettled);
+    }
+
+    #[test]
+    fn what_is_live_or_unknown_gets_the_live_lifetime() {
+        assert_eq!(RULE.lifetime(Phase::Live, false, UnixMillis(0)).ttl, Duration::ZERO);
+        let unknown = RULE.lifetime(Phase::Unknown, true, UnixMillis(0));
+        assert_eq!(unknown, Lifetime { ttl: Duration::ZERO, standing: Standing::UnknownPhase });
+    }
+
+    #[test]
+    fn a_summary_has_a_lifetime_of_its_own_only_once_settled() {
+        let settled = Phase::Over { since: UnixMillis(0) };
+        let now = UnixMillis(900_000);
+        assert_eq!(RULE.lifetime(settled, true, now).ttl, Duration::from_secs(7 * 86_400));
+        assert_eq!(RULE.lifetime(settled, true, UnixMillis(1)).ttl, RULE.over_ttl);
+    }
+
+    #[test]
+    fn together_they_are_over_only_when_both_are_and_since_the_later_end() {
+        let early = Phase::Over { since: UnixMillis(1) };
+        let late = Phase::Over { since: UnixMillis(2) };
+        assert_eq!(early.and(late), late);
+        assert_eq!(early.and(Phase::Live), Phase::Live);
+        assert_eq!(Phase::Unknown.and(Phase::Live), Phase::Live);
+        assert_eq!(early.and(Phase::Unknown), Phase::Unknown);
+    }
+}

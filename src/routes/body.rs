@@ -1,0 +1,316 @@
+//! A request's JSON body: read strictly, reported on in full, written back in one way.
+//!
+//! Canonical form follows RFC 8785 (JCS): members sorted, no white space, one spelling for a string
+//! and for a number. Integers keep all their digits, and members are sorted by code point: the form
+//! has to be the same for the same meaning, nobody else has to be able to compute it.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::params::between;
+use super::shown;
+use crate::error::Fault;
+
+/// Integers beyond this are not exchanged reliably (RFC 8259 §6); a float that large may have been
+/// one.
+const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The members of a body. A route takes out what it knows, checks it and puts back the canonical
+/// value; unknown members stay.
+#[derive(Debug)]
+pub struct Members {
+    members: Map<String, Value>,
+    pub faults: Vec<Fault>,
+}
+
+impl Members {
+    /// Reads a body that is one JSON object, nested at most `max_depth` deep. Duplicate members are
+    /// refused, wherever they are: parsers differ in which one counts.
+    pub fn parse(body: &[u8], max_depth: usize) -> Self {
+        let reader = Reader { max_depth, faults: RefCell::default() };
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let place = Strict { reader: &reader, depth: 0, pointer: String::new() };
+        let value = place.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+        let mut faults = reader.faults.into_inner();
+        let members = match value {
+            Ok(Value::Object(members)) => members,
+            Ok(_) => {
+                faults.push(Fault::at_pointer("", "the body is not a JSON object"));
+                Map::new()
+            }
+            Err(error) => {
+                let detail = format!("the body is not JSON: {error}");
+                faults.push(Fault::at_pointer("", detail));
+                Map::new()
+            }
+        };
+        Self { members, faults }
+    }
+
+    /// Whether the body could be read; if not, missing members are no news.
+    pub fn is_readable(&self) -> bool {
+        self.faults.iter().all(|fault| fault.place != crate::error::Place::Pointer(String::new()))
+    }
+
+    pub fn fault(&mut self, name: &str, problem: impl fmt::Display) {
+        let detail = format!("`{name}` {problem}");
+        self.faults.push(Fault::at_pointer(format!("/{name}"), detail));
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    pub fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.members.insert(name.to_owned(), value.into());
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.members.remove(name);
+    }
+
+    fn ill_typed(&mut self, name: &str, expected: &str) {
+        if let Some(value) = self.members.get(name) {
+            let got = describe(value);
+            self.fault(name, format_args!("is {got}; it is {expected}"));
+        }
+    }
+
+    /// A string, if it is there and is one.
+    pub fn string(&mut self, name: &str, expected: &str) -> Option<String> {
+        match self.members.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            _ => {
+                self.ill_typed(name, expected);
+                None
+            }
+        }
+    }
+
+    /// A boolean; written out with its default if it is left out.
+    pub fn boolean(&mut self, name: &str, default: Option<bool>) -> Option<bool> {
+        match self.members.get(name) {
+            Some(Value::Bool(flag)) => return Some(*flag),
+            Some(_) => self.ill_typed(name, "true or false"),
+            None => {
+                if let Some(default) = default {
+                    self.put(name, default);
+                }
+                return default;
+            }
+        }
+        None
+    }
+
+    /// A whole number within bounds.
+    pub fn whole_number(&mut self, name: &str, least: u64, most: u64) -> Option<u64> {
+        let value = self.members.get(name)?;
+        let number = value.as_u64().filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.ill_typed(name, &between(least, most));
+        }
+        number
+    }
+
+    /// A set written as a list of strings: sorted, each once. An empty one goes if it means the
+    /// same as none.
+    pub fn set(&mut self, name: &str, empty_is_none: bool) {
+        let Some(value) = self.members.get(name) else { return };
+        let items: Option<Vec<&str>> =
+            value.as_array().and_then(|items| items.iter().map(Value::as_str).collect());
+        let Some(mut items) = items else {
+            return self.ill_typed(name, "a list of strings");
+        };
+        items.sort_unstable();
+        items.dedup();
+        if items.is_empty() && empty_is_none {
+            self.remove(name);
+        } else {
+            let items = Value::from(items);
+            self.put(name, items);
+        }
+    }
+
+    /// The canonical form.
+    pub fn canonical(self) -> String {
+        Value::Object(self.members).to_string()
+    }
+
+    /// A number of minutes.
+    pub fn minutes(&mut self, name: &str, least: i32, most: i32, expected: &str) -> Option<i32> {
+        let value = self.members.get(name)?;
+        let minutes = value.as_i64().and_then(|minutes| i32::try_from(minutes).ok());
+        let minutes = minutes.filter(|minutes| (least..=most).contains(minutes));
+        if minutes.is_none() {
+            self.ill_typed(name, expected);
+        }
+        minutes
+    }
+}
+
+/// What a value is, shown short, with its kind.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => format!("{flag}"),
+        Value::Number(number) => format!("{number}"),
+        Value::String(text) => format!("the string {}", shown(text)),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+struct Reader {
+    max_depth: usize,
+    faults: RefCell<Vec<Fault>>,
+}
+
+/// Reads one value strictly. Number spellings that mean the same become the same number here.
+struct Strict<'a> {
+    reader: &'a Reader,
+    depth: usize,
+    pointer: String,
+}
+
+impl Strict<'_> {
+    fn below(&self, token: &str) -> Self {
+        let token = token.replace('~', "~0").replace('/', "~1");
+        Self { reader: self.reader, depth: self.depth + 1, pointer: format!("{}/{token}", self.pointer) }
+    }
+
+    fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
+        let most = self.reader.max_depth;
+        if self.depth < most {
+            Ok(())
+        } else {
+            Err(E::custom(format_args!("nested deeper than {most} levels")))
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
+        Ok(flag.into())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
+        Ok(number.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Value, E> {
+        if number.abs() >= LARGEST_EXACT {
+            return Err(E::custom("a number beyond 2^53, which JSON does not carry exactly"));
+        }
+        if number.fract() == 0.0 {
+            #[expect(clippy::cast_possible_truncation, reason = "integral and below 2^53")]
+            return Ok((number as i64).into());
+        }
+        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("not a number"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        self.check_depth()?;
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self.below(&list.len().to_string()))? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.check_depth::<A::Error>()?;
+        let mut members = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let place = self.below(&name);
+            let pointer = place.pointer.clone();
+            let value = entries.next_value_seed(place)?;
+            if members.insert(name, value).is_some() {
+                let detail = format!("the member {} is there more than once", shown(&pointer));
+                self.reader.faults.borrow_mut().push(Fault::at_pointer(pointer, detail));
+            }
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(body: &str) -> Vec<Fault> {
+        Members::parse(body.as_bytes(), 4).faults
+    }
+
+    fn canonical(body: &str) -> String {
+        let members = Members::parse(body.as_bytes(), 8);
+        assert!(members.faults.is_empty(), "{:?}", members.faults);
+        members.canonical()
+    }
+
+    #[test]
+    fn order_space_escapes_and_number_spelling_do_not_make_another_body() {
+        assert_eq!(canonical(r#"{"b":1.0,"a":"\u0041"}"#), canonical(" { \"a\" : \"A\", \"b\" : 1e0 }"));
+        assert_eq!(canonical(r#"{"a":-0}"#), canonical(r#"{"a":0}"#));
+        assert_ne!(canonical(r#"{"a":"1"}"#), canonical(r#"{"a":1}"#));
+        assert_ne!(canonical(r#"{"a":[1,2]}"#), canonical(r#"{"a":[2,1]}"#));
+        assert_ne!(canonical(r#"{"a":18446744073709551615}"#), canonical(r#"{"a":18446744073709551614}"#));
+    }
+
+    #[test]
+    fn all_duplicate_members_are_named_with_their_place() {
+        let faults = faults(r#"{"a":1,"b":{"c":[{"d":1,"d":1}]},"a":2}"#);
+        let pointers: Vec<_> = faults.iter().map(|fault| format!("{:?}", fault.place)).collect();
+        assert_eq!(pointers, [r#"Pointer("/b/c/0/d")"#, r#"Pointer("/a")"#]);
+    }
+
+    #[test]
+    fn what_is_no_object_too_deep_or_too_large_is_refused() {
+        for body in [
+            "",
+            "[]",
+            "1",
+            "{",
+            r#"{"a":1}x"#,
+            r#"{"a":[[[[]]]]}"#,
+            r#"{"a":1e400}"#,
+            r#"{"a":1e16}"#,
+            "{'a':1}",
+        ] {
+            assert_eq!(faults(body).len(), 1, "{body}");
+        }
+        assert!(faults(r#"{"a":[[[]]]}"#).is_empty());
+    }
+}

@@ -1,0 +1,189 @@
+//! `GET …/public/{streamId}/conversations/{conversationId}`: one conversation, as it is now.
+
+use std::borrow::Cow;
+
+use http::Method;
+use serde::Deserialize;
+
+use super::params::Params;
+use super::query::{Asked, Misfit, Reading};
+use super::{Base, Canonical, Name, Request, Route, Scope, date, shown};
+use crate::error::Fault;
+use crate::phase::Phase;
+use crate::seen::{Kind, Sighting};
+
+pub const ROUTE: Route = Route {
+    name: Name::Conversation,
+    method: Method::GET,
+    paths: &["/agentassist/api/v1/public/{streamId}/conversations/{conversationId}"],
+    scope: Scope::Analytics,
+    base: Base::ContactCenter,
+    parse,
+    read,
+};
+
+const MOST_LIMIT: u64 = 100;
+
+/// The statuses of a conversation that has ended. ACTIVE, IDLE, OPEN, OVERDUE, and whatever the
+/// vendor comes up with, are live.
+const OVER: [&str; 2] = ["CLOSED", "TERMINATED"];
+
+fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
+    let mut faults = request.ids.faults();
+    let path_id = request.ids.conversation().unwrap_or_default();
+    let mut params = Params::parse(request.query);
+    params.whole_number("limit", 1, MOST_LIMIT, None);
+
+    let dates = ["dateFrom", "dateTo"];
+    let mut moments = [None, None];
+    for (name, moment) in dates.into_iter().zip(&mut moments) {
+        let Some(text) = params.get(name) else { continue };
+        *moment = moment_of(text);
+        if moment.is_none() {
+            let problem =
+                format!("is {}; it is `yyyy-mm-dd`, `yyyy-mm-dd HH:mm:ss` or an RFC 3339 time", shown(text));
+            params.fault(name, &problem);
+        }
+    }
+    if let [Some(from), Some(to)] = moments
+        && to < from
+    {
+        params.fault("dateTo", "is before `dateFrom`");
+    }
+    if let Some(id) = params.get("conversationId") {
+        if id != path_id {
+            let problem = format!("is {}, but the path says {}; leave it out", shown(id), shown(path_id));
+            params.fault("conversationId", &problem);
+        }
+        if dates.iter().any(|name| params.get(name).is_some()) {
+            params.fault(
+                "conversationId",
+                "cannot be combined with `dateFrom` and `dateTo`; send one or the other",
+            );
+        }
+    }
+
+    let query = params.canonical();
+    faults.append(&mut params.faults);
+    if faults.is_empty() {
+        Ok(Canonical { query, body: String::new(), asked: Asked::Conversation { id: path_id.to_owned() } })
+    } else {
+        Err(faults)
+    }
+}
+
+/// Milliseconds since the epoch, for comparison only: what the caller spelled goes upstream.
+fn moment_of(text: &str) -> Option<i64> {
+    match date::Date::parse(text) {
+        Some(date) => date::to_utc(date.start(), 0),
+        None => date::utc(text),
+    }
+    .map(|time| time.0)
+}
+
+/// The members that say what it is and whether it is over. `participants[].status` and
+/// `queues[].status` stay ACTIVE on a closed conversation, so only the top level counts.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(rename = "_id", borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    status: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    end_time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    updated_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    bot_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    bot_session_id: Option<Cow<'a, str>>,
+    /// On voice: a UUID of the call, not this conversation's id.
+    #[serde(borrow)]
+    conversation_id: Option<Cow<'a, str>>,
+    #[serde(rename = "CallIDData", borrow)]
+    call_id_data: Option<Cow<'a, str>>,
+}
+
+fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
+    let Asked::Conversation { id } = asked else { return Err(Misfit::Identity) };
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    if body.id != *id {
+        return Err(Misfit::Identity);
+    }
+    let phase = phase(&body);
+    let told = [
+        (Kind::Conversation, Some(&body.id)),
+        (Kind::Session, body.bot_session_id.as_ref()),
+        (Kind::Call, body.conversation_id.as_ref()),
+        (Kind::Call, body.call_id_data.as_ref()),
+    ];
+    let sightings = told
+        .into_iter()
+        .filter_map(|(kind, id)| Some(Sighting { kind, id: id?.to_string(), phase }))
+        .collect();
+    Ok(Reading { phase, sightings, known_by: Vec::new(), bot: body.bot_id.map(Cow::into_owned) })
+}
+
+/// Over since the later of its end and its last change. Closed, but with neither of them readable:
+/// over for how long is not known, so it is not taken for over.
+fn phase(body: &Body<'_>) -> Phase {
+    if !body.status.as_ref().is_some_and(|status| OVER.contains(&status.as_ref())) {
+        return Phase::Live;
+    }
+    let ends = [&body.end_time, &body.updated_at];
+    match ends.into_iter().flatten().filter_map(|text| date::utc(text)).max() {
+        Some(since) => Phase::Over { since },
+        None => Phase::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+
+    fn reading(body: &str) -> Result<Reading, Misfit> {
+        read(&Asked::Conversation { id: "c-1".to_owned() }, body.as_bytes())
+    }
+
+    fn phase_of(members: &str) -> Phase {
+        reading(&format!(r#"{{"_id":"c-1"{members}}}"#)).expect("the right shape").phase
+    }
+
+    #[test]
+    fn only_closed_and_terminated_are_over() {
+        let end = r#","endTime":"1970-01-01T00:00:01.000Z""#;
+        for status in ["CLOSED", "TERMINATED"] {
+            let over = phase_of(&format!(r#","status":"{status}"{end}"#));
+            assert_eq!(over, Phase::Over { since: UnixMillis(1000) }, "{status}");
+        }
+        for status in ["ACTIVE", "IDLE", "OPEN", "OVERDUE", "closed", "CLOSED ", "SOMETHING_NEW", ""] {
+            assert_eq!(phase_of(&format!(r#","status":"{status}"{end}"#)), Phase::Live, "{status}");
+        }
+        assert_eq!(phase_of(end), Phase::Live);
+    }
+
+    #[test]
+    fn over_counts_from_the_later_of_end_and_update() {
+        let ended = r#","status":"CLOSED","endTime":"1970-01-01T00:00:01Z""#;
+        let updated = r#","updatedAt":"1970-01-01T00:00:11Z""#;
+        assert_eq!(phase_of(&format!("{ended}{updated}")), Phase::Over { since: UnixMillis(11_000) });
+        assert_eq!(phase_of(r#","status":"CLOSED","endTime":"yesterday""#), Phase::Unknown);
+    }
+
+    #[test]
+    fn a_nested_status_does_not_decide() {
+        let nested = r#","status":"ACTIVE","queues":[{"status":"CLOSED"}],"endTime":"1970-01-01T00:00:01Z""#;
+        assert_eq!(phase_of(nested), Phase::Live);
+    }
+
+    #[test]
+    fn what_is_not_the_conversation_asked_for_is_no_answer() {
+        assert_eq!(reading(r#"{"_id":"c-2","status":"CLOSED"}"#), Err(Misfit::Identity));
+        assert_eq!(reading(r#"{"status":"CLOSED"}"#), Err(Misfit::Shape));
+        assert_eq!(reading("<html>"), Err(Misfit::Shape));
+        assert_eq!(reading(r#"{"_id":"c-1","status":"CLO"#), Err(Misfit::Cut));
+        assert_eq!(reading(""), Err(Misfit::Cut));
+    }
+}

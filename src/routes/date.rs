@@ -1,0 +1,214 @@
+//! Dates and windows of `interaction_details`.
+//!
+//! The contract has two spellings, `yyyy-mm-dd HH:mm:ss` and `yyyy-mm-dd`, both naive, in the zone
+//! that `timeZoneOffset` names. A date alone as the end of a window means the whole day.
+
+use jiff::civil::{self, DateTime};
+use jiff::{SignedDuration, tz::Offset};
+
+use crate::clock::UnixMillis;
+
+/// The longest window the upstream serves.
+pub const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// A date as the contract spells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Date {
+    Day(civil::Date),
+    Moment(DateTime),
+}
+
+impl Date {
+    /// Either spelling, to the letter. A day or a time that does not exist is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let date = match text.len() {
+            10 => Self::Day(text.parse().ok()?),
+            19 => Self::Moment(text.parse().ok()?),
+            _ => return None,
+        };
+        // The parser is more liberal than the contract (`T`, leap seconds): what does not come out
+        // as it went in was spelled in another way.
+        (date.to_string() == text).then_some(date)
+    }
+
+    /// Its first moment.
+    pub fn start(self) -> DateTime {
+        match self {
+            Self::Day(day) => day.to_datetime(civil::Time::midnight()),
+            Self::Moment(moment) => moment,
+        }
+    }
+
+    /// Where a window that ends with it ends: the midnight after a day.
+    pub fn end(self) -> DateTime {
+        match self {
+            Self::Day(day) => day.tomorrow().unwrap_or(day).to_datetime(civil::Time::midnight()),
+            Self::Moment(moment) => moment,
+        }
+    }
+}
+
+impl std::fmt::Display for Date {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Day(day) => write!(f, "{}", day.strftime("%Y-%m-%d")),
+            Self::Moment(moment) => write!(f, "{}", moment.strftime("%Y-%m-%d %H:%M:%S")),
+        }
+    }
+}
+
+/// A window from `start` to `end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    pub start: Date,
+    pub end: Date,
+}
+
+/// Why a window is refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refused {
+    EndsBeforeItStarts,
+    /// With the last end that would do, in the spelling of the end that was sent.
+    TooLong {
+        length: SignedDuration,
+        last_end: Date,
+    },
+}
+
+impl Window {
+    /// Checks the order, and the seven days: exactly seven pass, one second more does not.
+    pub fn check(self) -> Result<(), Refused> {
+        let (start, end) = (self.start.start(), self.end.end());
+        let length = end.duration_since(start);
+        if length.is_negative() {
+            return Err(Refused::EndsBeforeItStarts);
+        }
+        if length > LONGEST_WINDOW {
+            let last = start.saturating_add(LONGEST_WINDOW);
+            let last_end = match self.end {
+                // The last day that is over by then.
+                Date::Day(_) => Date::Day(last.date().yesterday().unwrap_or(last.date())),
+                Date::Moment(_) => Date::Moment(last),
+            };
+            return Err(Refused::TooLong { length, last_end });
+        }
+        Ok(())
+    }
+
+    /// The one spelling of its start: a midnight takes the spelling of the end, so that the two are
+    /// spelled alike wherever they can be. The end stays as it is: whether the upstream's
+    /// `23:59:59` covers the day's last second, nobody has said.
+    pub fn canonical(self) -> Self {
+        let midnight = self.start.start().time() == civil::Time::midnight();
+        let start = match self.end {
+            Date::Day(_) if midnight => Date::Day(self.start.start().date()),
+            _ => Date::Moment(self.start.start()),
+        };
+        Self { start, ..self }
+    }
+}
+
+/// A naive time of a zone `offset_minutes` west of UTC (JavaScript's sign), in UTC.
+pub fn to_utc(local: DateTime, offset_minutes: i32) -> Option<UnixMillis> {
+    let east = Offset::from_seconds(offset_minutes.checked_mul(-60)?).ok()?;
+    Some(UnixMillis(east.to_timestamp(local).ok()?.as_millisecond()))
+}
+
+/// A time of an answer: `2025-09-30T12:38:06` (naive, in the zone asked for) or with a `Z`.
+pub fn row_time(text: &str, offset_minutes: i32) -> Option<UnixMillis> {
+    match utc(text) {
+        Some(time) => Some(time),
+        None => to_utc(text.parse().ok()?, offset_minutes),
+    }
+}
+
+/// A time of an answer that is in UTC and says so.
+pub fn utc(text: &str) -> Option<UnixMillis> {
+    text.parse::<jiff::Timestamp>().ok().map(|time| UnixMillis(time.as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(start: &str, end: &str) -> Window {
+        Window { start: Date::parse(start).expect("a start"), end: Date::parse(end).expect("an end") }
+    }
+
+    #[test]
+    fn both_spellings_are_read_and_nothing_else() {
+        for right in ["2026-02-16", "2024-02-29", "2026-02-16 00:00:00", "2026-12-31 23:59:59"] {
+            assert!(Date::parse(right).is_some(), "{right}");
+        }
+        for wrong in [
+            "2026-2-16",
+            "2026-02-30",
+            "2023-02-29",
+            "2026-02-16T00:00:00",
+            "2026-02-16 24:00:00",
+            "2026-02-16 23:59:60",
+            "2026-02-16 00:00",
+            "16-02-2026",
+            "2026-02-16 00:00:00Z",
+            "",
+            "20260216",
+            "-00001-1-1",
+            " 026-02-16",
+        ] {
+            assert!(Date::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn seven_inclusive_dates_pass_and_eight_do_not() {
+        assert_eq!(window("2026-02-16", "2026-02-22").check(), Ok(()));
+        let Err(Refused::TooLong { last_end, .. }) = window("2026-02-16", "2026-02-23").check() else {
+            panic!("eight days passed")
+        };
+        assert_eq!(last_end.to_string(), "2026-02-22");
+    }
+
+    #[test]
+    fn exactly_seven_days_pass_and_one_second_more_does_not() {
+        assert_eq!(window("2026-02-16 10:00:00", "2026-02-23 10:00:00").check(), Ok(()));
+        let Err(Refused::TooLong { last_end, .. }) =
+            window("2026-02-16 10:00:00", "2026-02-23 10:00:01").check()
+        else {
+            panic!("a second too many passed")
+        };
+        assert_eq!(last_end.to_string(), "2026-02-23 10:00:00");
+    }
+
+    #[test]
+    fn a_day_as_the_end_covers_the_whole_day() {
+        assert_eq!(window("2026-02-16 00:00:00", "2026-02-22").check(), Ok(()));
+        assert!(window("2026-02-16 00:00:01", "2026-02-23").check().is_err());
+        assert_eq!(window("2026-02-16 00:00:01", "2026-02-22").check(), Ok(()));
+        assert_eq!(window("2026-02-16", "2026-02-16").check(), Ok(()));
+        assert_eq!(window("2026-02-16 23:00:00", "2026-02-16").check(), Ok(()));
+    }
+
+    #[test]
+    fn an_end_before_the_start_is_refused() {
+        assert_eq!(window("2026-02-16", "2026-02-15 23:59:59").check(), Err(Refused::EndsBeforeItStarts));
+        assert_eq!(window("2026-02-16", "2026-02-14").check(), Err(Refused::EndsBeforeItStarts));
+        assert_eq!(window("2026-02-16", "2026-02-16 00:00:00").check(), Ok(()));
+    }
+
+    #[test]
+    fn a_midnight_start_takes_the_spelling_of_the_end() {
+        let spelled = |start, end| window(start, end).canonical().start.to_string();
+        assert_eq!(spelled("2026-02-16 00:00:00", "2026-02-17"), "2026-02-16");
+        assert_eq!(spelled("2026-02-16", "2026-02-17 01:00:00"), "2026-02-16 00:00:00");
+        assert_eq!(spelled("2026-02-16 00:00:01", "2026-02-17"), "2026-02-16 00:00:01");
+    }
+
+    #[test]
+    fn the_offset_has_javascripts_sign() {
+        let midnight = Date::parse("2026-02-16").expect("a date").start();
+        let utc = to_utc(midnight, 0).expect("in range");
+        assert_eq!(to_utc(midnight, -330), Some(UnixMillis(utc.0 - 330 * 60_000)));
+        assert_eq!(row_time("2026-02-16T00:00:00", 300), Some(UnixMillis(utc.0 + 300 * 60_000)));
+        assert_eq!(row_time("2026-02-16T00:00:00.000Z", 300), Some(utc));
+    }
+}

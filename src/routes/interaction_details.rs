@@ -1,0 +1,273 @@
+//! `POST …/account/{accountId}/v2/interactionDetails`: all conversations of a window.
+
+use std::borrow::Cow;
+
+use http::Method;
+use serde::Deserialize;
+
+use super::body::Members;
+use super::date::{self, Date, LONGEST_WINDOW, Refused, Window};
+use super::params::{MOST_OFFSET, Params};
+use super::query::{Asked, Misfit, Reading};
+use super::{Base, Canonical, Name, Request, Route, Scope, shown};
+use crate::error::Fault;
+use crate::phase::Phase;
+use crate::seen::{Kind, Sighting};
+
+pub const ROUTE: Route = Route {
+    name: Name::InteractionDetails,
+    method: Method::POST,
+    paths: &[
+        "/agentassist/api/public/analytics/account/{accountId}/v2/interactionDetails",
+        "/agentassist/api/public/analytics/account/{accountId}/v2/calldetails",
+    ],
+    scope: Scope::Analytics,
+    base: Base::ContactCenter,
+    parse,
+    read,
+};
+
+const MOST_LIMIT: u64 = 100;
+/// Filters: an empty one filters nothing.
+const FILTERS: [&str; 3] = ["bots", "channels", "queues"];
+const DIRECTIONS: [&str; 3] = ["Inbound", "Outbound", "Both"];
+const DATE: &str = "`yyyy-mm-dd HH:mm:ss` or `yyyy-mm-dd`, for example \"2026-02-16\"";
+/// The contract shows 630 and −500, which are no zone's; UTC+14 is the farthest there is.
+const FARTHEST_MINUTES: i32 = 14 * 60;
+const OFFSET: &str =
+    "a whole number of minutes from -840 to 840, west of Greenwich positive, for example -330 for India";
+
+/// The final statuses of a row that has ended. TRANSIENT_OPEN is live although such a row carries
+/// a `sessionEndTime`; anything else, or none, is live too.
+const OVER: [&str; 4] = ["CLOSED", "BotResolved", "Dropped", "USER ABANDONED"];
+
+fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
+    let mut faults = request.ids.faults();
+    let mut params = Params::parse(request.query);
+    params.whole_number("limit", 1, MOST_LIMIT, Some(MOST_LIMIT));
+    params.whole_number("offset", 0, MOST_OFFSET, Some(0));
+    faults.append(&mut params.faults);
+    let Some(body) = request.body else { return Err(faults) };
+
+    let mut members = Members::parse(body, request.limits.max_json_depth);
+    for name in FILTERS {
+        members.set(name, true);
+    }
+    // What no list and an empty list select, nobody has said; they stay apart.
+    members.set("selectedFields", false);
+    members.boolean("isAutomation", None);
+    if let Some(direction) = members.string("direction", "one of \"Inbound\", \"Outbound\", \"Both\"")
+        && !DIRECTIONS.contains(&direction.as_str())
+    {
+        members.fault(
+            "direction",
+            format_args!("is {}; it is one of \"Inbound\", \"Outbound\", \"Both\"", shown(&direction)),
+        );
+    }
+    let window = window(&mut members);
+    let offset_minutes = members.minutes("timeZoneOffset", -FARTHEST_MINUTES, FARTHEST_MINUTES, OFFSET);
+    if !members.has("timeZoneOffset") && members.is_readable() {
+        members.fault("timeZoneOffset", format_args!("is missing; it is {OFFSET}"));
+    }
+    faults.append(&mut members.faults);
+
+    match (window, offset_minutes) {
+        (Some(window), Some(offset_minutes)) if faults.is_empty() => {
+            let window = window.canonical();
+            members.put("startDate", window.start.to_string());
+            members.put("endDate", window.end.to_string());
+            let Some(end) = date::to_utc(window.end.end(), offset_minutes) else {
+                return Err(vec![Fault::at_pointer("/endDate", "`endDate` is beyond the calendar")]);
+            };
+            Ok(Canonical {
+                query: params.canonical(),
+                body: members.canonical(),
+                asked: Asked::Window { end, offset_minutes },
+            })
+        }
+        _ => Err(faults),
+    }
+}
+
+/// Both dates, if they are there and make a window the upstream serves.
+fn window(members: &mut Members) -> Option<Window> {
+    let mut date = |name: &'static str| {
+        if !members.has(name) && members.is_readable() {
+            members.fault(name, format_args!("is missing; it is {DATE}"));
+        }
+        let text = members.string(name, DATE)?;
+        let date = Date::parse(&text);
+        if date.is_none() {
+            members.fault(name, format_args!("is {}; it is {DATE}", shown(&text)));
+        }
+        date
+    };
+    let (start, end) = (date("startDate"), date("endDate"));
+    let window = Window { start: start?, end: end? };
+    match window.check() {
+        Ok(()) => return Some(window),
+        Err(Refused::EndsBeforeItStarts) => members.fault(
+            "endDate",
+            format_args!(
+                "is {end}, before `startDate`, which is {start}",
+                end = window.end,
+                start = window.start
+            ),
+        ),
+        Err(Refused::TooLong { length, last_end }) => members.fault(
+            "endDate",
+            format_args!(
+                "is {end}, which makes a window of {hours} from {start}; the upstream serves at most seven \
+                 days: end at {last_end}, and ask for the rest apart",
+                end = window.end,
+                start = window.start,
+                hours = days_and_more(length),
+            ),
+        ),
+    }
+    None
+}
+
+/// A length in days, hours, minutes and seconds, without the parts that are zero.
+fn days_and_more(length: jiff::SignedDuration) -> String {
+    debug_assert!(length > LONGEST_WINDOW);
+    let seconds = length.as_secs();
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ];
+    let shown: Vec<_> = parts
+        .iter()
+        .filter(|(amount, _)| *amount > 0)
+        .map(|(amount, unit)| format!("{amount} {unit}"))
+        .collect();
+    shown.join(" ")
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow)]
+    data: Vec<Row<'a>>,
+    /// Its presence is part of the shape. Rows of the page or of all pages: nobody has said.
+    #[expect(dead_code, reason = "looked for, not used")]
+    num_results: serde::de::IgnoredAny,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Row<'a> {
+    #[serde(borrow)]
+    final_status: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    conversation_id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    session_end_time: Option<Cow<'a, str>>,
+}
+
+impl Row<'_> {
+    /// Over since its end; since the window's end where it tells none.
+    fn phase(&self, window_end: crate::clock::UnixMillis, offset_minutes: i32) -> Phase {
+        if !self.final_status.as_ref().is_some_and(|status| OVER.contains(&status.as_ref())) {
+            return Phase::Live;
+        }
+        match &self.session_end_time {
+            None => Phase::Over { since: window_end },
+            Some(text) => match date::row_time(text, offset_minutes) {
+                Some(since) => Phase::Over { since },
+                None => Phase::Unknown,
+            },
+        }
+    }
+}
+
+/// Over when every row is, and not before the window itself has ended: the window's end is part of
+/// `since`, and an end that is still to come is never settled. An empty past window is over.
+fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
+    let Asked::Window { end, offset_minutes } = *asked else { return Err(Misfit::Identity) };
+    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    let mut phase = Phase::Over { since: end };
+    let mut sightings = Vec::with_capacity(2 * body.data.len());
+    for row in body.data {
+        let of_row = row.phase(end, offset_minutes);
+        phase = phase.and(of_row);
+        let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
+        sightings.extend(
+            told.into_iter()
+                .filter_map(|(kind, id)| Some(Sighting { kind, id: id?.into_owned(), phase: of_row })),
+        );
+    }
+    Ok(Reading { phase, sightings, known_by: Vec::new(), bot: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn phase_of(rows: &str) -> Phase {
+        let asked = Asked::Window { end: UnixMillis(10 * HOUR), offset_minutes: -60 };
+        let body = format!(r#"{{"numResults":1,"data":[{rows}]}}"#);
+        read(&asked, body.as_bytes()).expect("the right shape").phase
+    }
+
+    #[test]
+    fn an_empty_window_is_over_since_its_end() {
+        assert_eq!(phase_of(""), Phase::Over { since: UnixMillis(10 * HOUR) });
+    }
+
+    #[test]
+    fn one_live_row_makes_the_window_live() {
+        let over = r#"{"finalStatus":"Dropped"}"#;
+        for live in [
+            r#"{"finalStatus":"TRANSIENT_OPEN","sessionEndTime":"1970-01-01T01:00:00"}"#,
+            r#"{"finalStatus":"NEW"}"#,
+            "{}",
+        ] {
+            assert_eq!(phase_of(&format!("{over},{live},{over}")), Phase::Live, "{live}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_ends_after_the_window_moves_its_end_in_the_zone_asked_for() {
+        let late = r#"{"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T13:00:00"}"#;
+        assert_eq!(phase_of(late), Phase::Over { since: UnixMillis(12 * HOUR) });
+        let early = r#"{"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T03:00:00"}"#;
+        assert_eq!(phase_of(early), Phase::Over { since: UnixMillis(10 * HOUR) });
+        assert_eq!(phase_of(r#"{"finalStatus":"CLOSED","sessionEndTime":"soon"}"#), Phase::Unknown);
+    }
+
+    #[test]
+    fn each_row_leaves_a_sighting_under_its_session_and_its_conversation() {
+        let asked = Asked::Window { end: UnixMillis(0), offset_minutes: 0 };
+        let body = br#"{"numResults":2,"data":[
+            {"sessionId":"s1","conversationId":"c-1","finalStatus":"CLOSED","sessionEndTime":"1970-01-01T00:00:01"},
+            {"sessionId":"s2","finalStatus":"TRANSIENT_OPEN"}]}"#;
+        let sightings = read(&asked, body).expect("the right shape").sightings;
+        let over = Phase::Over { since: UnixMillis(1000) };
+        let sighting = |kind, id: &str, phase| Sighting { kind, id: id.to_owned(), phase };
+        assert_eq!(
+            sightings,
+            [
+                sighting(Kind::Session, "s1", over),
+                sighting(Kind::Conversation, "c-1", over),
+                sighting(Kind::Session, "s2", Phase::Live),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_error_or_a_page_under_200_is_no_window() {
+        let asked = Asked::Window { end: UnixMillis(0), offset_minutes: 0 };
+        for body in [r#"{"errors":[]}"#, r#"{"data":[]}"#, r#"{"numResults":0,"data":"x"}"#, "<p>"] {
+            assert_eq!(read(&asked, body.as_bytes()), Err(Misfit::Shape), "{body}");
+        }
+        assert_eq!(read(&asked, br#"{"numResults":0,"data":["#), Err(Misfit::Cut));
+    }
+}

@@ -1,0 +1,273 @@
+//! The three routes, as data. A fourth is one more file and one more line in [`ROUTES`].
+//!
+//! Each route's file holds its contract as constants, its validation, its canonical form, and what
+//! it reads out of an answer. Pure: nothing here does IO or tells the time.
+
+pub mod body;
+mod conversation;
+mod conversation_details;
+pub mod date;
+pub mod ids;
+mod interaction_details;
+mod key;
+mod params;
+mod query;
+
+use std::ops::Range;
+
+use http::Method;
+use http::uri::PathAndQuery;
+
+use crate::config::Limits;
+use crate::error::Fault;
+
+pub use key::{Key, KeyParts};
+pub use query::{Asked, Misfit, Query, Reading, Transcript};
+
+/// One route of the upstream's, served under the same path.
+pub struct Route {
+    pub name: Name,
+    pub method: Method,
+    /// Path patterns: literal segments and `{ids}`. A literal last segment matches in any letter
+    /// case, everything else as it stands. The first pattern is the one used upstream.
+    pub paths: &'static [&'static str],
+    pub scope: Scope,
+    pub base: Base,
+    /// Checks a request against the contract and makes it canonical. `body` is `None` where no
+    /// body was read; faults of a body are then not among the faults.
+    pub parse: fn(&Request<'_>) -> Result<Canonical, Vec<Fault>>,
+    /// Reads out of a complete body of a 200 what freshness and admission need.
+    pub read: fn(&Asked, &[u8]) -> Result<Reading, Misfit>,
+}
+
+/// The word for a route in configuration, metrics and logs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Name {
+    Conversation,
+    InteractionDetails,
+    ConversationDetails,
+}
+
+impl Name {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Conversation => "conversation",
+            Self::InteractionDetails => "interaction_details",
+            Self::ConversationDetails => "conversation_details",
+        }
+    }
+}
+
+/// The vendor's API scope that an app needs for a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// "SmartAssist Analytics".
+    Analytics,
+    /// "Bot Builder: Chat History".
+    ChatHistory,
+}
+
+/// Which of an account's base URLs serves a route, and so which quota pool counts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Base {
+    ContactCenter,
+    Automation,
+}
+
+/// In the order of [`Name`].
+pub static ROUTES: [Route; 3] =
+    [conversation::ROUTE, interaction_details::ROUTE, conversation_details::ROUTE];
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name.as_str())
+    }
+}
+
+impl Route {
+    /// The route of that name.
+    pub fn named(name: Name) -> &'static Self {
+        &ROUTES[name as usize]
+    }
+}
+
+/// A request as a route sees it.
+pub struct Request<'a> {
+    pub ids: &'a Ids,
+    /// Raw, without the question mark; empty if there is none.
+    pub query: &'a str,
+    pub body: Option<&'a [u8]>,
+    pub limits: Limits,
+}
+
+/// A request in canonical form: equal meaning, equal form.
+#[derive(Debug)]
+pub struct Canonical {
+    pub query: String,
+    /// Empty for a route without a body.
+    pub body: String,
+    pub asked: Asked,
+}
+
+/// The ids in a path, as they were sent.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    path: PathAndQuery,
+    account: Option<Range<usize>>,
+    bot: Option<Range<usize>>,
+    conversation: Option<Range<usize>>,
+}
+
+impl Ids {
+    fn slice(&self, range: &Option<Range<usize>>) -> Option<&str> {
+        self.path.path().get(range.clone()?)
+    }
+
+    pub fn account(&self) -> Option<&str> {
+        self.slice(&self.account)
+    }
+
+    /// The stream or bot.
+    pub fn bot(&self) -> Option<&str> {
+        self.slice(&self.bot)
+    }
+
+    pub fn conversation(&self) -> Option<&str> {
+        self.slice(&self.conversation)
+    }
+
+    /// Ids that are none; the shapes are the contract's.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut check = |id: Option<&str>,
+                         name: &'static str,
+                         shape: fn(&str) -> Result<(), &'static str>| {
+            if let Some(id) = id
+                && let Err(expected) = shape(id)
+            {
+                faults
+                    .push(Fault::in_parameter(name, format!("`{name}` is {}; it is {expected}", shown(id))));
+            }
+        };
+        check(self.account(), "accountId", ids::account);
+        check(self.bot(), "streamId", ids::stream);
+        check(self.conversation(), "conversationId", ids::conversation);
+        faults
+    }
+}
+
+/// A caller's value in an error: quoted, cut short, without control characters.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let mut short: String = text.chars().take(SHOWN).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
+}
+
+/// What a method and a path lead to.
+pub enum Found {
+    Route(&'static Route, Ids),
+    /// The path is known; `Allow` lists these.
+    MethodNotAllowed(&'static str),
+    Nothing,
+}
+
+/// Finds the route of a request. GET answers HEAD too.
+pub fn find(method: &Method, target: &PathAndQuery) -> Found {
+    for route in &ROUTES {
+        let Some(ids) = route.paths.iter().find_map(|pattern| matches(pattern, target)) else { continue };
+        let head_of_get = route.method == Method::GET && method == Method::HEAD;
+        return if *method == route.method || head_of_get {
+            Found::Route(route, ids)
+        } else if route.method == Method::GET {
+            Found::MethodNotAllowed("GET, HEAD")
+        } else {
+            Found::MethodNotAllowed("POST")
+        };
+    }
+    Found::Nothing
+}
+
+fn matches(pattern: &str, target: &PathAndQuery) -> Option<Ids> {
+    let mut ids = Ids { path: target.clone(), account: None, bot: None, conversation: None };
+    let mut wanted = pattern.split('/').peekable();
+    let mut at = 0;
+    for segment in target.path().split('/') {
+        let want = wanted.next()?;
+        let range = at..at + segment.len();
+        at = range.end + 1;
+        match want {
+            "{accountId}" => ids.account = Some(range),
+            "{streamId}" | "{botId}" => ids.bot = Some(range),
+            "{conversationId}" => ids.conversation = Some(range),
+            _ if want == segment => {}
+            _ if wanted.peek().is_none() && want.eq_ignore_ascii_case(segment) => {}
+            _ => return None,
+        }
+    }
+    wanted.peek().is_none().then_some(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: Method, path: &'static str) -> Found {
+        find(&method, &PathAndQuery::from_static(path))
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_names() {
+        for route in &ROUTES {
+            assert_eq!(Route::named(route.name).name, route.name);
+        }
+    }
+
+    #[test]
+    fn aliases_and_any_letter_case_of_the_last_segment_lead_to_one_route() {
+        for path in [
+            "/agentassist/api/public/analytics/account/a1/v2/interactionDetails",
+            "/agentassist/api/public/analytics/account/a1/v2/INTERACTIONDETAILS",
+            "/agentassist/api/public/analytics/account/a1/v2/calldetails?limit=1",
+            "/agentassist/api/public/analytics/account/a1/v2/callDetails",
+        ] {
+            let Found::Route(route, ids) = found(Method::POST, path) else { panic!("{path}") };
+            assert_eq!(route.name, Name::InteractionDetails);
+            assert_eq!(ids.account(), Some("a1"));
+        }
+    }
+
+    #[test]
+    fn the_other_segments_match_as_they_stand() {
+        for path in [
+            "/Agentassist/api/public/analytics/account/a1/v2/interactionDetails",
+            "/agentassist/api/public/analytics/account/a1/v2/interactionDetails/",
+            "/agentassist/api/public/analytics/account/a1/v2",
+            "//api/public/bot/st-1/conversationDetails",
+            "/api/public/bot/st-1/x/conversationDetails",
+            "/",
+        ] {
+            assert!(matches!(found(Method::POST, path), Found::Nothing), "{path}");
+        }
+    }
+
+    #[test]
+    fn another_method_on_a_known_path_names_the_right_ones() {
+        let path = "/agentassist/api/v1/public/st-1/conversations/c-1";
+        assert!(matches!(found(Method::HEAD, path), Found::Route(..)));
+        assert!(matches!(found(Method::POST, path), Found::MethodNotAllowed("GET, HEAD")));
+        let path = "/api/public/bot/st-1/conversationDetails";
+        assert!(matches!(found(Method::HEAD, path), Found::MethodNotAllowed("POST")));
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_a_fault_with_its_name() {
+        let path = "/agentassist/api/v1/public/st%2d1/conversations/x";
+        let Found::Route(_, ids) = found(Method::GET, path) else { panic!() };
+        let faults = ids.faults();
+        assert_eq!(faults.len(), 2);
+        assert!(faults[0].detail.contains("st-24ccdea9"), "{}", faults[0].detail);
+    }
+}

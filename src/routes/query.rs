@@ -1,0 +1,79 @@
+//! A valid request, and what its answer says.
+
+use std::sync::Arc;
+
+use super::{Key, Route};
+use crate::clock::UnixMillis;
+use crate::config::Account;
+use crate::phase::Phase;
+use crate::seen::{Kind, Sighting};
+
+/// A request that is allowed, valid and in canonical form. It says nothing of who asked.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub route: &'static Route,
+    pub account: Arc<Account>,
+    pub bot: Option<Arc<str>>,
+    pub key: Key,
+    pub asked: Asked,
+}
+
+/// What was asked for, as far as an answer is held against it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Asked {
+    Conversation {
+        id: String,
+    },
+    Window {
+        /// The first moment after the window.
+        end: UnixMillis,
+        /// Minutes, JavaScript's sign: what is added to local time to get UTC.
+        offset_minutes: i32,
+    },
+    Transcript(Transcript),
+}
+
+/// The id a transcript was asked by, the one the upstream considers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transcript {
+    pub kind: Kind,
+    pub id: String,
+    pub with_summary: bool,
+}
+
+impl Asked {
+    pub fn with_summary(&self) -> bool {
+        matches!(self, Self::Transcript(transcript) if transcript.with_summary)
+    }
+}
+
+/// What a body of the expected shape says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// [`Phase::Unknown`] where the route does not say; then `known_by` is looked up.
+    pub phase: Phase,
+    /// What it tells about ids that other answers may be about.
+    pub sightings: Vec<Sighting>,
+    /// The ids under which its phase may have been seen, the surest first.
+    pub known_by: Vec<(Kind, String)>,
+    /// The bot the body names as its own, if it names one.
+    pub bot: Option<String>,
+}
+
+/// Why a complete body of a 200 is not the answer to what was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Misfit {
+    /// It ends in the middle.
+    Cut,
+    /// It is no JSON, or JSON of another shape: an encrypted payload, an HTML page, an error.
+    Shape,
+    /// It is about something else.
+    Identity,
+}
+
+impl Misfit {
+    /// What a JSON parser's error says about a body whose transfer was complete.
+    pub(super) fn from_json(error: &serde_json::Error) -> Self {
+        if error.is_eof() { Self::Cut } else { Self::Shape }
+    }
+}

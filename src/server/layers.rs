@@ -1,0 +1,205 @@
+//! What holds for every HTTP request: its id, its route, its line in the log, its place in the
+//! metrics, and the one spot where an error becomes a response.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, StatusCode};
+use tower::{BoxError, Service};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::stages::{self, Call};
+use crate::app::App;
+use crate::error::{Error, Kind};
+use crate::metrics::Outcome;
+use crate::reply::Reply;
+use crate::routes::{self, Found, Route};
+use crate::upstream::random_id;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const LONGEST_REQUEST_ID: usize = 128;
+/// Bytes of path and query. The longest request that makes sense has some 300.
+const LONGEST_TARGET: usize = 8 * 1024;
+
+/// The main listener's service.
+pub fn service(app: Arc<App>) -> Router {
+    let observe = Observe { stack: stages::stack(app.clone()), app };
+    Router::new().fallback_service(observe).layer(CatchPanicLayer::custom(|_| {
+        // The panic itself has been logged where it was caught by the runtime's hook.
+        let id = random_id().unwrap_or_default();
+        finished(Error::new(Kind::Internal, "the gateway failed").into_response(&id), &id)
+    }))
+}
+
+/// Turns HTTP into typed calls and their outcomes into HTTP.
+#[derive(Clone)]
+struct Observe<S> {
+    app: Arc<App>,
+    stack: S,
+}
+
+impl<S> Service<Request<Body>> for Observe<S>
+where
+    S: Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The stack is always ready: it refuses rather than waits.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let app = self.app.clone();
+        let stack = self.stack.clone();
+        async move { Ok(observe(app, stack, request).await) }.boxed()
+    }
+}
+
+async fn observe<S>(app: Arc<App>, mut stack: S, request: Request<Body>) -> Response
+where
+    S: Service<Call, Response = Reply, Error = BoxError>,
+{
+    let started = Instant::now();
+    let active = Active::count(&app);
+    let snapshot = app.snapshot();
+    let log = snapshot.config.log.access;
+    let request_id = request_id(request.headers());
+    let method = request.method().clone();
+
+    let (route, outcome) = match found(&request) {
+        Err(error) => (None, Err(error)),
+        Ok((route, ids)) => {
+            let (head, body) = request.into_parts();
+            let call = Call { snapshot, route, ids, head, body };
+            (Some(route), stack.call(call).await.map_err(Error::from_stack))
+        }
+    };
+    let told = Told::of(&outcome);
+    let response = match outcome {
+        Ok(reply) => reply.response,
+        Err(error) => error.into_response(&request_id),
+    };
+    let response = finished(response, &request_id);
+
+    drop(active);
+    let duration = started.elapsed();
+    let status = response.status();
+    app.metrics.request(route, &method, status.as_u16(), duration);
+    if log {
+        told.log(&request_id, &method, route, status, duration);
+    }
+    response
+}
+
+fn found(request: &Request<Body>) -> Result<(&'static Route, routes::Ids), Error> {
+    let Some(target) = request.uri().path_and_query() else {
+        return Err(Error::new(Kind::NotFound, "there is no such route"));
+    };
+    if target.as_str().len() > LONGEST_TARGET {
+        return Err(Error::new(
+            Kind::UriTooLong,
+            format!("path and query are longer than {LONGEST_TARGET} bytes"),
+        ));
+    }
+    match routes::find(request.method(), target) {
+        Found::Route(route, ids) => Ok((route, ids)),
+        Found::Nothing => Err(Error::new(Kind::NotFound, "there is no such route")),
+        Found::MethodNotAllowed(allow) => {
+            Err(Error::new(Kind::MethodNotAllowed, format!("this path takes {allow}"))
+                .with_header(header::ALLOW, HeaderValue::from_static(allow)))
+        }
+    }
+}
+
+/// Counts a request as long as it is under way, also when its caller hangs up.
+struct Active(Arc<App>);
+
+impl Active {
+    fn count(app: &Arc<App>) -> Self {
+        app.metrics.active_requests.inc();
+        Self(app.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.metrics.active_requests.dec();
+    }
+}
+
+/// What the access line says beside what HTTP says.
+struct Told {
+    client: Option<Arc<str>>,
+    outcome: Option<Outcome>,
+    error: Option<(&'static str, Option<String>)>,
+}
+
+impl Told {
+    fn of(outcome: &Result<Reply, Error>) -> Self {
+        match outcome {
+            Ok(reply) => {
+                Self { client: Some(reply.client.clone()), outcome: Some(reply.outcome), error: None }
+            }
+            Err(error) => Self {
+                client: error.client.clone(),
+                outcome: None,
+                error: Some((error.kind.as_str(), error.cause())),
+            },
+        }
+    }
+
+    /// One line for each request: no path, no query string, no body, no credential.
+    fn log(
+        &self,
+        request_id: &str,
+        method: &Method,
+        route: Option<&Route>,
+        status: StatusCode,
+        duration: std::time::Duration,
+    ) {
+        let (error, cause) = match &self.error {
+            Some((kind, cause)) => (Some(*kind), cause.as_deref()),
+            None => (None, None),
+        };
+        tracing::info!(
+            target: "access",
+            request_id,
+            method = method.as_str(),
+            route = route.map(|route| route.name.as_str()),
+            status = status.as_u16(),
+            duration_ms = duration.as_secs_f64() * 1000.0,
+            client = self.client.as_deref(),
+            cache = self.outcome.map(Outcome::as_str),
+            error,
+            cause,
+        );
+    }
+}
+
+/// The caller's id if it is a plain one, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let is_plain = |id: &&str| {
+        (1..=LONGEST_REQUEST_ID).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    let theirs = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_plain);
+    theirs.map(str::to_owned).or_else(|| random_id().ok()).unwrap_or_default()
+}
+
+fn finished(mut response: Response, request_id: &str) -> Response {
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}

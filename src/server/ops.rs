@@ -1,0 +1,65 @@
+//! The ops listener: health, version, metrics. On a port of its own, with a budget of its own.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use crate::app::App;
+use crate::metrics::{COMMIT, VERSION, prometheus_text};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The ops listener's service.
+pub fn service(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/version", get(version))
+        .route("/metrics", get(metrics))
+        .with_state(app)
+}
+
+/// 200 when requests are welcome, 503 when not. Costs the upstream nothing.
+async fn ready(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let (status, draining) = if app.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else {
+        (StatusCode::OK, "ok")
+    };
+    let is_verbose = query.is_some_and(|query| query == "verbose" || query.starts_with("verbose="));
+    let text = if is_verbose {
+        let accounts = app.snapshot().config.accounts.len();
+        format!("configuration: ok ({accounts} accounts)\nlistener: {draining}\n")
+    } else {
+        format!("{draining}\n")
+    };
+    (status, text)
+}
+
+async fn version() -> impl IntoResponse {
+    let body = json!({ "name": "kore-gateway", "version": VERSION, "commit": COMMIT });
+    ([(CONTENT_TYPE, "application/json")], format!("{body}\n"))
+}
+
+/// OpenMetrics for who asks for it, the older Prometheus text for everybody else.
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let (entries, bytes) = app.cache.size();
+    app.metrics.cache_size(entries, bytes);
+    app.snapshot().upstream.observe();
+    let wants_open_metrics = headers
+        .get_all(ACCEPT)
+        .iter()
+        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text")));
+    match app.metrics.open_metrics() {
+        Ok(text) if wants_open_metrics => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(text) => ([(CONTENT_TYPE, PROMETHEUS)], prometheus_text(&text)).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

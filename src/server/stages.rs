@@ -1,0 +1,278 @@
+//! The way of a request, read from top to bottom. Each stage is tower middleware that takes what
+//! the one above has established and hands on more: a request cannot reach the cache unidentified,
+//! because there is no value of the type the cache's stage takes.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tower::filter::{AsyncFilterLayer, AsyncPredicate, FilterLayer, Predicate};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+
+use crate::access::identify::identify;
+use crate::access::permit::{Grant, permit};
+use crate::access::rate_limit::{Limiter, Standing};
+use crate::app::{App, Snapshot};
+use crate::config::Client;
+use crate::error::{Error, Fault, Kind};
+use crate::reply::{self, Conditions, Reply};
+use crate::routes::{self, Ids, Key, Query, Route};
+
+/// The typed stack, in the order in which a request goes through it.
+pub fn stack(
+    app: Arc<App>,
+) -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send {
+    ServiceBuilder::new()
+        .layer(FilterLayer::new(Identify)) //      Call       -> Identified: whose key it is
+        .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
+        .layer(RateLimit(app.clone())) //          Permitted  -> Permitted:  not too often
+        .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
+        .service(Answer(app)) //                   Valid      -> Reply:      out of the cache, or filled
+}
+
+/// A request for a route, under the configuration of the moment it came.
+pub struct Call {
+    pub snapshot: Arc<Snapshot>,
+    pub route: &'static Route,
+    pub ids: Ids,
+    pub head: Parts,
+    pub body: Body,
+}
+
+/// A request whose caller is known.
+pub struct Identified {
+    call: Call,
+    client: Arc<Client>,
+}
+
+/// A request whose caller may make it.
+pub struct Permitted {
+    call: Call,
+    grant: Grant,
+}
+
+/// A request that can be answered.
+pub struct Valid {
+    snapshot: Arc<Snapshot>,
+    grant: Grant,
+    query: Query,
+    conditions: Conditions,
+}
+
+/// Who is asking?
+#[derive(Clone, Copy)]
+pub struct Identify;
+
+impl Predicate<Call> for Identify {
+    type Request = Identified;
+
+    fn check(&mut self, call: Call) -> Result<Identified, BoxError> {
+        let query = call.head.uri.query().unwrap_or_default();
+        let client = identify(&call.head.headers, query, &call.snapshot.config.clients)?;
+        Ok(Identified { call, client })
+    }
+}
+
+/// May they?
+#[derive(Clone, Copy)]
+pub struct Permit;
+
+impl Predicate<Identified> for Permit {
+    type Request = Permitted;
+
+    fn check(&mut self, Identified { call, client }: Identified) -> Result<Permitted, BoxError> {
+        let config = &call.snapshot.config;
+        if !call.ids.faults().is_empty() {
+            // No policy can be held against an id that is none. What is wrong with the query string
+            // is told along; the body stays unread.
+            let faults = (call.route.parse)(&contract(&call, None)).err().unwrap_or_default();
+            return Err(Error::invalid_request(faults).for_client(&client.name).into());
+        }
+        let grant =
+            permit(&client, call.route, &call.ids, config).map_err(|error| error.for_client(&client.name))?;
+        Ok(Permitted { call, grant })
+    }
+}
+
+fn contract<'a>(call: &'a Call, body: Option<&'a [u8]>) -> routes::Request<'a> {
+    let query = call.head.uri.query().unwrap_or_default();
+    routes::Request { ids: &call.ids, query, body, limits: call.snapshot.config.limits }
+}
+
+/// Not too often? Also tells the caller where it stands, on every answer from here on down.
+#[derive(Clone)]
+pub struct RateLimit(Arc<App>);
+
+#[derive(Clone)]
+pub struct RateLimited<S> {
+    app: Arc<App>,
+    inner: S,
+}
+
+impl<S> Layer<S> for RateLimit {
+    type Service = RateLimited<S>;
+
+    fn layer(&self, inner: S) -> RateLimited<S> {
+        RateLimited { app: self.0.clone(), inner }
+    }
+}
+
+impl<S> Service<Permitted> for RateLimited<S>
+where
+    S: Service<Permitted, Response = Reply, Error = BoxError, Future: Send + 'static>,
+{
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Permitted) -> Self::Future {
+        let client = &request.grant.client;
+        let name = client.name.clone();
+        match request.call.snapshot.limiter(client).map(Limiter::check) {
+            Some(Err(standing)) => {
+                self.app.metrics.rate_limited(&name);
+                let error = Error::new(Kind::QuotaExceeded, "this client's rate limit is used up")
+                    .retry_after(standing.reset);
+                let error = with_standing(error.for_client(&name), &standing);
+                async move { Err(error.into()) }.boxed()
+            }
+            Some(Ok(standing)) => {
+                let answered = self.inner.call(request);
+                async move {
+                    match answered.await {
+                        Ok(mut reply) => {
+                            reply.response.headers_mut().extend(standing.headers());
+                            Ok(reply)
+                        }
+                        Err(error) => {
+                            Err(with_standing(Error::from_stack(error).for_client(&name), &standing).into())
+                        }
+                    }
+                }
+                .boxed()
+            }
+            None => async { Err(Error::new(Kind::Internal, "a client without a limiter").into()) }.boxed(),
+        }
+    }
+}
+
+fn with_standing(error: Error, standing: &Standing) -> Error {
+    standing.headers().into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
+}
+
+/// What is it, in canonical form? Here the body is read: at last, and at most so much of it.
+#[derive(Clone, Copy)]
+pub struct Validate;
+
+impl AsyncPredicate<Permitted> for Validate {
+    type Future = BoxFuture<'static, Result<Valid, BoxError>>;
+    type Request = Valid;
+
+    fn check(&mut self, Permitted { mut call, grant }: Permitted) -> Self::Future {
+        async move {
+            let has_body = call.route.method == Method::POST;
+            if has_body {
+                check_media_type(&call.head.headers)?;
+            }
+            let server = &call.snapshot.config.server;
+            let body = std::mem::replace(&mut call.body, Body::empty());
+            let body = read(body, server.max_request_body, server.body_timeout).await?;
+            let canonical = (call.route.parse)(&contract(&call, has_body.then_some(&body)))
+                .map_err(Error::invalid_request)?;
+            let query = Query {
+                route: call.route,
+                account: grant.account.clone(),
+                bot: call.ids.bot().map(Arc::from),
+                key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
+                asked: canonical.asked,
+            };
+            let conditions = Conditions::of(&call.head.method, &call.head.headers);
+            Ok(Valid { snapshot: call.snapshot, grant, query, conditions })
+        }
+        .map_err(|error: Error| error.into())
+        .boxed()
+    }
+}
+
+/// JSON, in no coding. What says nothing of its type is taken for JSON.
+fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
+    let unsupported = |name: &'static str, detail: &'static str| {
+        Err(Error::new(Kind::UnsupportedMediaType, detail).with_fault(Fault::in_header(name, detail)))
+    };
+    if let Some(value) = headers.get(header::CONTENT_TYPE) {
+        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return unsupported("content-type", "the body's type is another than `application/json`");
+        }
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            unsupported("content-encoding", "the body is encoded; send it as it is")
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn read(body: Body, most: usize, within: Duration) -> Result<Bytes, Error> {
+    let collected = match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => collected,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the request body is larger than {most} bytes");
+            return Err(Error::new(Kind::ContentTooLarge, detail));
+        }
+        Ok(Err(_)) => {
+            let detail = "the request body broke off";
+            return Err(Error::invalid_request(vec![Fault::at_pointer("", detail)]));
+        }
+        Err(_) => return Err(Error::new(Kind::RequestTimeout, "the request body took too long to arrive")),
+    };
+    Ok(collected.to_bytes())
+}
+
+/// The answer.
+#[derive(Clone)]
+pub struct Answer(Arc<App>);
+
+impl Service<Valid> for Answer {
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, valid: Valid) -> Self::Future {
+        let app = self.0.clone();
+        answer(app, valid).map_err(BoxError::from).boxed()
+    }
+}
+
+async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
+    let Valid { snapshot, grant, query, conditions } = valid;
+    let config = &snapshot.config;
+    let fill = {
+        let (upstream, query) = (snapshot.upstream.clone(), query.clone());
+        || async move { upstream.call(&query).await }
+    };
+    let served =
+        app.cache.get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, fill).await;
+    let outcome =
+        served.as_ref().map_or(crate::metrics::Outcome::Bypass, |served| reply::outcome(&served.source));
+    app.metrics.cache_request(query.route, outcome);
+    let served = served?;
+    grant.may_see(served.entry.bot.as_deref())?;
+    let response = reply::response(&served, &conditions, app.clock.now());
+    Ok(Reply { response, client: grant.client.name.clone(), outcome })
+}

@@ -1,0 +1,277 @@
+//! A gateway in front of a stand-in upstream, both on real sockets and on clocks that move together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use kore_gateway::access::identify::key_digest;
+use kore_gateway::app::App;
+use kore_gateway::clock::{Clock, UnixMillis};
+use kore_gateway::config::{self, Layer, Sources};
+use kore_gateway::server::Server;
+use kore_gateway::standin::{
+    self, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM, Standin,
+};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// When every world begins: 2026-03-02T12:00:00Z, a Monday.
+pub const NOON: i64 = 1_772_452_800_000;
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// The key of the client `reporting`, who may see all of the first account.
+pub const REPORTING: &str = "kg_reporting";
+/// The key of the client `neighbour`, who may see all of the second account.
+pub const NEIGHBOUR: &str = "kg_neighbour";
+/// The key of the client `one-bot`, who may see one bot of the first account.
+pub const ONE_BOT: &str = "kg_one-bot";
+
+/// Before `NOON` by `ago`.
+pub fn before(ago: Duration) -> i64 {
+    NOON - i64::try_from(ago.as_millis()).unwrap()
+}
+
+/// How a world is set up, before it starts.
+pub struct Setup {
+    /// TOML laid over the world's own configuration.
+    pub config: String,
+    pub standin: standin::Options,
+}
+
+/// A running world; it ends when it is dropped.
+pub struct World {
+    pub standin: Standin,
+    pub app: Arc<App>,
+    pub clock: Clock,
+    pub address: SocketAddr,
+    pub ops: SocketAddr,
+    http: reqwest::Client,
+    stop: CancellationToken,
+    pub running: JoinHandle<()>,
+    _secrets: tempfile::TempDir,
+}
+
+/// What a caller got.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Got {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn cache_status(&self) -> &str {
+        self.header("cache-status")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// Whether it came out of the store and was fresh.
+    pub fn is_hit(&self) -> bool {
+        self.cache_status().starts_with("kore-gateway; hit; ttl=") && !self.cache_status().contains("ttl=-")
+    }
+
+    /// The last segment of a problem's `type`.
+    pub fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let kind = self.json()["type"].as_str().unwrap().to_owned();
+        kind.rsplit(['/', '#']).next().unwrap().to_owned()
+    }
+
+    /// Where a problem's faults are, in their order: pointers, parameters and headers.
+    pub fn fault_places(&self) -> Vec<String> {
+        let places = ["pointer", "parameter", "header"];
+        let errors = self.json()["errors"].as_array().unwrap().clone();
+        errors
+            .iter()
+            .map(|error| places.iter().find_map(|place| error[place].as_str()).unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A world whose upstream holds these conversations.
+    pub async fn of(conversations: Vec<Conversation>) -> Self {
+        Self::with(|setup| setup.standin.conversations = conversations).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Setup)) -> Self {
+        let options = standin::Options {
+            clock: standin::Clock::starting_at(NOON),
+            accounts: vec![standin::Account::example(), standin::Account::other()],
+            ..standin::Options::default()
+        };
+        let mut setup = Setup { config: String::new(), standin: options };
+        change(&mut setup);
+        let standin = Standin::start(setup.standin).await.unwrap();
+
+        let secrets = tempfile::tempdir().unwrap();
+        let config = base_config(&standin.url(), secrets.path());
+        let sources =
+            Sources { layers: vec![Layer::Text(config), Layer::Text(setup.config)], environment: Vec::new() };
+        let (_, config) = config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
+
+        let clock = Clock::manual(UnixMillis(NOON));
+        let app = App::new(config, clock.clone()).unwrap();
+        let server = Server::bind(app.clone()).await.unwrap();
+        let (address, ops) = (server.address().unwrap(), server.ops_address().unwrap());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(server.run(stop.clone()));
+        Self { standin, app, clock, address, ops, http: http_client(), stop, running, _secrets: secrets }
+    }
+
+    /// Moves both parties' clocks.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.standin.clock().advance(by);
+    }
+
+    /// Begins the drain, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// A request to begin with: to the main listener, with the client's key.
+    pub fn request(&self, method: Method, path: &str, key: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.address)).header("x-api-key", key)
+    }
+
+    pub async fn get(&self, path: &str) -> Got {
+        got(self.request(Method::GET, path, REPORTING)).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl ToString) -> Got {
+        got(self.post_request(path, body, REPORTING)).await
+    }
+
+    pub fn post_request(&self, path: &str, body: impl ToString, key: &str) -> reqwest::RequestBuilder {
+        self.request(Method::POST, path, key)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+    }
+
+    /// From the ops listener.
+    pub async fn ops(&self, path: &str) -> Got {
+        got(self.http.get(format!("http://{}{path}", self.ops))).await
+    }
+
+    /// The value of one time series, as it is spelled in the Prometheus text; 0 if there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = String::from_utf8(self.ops("/metrics").await.body.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// The upstream has seen nothing that a well-behaved gateway never does.
+    pub fn assert_no_violations(&self) {
+        assert_eq!(self.standin.violations(), Vec::<String>::new());
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn http_client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .no_gzip()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
+}
+
+/// Sends a request and reads all of the answer.
+pub async fn got(request: reqwest::RequestBuilder) -> Got {
+    let mut response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+    Got { status, headers, body: response.bytes().await.unwrap() }
+}
+
+/// The path of a conversation of the first account.
+pub fn conversation_path(id: &str) -> String {
+    format!("/agentassist/api/v1/public/{EXAMPLE_STREAM}/conversations/{id}")
+}
+
+/// The path of the first account's windows.
+pub fn window_path() -> String {
+    format!("/agentassist/api/public/analytics/account/{EXAMPLE_ACCOUNT}/v2/interactionDetails")
+}
+
+/// The path of the first account's transcripts.
+pub fn transcript_path() -> String {
+    format!("/api/public/bot/{EXAMPLE_STREAM}/conversationDetails")
+}
+
+/// Two accounts, three clients, any ports, a rate limit that only its own tests reach.
+fn base_config(upstream: &str, secrets: &std::path::Path) -> String {
+    let mut config =
+        String::from("server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n");
+    let accounts = [
+        (EXAMPLE_ACCOUNT, standin::EXAMPLE_CLIENT_ID, standin::example_secret(), "\"*\"".to_owned()),
+        (OTHER_ACCOUNT, standin::OTHER_CLIENT_ID, standin::other_secret(), format!("\"{OTHER_STREAM}\"")),
+    ];
+    for (account, client_id, secret, bots) in accounts {
+        let file = secrets.join(client_id);
+        std::fs::write(&file, format!("{secret}\n")).unwrap();
+        config.push_str(&format!(
+            r#"
+[[accounts]]
+id = "{account}"
+contact_center_url = "{upstream}"
+automation_url = "{upstream}"
+bots = [{bots}]
+[[accounts.credentials]]
+client_id = "{client_id}"
+client_secret = {{ file = "{}" }}
+scopes = ["analytics", "chat_history"]
+"#,
+            file.display()
+        ));
+    }
+    let clients = [
+        ("reporting", REPORTING, EXAMPLE_ACCOUNT, "*"),
+        ("neighbour", NEIGHBOUR, OTHER_ACCOUNT, "*"),
+        ("one-bot", ONE_BOT, EXAMPLE_ACCOUNT, EXAMPLE_STREAM),
+    ];
+    for (name, key, account, bots) in clients {
+        config.push_str(&client(name, key, account, bots, "1000000/min"));
+    }
+    config
+}
+
+/// A `[[clients]]` block.
+pub fn client(name: &str, key: &str, account: &str, bots: &str, rate_limit: &str) -> String {
+    format!(
+        r#"
+[[clients]]
+name = "{name}"
+api_key_sha256 = "{}"
+accounts = ["{account}"]
+bots = ["{bots}"]
+routes = ["conversation", "interaction_details", "conversation_details"]
+rate_limit = "{rate_limit}"
+"#,
+        hex::encode(key_digest(key.as_bytes()))
+    )
+}
