@@ -64,8 +64,10 @@ impl App {
 impl Snapshot {
     fn new(config: Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Self, reqwest::Error> {
         let upstream = Arc::new(Upstream::new(&config, clock, metrics)?);
-        let limiter =
-            |client: &Arc<Client>| (client.name.clone(), Limiter::new(client.rate_limit, clock.clone()));
+        let limiter = |client: &Arc<Client>| {
+            let refused = metrics.rate_limited(&client.name);
+            (client.name.clone(), Limiter::new(client.rate_limit, clock.clone(), refused))
+        };
         let limiters = config.clients.iter().map(limiter).collect();
         Ok(Self { config, upstream, limiters })
     }

@@ -128,6 +128,7 @@ mod tests {
             let clock = clock.clone();
             tokio::spawn(async move { clock.sleep(Duration::from_secs(10)).await })
         };
+        tokio::task::yield_now().await; // It is asleep from here on.
         clock.advance(Duration::from_secs(9));
         tokio::task::yield_now().await;
         assert!(!sleeper.is_finished());

@@ -252,8 +252,9 @@ impl Metrics {
         self.cache_bytes.set(bytes as f64);
     }
 
-    pub fn rate_limited(&self, client: &str) {
-        self.rate_limited.get_or_create_owned(&ClientLabels { client: client.to_owned() }).inc();
+    /// The counter of a client's requests that were over its limit.
+    pub fn rate_limited(&self, client: &str) -> Counter {
+        self.rate_limited.get_or_create_owned(&ClientLabels { client: client.to_owned() })
     }
 
     /// One call to the upstream; `status` is 0 where none came.

@@ -1,6 +1,6 @@
 //! Where a conversation is in its life, and how long an answer about it may be kept.
 //!
-//! Pure: what a body says is read in [`crate::routes`], the time is handed in.
+//! Pure: what a body says is read by the routes, the time is handed in.
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use http::{HeaderName, HeaderValue};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::clock::Clock;
 use crate::config::Rate;
@@ -25,6 +26,7 @@ pub struct Limiter {
     period: Duration,
     limiter: RateLimiter<NotKeyed, InMemoryState, Clock, StateInformationMiddleware>,
     clock: Clock,
+    refused: Counter,
 }
 
 /// Where a client stands after a request.
@@ -38,17 +40,17 @@ pub struct Standing {
 }
 
 impl Limiter {
-    pub fn new(rate: Rate, clock: Clock) -> Self {
+    pub fn new(rate: Rate, clock: Clock, refused: Counter) -> Self {
         let amount = NonZeroU32::new(rate.amount).unwrap_or(NonZeroU32::MIN);
         let period = rate.window / amount.get();
         // A rate of billions a second has a period of less than a nanosecond: one will do.
         let quota =
             Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(amount);
         let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { rate, period, limiter, clock }
+        Self { rate, period, limiter, clock, refused }
     }
 
-    /// Counts one request. Both ways out say where the client stands; an `Err` is over the limit.
+    /// Counts one request; those that are over the limit in `refused` too. Both ways out say where the client stands; an `Err` is over the limit.
     pub fn check(&self) -> Result<Standing, Standing> {
         let standing = |left, reset| Standing { rate: self.rate, left, reset };
         match self.limiter.check() {
@@ -58,6 +60,7 @@ impl Limiter {
                 Ok(standing(left, self.period * units))
             }
             Err(not_until) => {
+                self.refused.inc();
                 Err(standing(0, not_until.wait_time_from(governor::clock::Clock::now(&self.clock))))
             }
         }
@@ -83,7 +86,11 @@ mod tests {
     #[test]
     fn waiting_as_long_as_told_works_and_a_moment_less_does_not() {
         let clock = Clock::manual(UnixMillis(0));
-        let limiter = Limiter::new(Rate { amount: 3, window: Duration::from_secs(60) }, clock.clone());
+        let limiter = Limiter::new(
+            Rate { amount: 3, window: Duration::from_secs(60) },
+            clock.clone(),
+            Counter::default(),
+        );
         for left in [2, 1, 0] {
             assert_eq!(limiter.check().map(|standing| standing.left), Ok(left));
         }

@@ -32,7 +32,7 @@ pub fn stack(
     ServiceBuilder::new()
         .layer(FilterLayer::new(Identify)) //      Call       -> Identified: whose key it is
         .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
-        .layer(RateLimit(app.clone())) //          Permitted  -> Permitted:  not too often
+        .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
         .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
         .service(Answer(app)) //                   Valid      -> Reply:      out of the cache, or filled
 }
@@ -107,20 +107,17 @@ fn contract<'a>(call: &'a Call, body: Option<&'a [u8]>) -> routes::Request<'a> {
 }
 
 /// Not too often? Also tells the caller where it stands, on every answer from here on down.
-#[derive(Clone)]
-pub struct RateLimit(Arc<App>);
+#[derive(Clone, Copy)]
+pub struct RateLimit;
 
 #[derive(Clone)]
-pub struct RateLimited<S> {
-    app: Arc<App>,
-    inner: S,
-}
+pub struct RateLimited<S>(S);
 
 impl<S> Layer<S> for RateLimit {
     type Service = RateLimited<S>;
 
     fn layer(&self, inner: S) -> RateLimited<S> {
-        RateLimited { app: self.0.clone(), inner }
+        RateLimited(inner)
     }
 }
 
@@ -133,7 +130,7 @@ where
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
+        self.0.poll_ready(context)
     }
 
     fn call(&mut self, request: Permitted) -> Self::Future {
@@ -141,14 +138,13 @@ where
         let name = client.name.clone();
         match request.call.snapshot.limiter(client).map(Limiter::check) {
             Some(Err(standing)) => {
-                self.app.metrics.rate_limited(&name);
                 let error = Error::new(Kind::QuotaExceeded, "this client's rate limit is used up")
                     .retry_after(standing.reset);
                 let error = with_standing(error.for_client(&name), &standing);
                 async move { Err(error.into()) }.boxed()
             }
             Some(Ok(standing)) => {
-                let answered = self.inner.call(request);
+                let answered = self.0.call(request);
                 async move {
                     match answered.await {
                         Ok(mut reply) => {

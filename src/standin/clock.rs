@@ -49,6 +49,7 @@ impl Clock {
         self.manual().store(unix_millis, Ordering::SeqCst);
     }
 
+    #[expect(clippy::panic, reason = "only tests move a clock, and a test may fail by panicking")]
     fn manual(&self) -> &AtomicI64 {
         match &self.0 {
             Source::Manual(now) => now,

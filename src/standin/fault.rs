@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::bomb;
+use super::gate::Gate;
 use super::json::{Json, object};
 use super::refusal::{Refusal, envelope};
 use super::wire::{Connection, Response};
@@ -16,6 +17,8 @@ use super::wire::{Connection, Response};
 pub enum Fault {
     /// The answer, this much later (real time).
     Latency(Duration),
+    /// The answer, once the gate is open.
+    Held(Gate),
     /// This status with an error body.
     Status(u16),
     /// This status with an error body and `Retry-After` in seconds.
@@ -114,6 +117,7 @@ impl Fault {
             Fault::Redirect(to) => {
                 Response::new(307, "text/plain", Bytes::new()).with_header("location", to.clone())
             }
+            Fault::EndlessBody | Fault::GzipBomb => Response { status: 200, ..right },
             _ => right,
         }
     }
@@ -179,12 +183,15 @@ pub(super) async fn deliver(
             }
         }
         Some(Fault::GzipBomb) => {
-            let framing = format!("content-encoding: gzip\r\ncontent-length: {}\r\n", bomb::LENGTH);
+            let framing = format!(
+                "content-encoding: gzip\r\ncontent-length: {}\r\nconnection: close\r\n",
+                bomb::LENGTH
+            );
             send(&mut connection, &head, &framing, &[]).await?;
             for part in bomb::parts() {
                 connection.write(part).await?;
             }
-            return Ok(Some(connection));
+            connection.close().await?;
         }
         _ if close => {
             let framing = format!("{length}connection: close\r\n");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::fault::Fault;
 use super::fault::deliver;
 use super::kore::Kore;
 use super::refusal::envelope;
@@ -42,6 +43,9 @@ async fn converse(stream: TcpStream, kore: Arc<Kore>) {
         let mut reply = kore.receive(&request);
         if !reply.delay.is_zero() {
             tokio::time::sleep(reply.delay).await;
+        }
+        if let Some(Fault::Held(gate)) = &reply.fault {
+            gate.passed().await;
         }
         if request.method == "HEAD" {
             reply.response.body.clear();

@@ -21,6 +21,7 @@ mod clock;
 mod conversation;
 mod demo;
 mod fault;
+mod gate;
 mod journal;
 mod json;
 mod kore;
@@ -46,6 +47,7 @@ pub use clock::Clock;
 pub use conversation::{Conversation, Survey};
 pub use demo::DemoIds;
 pub use fault::Fault;
+pub use gate::Gate;
 pub use journal::{Call, Pool};
 pub use options::{
     Account, App, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, NumResults, OTHER_ACCOUNT,

@@ -1,6 +1,22 @@
 //! The gateway from outside: real sockets, a stand-in for the upstream, a clock that tests move.
 //! One file per behaviour; each begins with the rule it holds the gateway to.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod world;
 
+mod access;
+mod architecture;
+mod canonical;
+mod coalescing;
+mod command_line;
+mod conditional;
+mod configuration;
+mod freshness;
+mod limits;
+mod ops;
+mod rate_limit;
+mod samples;
 mod standin;
+mod upstream_requests;
+mod validation;

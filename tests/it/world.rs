@@ -41,6 +41,10 @@ pub fn before(ago: Duration) -> i64 {
 pub struct Setup {
     /// TOML laid over the world's own configuration.
     pub config: String,
+    /// More `[[clients]]`.
+    pub clients: String,
+    /// More lines for each `[[accounts.credentials]]`.
+    pub credentials: String,
     pub standin: standin::Options,
 }
 
@@ -118,12 +122,18 @@ impl World {
             accounts: vec![standin::Account::example(), standin::Account::other()],
             ..standin::Options::default()
         };
-        let mut setup = Setup { config: String::new(), standin: options };
+        let mut setup = Setup {
+            config: String::new(),
+            clients: String::new(),
+            credentials: String::new(),
+            standin: options,
+        };
         change(&mut setup);
         let standin = Standin::start(setup.standin).await.unwrap();
 
         let secrets = tempfile::tempdir().unwrap();
-        let config = base_config(&standin.url(), secrets.path());
+        let mut config = base_config(&standin.url(), secrets.path(), &setup.credentials);
+        config.push_str(&setup.clients);
         let sources =
             Sources { layers: vec![Layer::Text(config), Layer::Text(setup.config)], environment: Vec::new() };
         let (_, config) = config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
@@ -201,6 +211,16 @@ fn http_client() -> reqwest::Client {
         .unwrap()
 }
 
+/// Waits until something has happened on another task; fails if it does not within ten seconds.
+pub async fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let wait = async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 /// Sends a request and reads all of the answer.
 pub async fn got(request: reqwest::RequestBuilder) -> Got {
     let mut response = request.send().await.unwrap();
@@ -224,7 +244,7 @@ pub fn transcript_path() -> String {
 }
 
 /// Two accounts, three clients, any ports, a rate limit that only its own tests reach.
-fn base_config(upstream: &str, secrets: &std::path::Path) -> String {
+fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str) -> String {
     let mut config =
         String::from("server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n");
     let accounts = [
@@ -245,6 +265,7 @@ bots = [{bots}]
 client_id = "{client_id}"
 client_secret = {{ file = "{}" }}
 scopes = ["analytics", "chat_history"]
+{credentials}
 "#,
             file.display()
         ));

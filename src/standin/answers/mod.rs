@@ -26,7 +26,7 @@ fn parameter<'a>(request: &'a Request, name: &str) -> Result<Option<&'a str>, Re
 /// A query parameter that is a whole number.
 fn number(request: &Request, name: &str) -> Result<Option<usize>, Refusal> {
     parameter(request, name)?
-        .map(|text| text.parse())
+        .map(str::parse)
         .transpose()
         .map_err(|_| Refusal::arguments(format!("{name} is no number")))
 }

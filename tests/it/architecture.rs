@@ -1,0 +1,77 @@
+//! The arrows between the parts point downwards only (docs/ARCHITECTURE.md).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A part, and the parts it must not name.
+const FORBIDDEN: [(&str, &[&str]); 12] = [
+    ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
+    ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
+    ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
+    ("routes", &["access", "cache", "upstream", "server", "cli", "app", "reply", "metrics", "standin"]),
+    ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
+    ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
+    ("reply.rs", &["access", "upstream", "server", "cli", "app", "standin"]),
+    ("config", &["access", "cache", "upstream", "server", "cli", "app", "reply", "standin"]),
+    ("error.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
+    (
+        "clock.rs",
+        &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin", "error"],
+    ),
+    ("server", &["cli", "standin"]),
+    (
+        "standin",
+        &[
+            "access",
+            "answer",
+            "app",
+            "cache",
+            "cli",
+            "clock",
+            "config",
+            "error",
+            "metrics",
+            "phase",
+            "reply",
+            "routes",
+            "seen",
+            "server",
+            "telemetry",
+            "upstream",
+        ],
+    ),
+];
+
+fn sources(place: &Path) -> Vec<PathBuf> {
+    if place.is_file() {
+        return vec![place.to_owned()];
+    }
+    let entries = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .filter(|path| path.is_dir() || path.extension().is_some_and(|end| end == "rs"))
+        .flat_map(|path| sources(&path))
+        .collect()
+}
+
+#[test]
+fn no_part_names_what_is_above_or_beside_it() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for (part, forbidden) in FORBIDDEN {
+        let files = sources(&root.join(part));
+        assert!(!files.is_empty(), "{part} is gone");
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for other in forbidden {
+                // `crate::other` and nothing that only begins so; in documentation too.
+                let named = text.match_indices(&format!("crate::{other}")).any(|(at, found)| {
+                    !text[at + found.len()..].starts_with(|next: char| next.is_alphanumeric() || next == '_')
+                });
+                if named {
+                    wrong.push(format!("{} names {other}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,146 @@
+//! An upstream call is never spent twice for the same answer, however many ask at once.
+
+use http::Method;
+use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
+
+use crate::world::{
+    DAY, Got, MINUTE, REPORTING, World, before, conversation_path, got, transcript_path, until, window_path,
+};
+
+const AT_ONCE: usize = 500;
+
+fn settled() -> Conversation {
+    Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY))
+}
+
+/// Asks so many times at once that all of them are under way before the upstream answers any.
+async fn all_at_once(world: &World, path: &str, times: usize) -> Vec<Got> {
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let asking = futures_util::future::join_all((0..times).map(|_| world.get(path)));
+    let letting_go = async {
+        let under_way = i64::try_from(times).unwrap();
+        until("all are under way", || world.app.metrics.active_requests.get() == under_way).await;
+        gate.open();
+    };
+    let (answers, ()) = futures_util::join!(asking, letting_go);
+    world.standin.clear_faults();
+    answers
+}
+
+#[tokio::test]
+async fn five_hundred_at_once_for_a_settled_conversation_make_one_call_and_a_hundred_after_make_none() {
+    let world = World::of(vec![settled()]).await;
+    let path = conversation_path(&settled().conversation_id);
+    let answers = all_at_once(&world, &path, AT_ONCE).await;
+    assert_eq!(world.standin.count(), 1);
+    let body = &answers[0].body;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == *body));
+    let collapsed = answers.iter().filter(|answer| answer.cache_status().contains("; collapsed")).count();
+    assert_eq!(collapsed, AT_ONCE - 1);
+
+    let later = futures_util::future::join_all((0..100).map(|_| world.get(&path))).await;
+    assert_eq!(world.standin.count(), 1);
+    assert!(later.iter().all(|answer| answer.is_hit() && answer.body == *body));
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn the_call_goes_on_for_the_others_when_the_first_caller_hangs_up() {
+    let world = World::of(vec![settled()]).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let path = conversation_path(&settled().conversation_id);
+    let first = tokio::spawn(got(world.request(Method::GET, &path, REPORTING)));
+    until("the first call reaches the upstream", || world.standin.count() == 1).await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    until("the gateway sees it leave", || world.app.metrics.active_requests.get() == 0).await;
+    let asking = futures_util::future::join_all((1..AT_ONCE).map(|_| world.get(&path)));
+    let letting_go = async {
+        until("all are under way", || world.app.metrics.active_requests.get() == 499).await;
+        gate.open();
+    };
+    let (answers, ()) = futures_util::join!(asking, letting_go);
+    assert!(
+        answers.iter().all(|answer| answer.status == 200 && answer.cache_status().contains("; collapsed"))
+    );
+    assert_eq!(world.standin.count(), 1);
+    assert!(world.get(&path).await.is_hit());
+}
+
+#[tokio::test]
+async fn a_live_conversation_is_shared_by_those_who_ask_at_once_and_never_stored() {
+    let live = Conversation::live(EXAMPLE_STREAM, 2, before(MINUTE));
+    let path = conversation_path(&live.conversation_id);
+    let world = World::of(vec![live]).await;
+    let answers = all_at_once(&world, &path, AT_ONCE).await;
+    assert_eq!(world.standin.count(), 1);
+    for answer in &answers {
+        assert_eq!(answer.status, 200);
+        assert!(answer.cache_status().contains("stored=?0"), "{}", answer.cache_status());
+        assert!(answer.cache_status().ends_with("detail=live"), "{}", answer.cache_status());
+        assert_eq!(answer.header("cache-control"), "private, no-store");
+        assert!(!answer.headers.contains_key("age"));
+    }
+    assert_eq!(world.metric("kore_gateway_cache_entries").await, 0.0);
+
+    world.get(&path).await;
+    world.get(&path).await;
+    assert_eq!(world.standin.count(), 3);
+}
+
+#[tokio::test]
+async fn equal_queries_spelled_differently_share_one_entry() {
+    let world = World::of(vec![settled()]).await;
+    let path = window_path();
+    let calldetails = path.replace("interactionDetails", "CALLDetails");
+    let spellings = [
+        (path.clone(), r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":-330}"#),
+        (
+            format!("{path}?offset=0&limit=100"),
+            r#"{ "timeZoneOffset" : -330.0, "endDate":"2026-02-22", "startDate":"2026-02-16" }"#,
+        ),
+        (
+            format!("{calldetails}?limit=0100"),
+            r#"{"startDate":"2026-02-16 00:00:00","endDate":"2026-02-22","timeZoneOffset":-330,"queues":[],"channels":[]}"#,
+        ),
+    ];
+    for (at, (path, body)) in spellings.iter().enumerate() {
+        let answer = world.post(path, body).await;
+        assert_eq!(answer.is_hit(), at > 0, "{body}: {}", answer.cache_status());
+    }
+    assert_eq!(world.standin.count(), 1);
+
+    let transcripts = [
+        r#"{"sessionId":"abc","conversationId":"c-9","lang":"en"}"#,
+        r#"{"callId":"k","sessionId":"abc","skip":0,"isSummaryRequired":false}"#,
+    ];
+    // Nothing has told that it is over, so it is not stored: asked at once, they share the call.
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let transcript_path = transcript_path();
+    let both = futures_util::future::join_all(transcripts.map(|body| world.post(&transcript_path, body)));
+    let letting_go = async {
+        until("both are under way", || world.app.metrics.active_requests.get() == 2).await;
+        gate.open();
+    };
+    futures_util::join!(both, letting_go);
+    assert_eq!(world.standin.count(), 2);
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn another_time_zone_offset_is_another_answer() {
+    let world = World::of(vec![settled()]).await;
+    let body = |offset: i32| {
+        format!(r#"{{"startDate":"2026-02-28","endDate":"2026-03-01","timeZoneOffset":{offset}}}"#)
+    };
+    let india = world.post(&window_path(), body(-330)).await;
+    let new_york = world.post(&window_path(), body(300)).await;
+    assert_eq!(world.standin.count(), 2);
+    assert_ne!(india.body, new_york.body);
+    assert_eq!(india.json()["numResults"], 1);
+    assert_eq!(world.post(&window_path(), body(-330)).await.body, india.body);
+    assert_eq!(world.standin.count(), 2);
+}

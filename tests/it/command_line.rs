@@ -1,0 +1,229 @@
+//! The program as an operator runs it: exit codes, what it prints, signals.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+
+use http::Method;
+use kore_gateway::access::identify::key_digest;
+
+use crate::world::{REPORTING, World, got};
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_kore-gateway"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn signal(&self, name: &str) {
+        // The shell's own: a minimal system has no other.
+        let status = Command::new("bash").args(["-c", &format!("kill -{name} {}", self.0.id())]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+const GOOD: &str = r#"
+server.listen = "127.0.0.1:0"
+ops.listen = "127.0.0.1:0"
+[[accounts]]
+id = "a1"
+contact_center_url = "http://127.0.0.1:9"
+automation_url = "http://127.0.0.1:9"
+bots = ["*"]
+[[accounts.credentials]]
+client_id = "cs-1"
+client_secret = { env = "TEST_SECRET" }
+scopes = ["analytics"]
+[[clients]]
+name = "reporting"
+api_key_sha256 = "@digest"
+accounts = ["a1"]
+bots = ["*"]
+routes = ["conversation"]
+"#;
+
+fn config_file(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, text.replace("@digest", &hex::encode(key_digest(b"kg_x")))).unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    (folder, path)
+}
+
+#[test]
+fn check_prints_what_is_in_effect_and_no_secret() {
+    let (_folder, file) = config_file(GOOD);
+    let output = program()
+        .args(["check", "--config", &file])
+        .env("TEST_SECRET", "hunter2-canary")
+        .env("KORE_GATEWAY__CACHE__CAPACITY", "64MiB")
+        .output()
+        .unwrap();
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(printed.contains("capacity = \"64MiB\""), "{printed}");
+    assert!(printed.contains("TEST_SECRET") && !printed.contains("hunter2"), "{printed}");
+    assert!(!printed.contains(&hex::encode(key_digest(b"kg_x"))), "{printed}");
+    // It is a configuration itself, but for what was cut short.
+    assert!(printed.parse::<toml::Table>().is_ok());
+}
+
+#[test]
+fn check_and_serve_print_every_fault_on_a_line_and_exit_1() {
+    let (_folder, file) =
+        config_file(&GOOD.replace("id = \"a1\"", "id = 5").replace("\"conversation\"", "\"x\""));
+    for command in ["check", "serve"] {
+        let output = run(&[command, "--config", &file]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let printed = text(&output.stderr);
+        for path in ["accounts[0].id: ", "accounts[0].credentials[0].client_secret: ", "clients[0].routes: "]
+        {
+            assert!(printed.lines().any(|line| line.starts_with(path)), "{command}: no {path} in {printed}");
+        }
+    }
+}
+
+#[test]
+fn bad_usage_exits_2() {
+    for arguments in [&["serve", "--colour"][..], &["dance"], &[], &["demo", "--port", "99999"]] {
+        assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn key_prints_a_new_key_each_time_and_a_block_that_fits_it() {
+    let keys: Vec<String> = (0..2)
+        .map(|_| {
+            let printed = text(&run(&["key", "report \"ing\""]).stdout);
+            let key = printed.lines().find_map(|line| line.strip_prefix("# kg_")).unwrap();
+            let digest = hex::encode(key_digest(format!("kg_{key}").as_bytes()));
+            let block: toml::Table = printed.parse().unwrap();
+            assert_eq!(block["clients"][0]["api_key_sha256"].as_str(), Some(digest.as_str()));
+            assert_eq!(block["clients"][0]["name"].as_str(), Some("report \"ing\""));
+            key.to_owned()
+        })
+        .collect();
+    assert_ne!(keys[0], keys[1]);
+    assert_eq!(keys[0].len(), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_exits_0_when_ready_and_1_when_not() {
+    let mut world = World::new().await;
+    let url = format!("http://{}", world.ops);
+    let check =
+        |url: String| tokio::task::spawn_blocking(move || run(&["healthcheck", "--url", &url]).status.code());
+    assert_eq!(check(url.clone()).await.unwrap(), Some(0));
+    assert_eq!(check(format!("{url}/")).await.unwrap(), Some(0));
+    world.stop();
+    (&mut world.running).await.unwrap();
+    assert_eq!(check(url).await.unwrap(), Some(1));
+}
+
+#[test]
+fn serve_logs_one_json_line_a_request_and_stops_on_sigterm() {
+    let (_folder, file) = config_file(GOOD);
+    let mut child = program()
+        .args(["serve", "--config", &file])
+        .env("TEST_SECRET", "hunter2-canary")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut running = Running(child);
+    let serving: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let address = serving["listen"].as_str().unwrap().to_owned();
+    let ask = move |key: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let request = format!(
+            "GET /agentassist/api/v1/public/st-1/conversations/c-1?x=canary-query HTTP/1.1\r\nHost: x\r\n\
+             Authorization: Bearer {key}\r\nX-Request-Id: r-1\r\nConnection: close\r\n\r\n"
+        );
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    // Nobody listens behind it.
+    assert!(ask("kg_x").starts_with("HTTP/1.1 502"));
+    let line = lines.next().unwrap().unwrap();
+    for canary in ["kg_x", "canary-query", "hunter2", "c-1"] {
+        assert!(!line.contains(canary), "{line}");
+    }
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["request_id"], "r-1");
+    assert_eq!((&line["route"], &line["client"]), (&"conversation".into(), &"reporting".into()));
+    assert_eq!((&line["status"], &line["error"]), (&502.into(), &"upstream-unreachable".into()));
+    assert!(line["duration_ms"].as_f64().is_some());
+    assert!(ask("kg_y").starts_with("HTTP/1.1 401"));
+    let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(line["error"], "unauthenticated");
+
+    running.signal("TERM");
+    assert_eq!(running.0.wait().unwrap().code(), Some(0));
+}
+
+/// Pastes what the demo prints, line by line, and looks at what each line says it shows.
+#[test]
+fn the_lines_that_demo_prints_show_what_they_say() {
+    let mut child = program().args(["demo", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let (send, receive) = mpsc::channel();
+    let printed = BufReader::new(child.stdout.take().unwrap()).lines();
+    std::thread::spawn(move || printed.map_while(Result::ok).try_for_each(|line| send.send(line)));
+    let running = Running(child);
+    let mut shown: Vec<(String, String)> = Vec::new();
+    let mut title = String::new();
+    for line in &receive {
+        if let Some(words) = line.strip_prefix("# ") {
+            words.clone_into(&mut title);
+        } else if line.starts_with("curl ") {
+            let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+            shown.push((title.clone(), text(&output.stdout)));
+            if title == "the metrics" {
+                break;
+            }
+        }
+    }
+    let of = |words: &str| {
+        let found = shown.iter().find(|(title, _)| title.contains(words));
+        found.map(|(_, output)| output.as_str()).unwrap_or_else(|| panic!("no {words} in {shown:?}"))
+    };
+    assert!(of("a miss").contains("cache-status: kore-gateway; fwd=uri-miss; fwd-status=200; stored"));
+    assert!(of("is a hit").contains("cache-status: kore-gateway; hit; ttl="));
+    assert!(of("a 304").starts_with("HTTP/1.1 304"));
+    assert!(of("a live conversation").contains("stored=?0; detail=live"));
+    assert!(of("the transcript").contains("fwd-status=200; stored"));
+    assert!(of("of a week").starts_with(r#"{"numResults":5,"#));
+    assert!(of("a refused range").contains("at most seven days"));
+    assert!(of("a 403").contains(r#""status":403"#));
+    assert!(
+        of("the metrics")
+            .contains(r#"kore_gateway_cache_requests_total{route="conversation",outcome="hit"}"#)
+    );
+    drop(running);
+}
+
+#[tokio::test]
+async fn an_unknown_key_costs_the_upstream_nothing() {
+    let world = World::new().await;
+    got(world.request(Method::GET, "/agentassist/api/v1/public/st-1/conversations/c-1", "kg_none")).await;
+    got(world.request(Method::GET, "/", REPORTING)).await;
+    assert_eq!(world.standin.count(), 0);
+}

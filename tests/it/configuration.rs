@@ -1,0 +1,253 @@
+//! All faults of a configuration come at once, each with its path; the manual is the defaults; and
+//! a secret is never shown.
+
+use std::path::Path;
+
+use kore_gateway::config::{self, Config, DEFAULTS, Fault, Layer, Sources};
+
+const GOOD: &str = r#"
+[[accounts]]
+id = "a1"
+contact_center_url = "https://platform.kore.ai"
+automation_url = "https://platform.kore.ai/"
+bots = ["st-1"]
+[[accounts.credentials]]
+client_id = "cs-1"
+client_secret = { file = "@secret" }
+scopes = ["analytics", "chat_history"]
+[[clients]]
+name = "reporting"
+api_key_sha256 = "@digest"
+accounts = ["a1"]
+bots = ["*"]
+routes = ["conversation"]
+"#;
+
+fn load(layers: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "hunter2-canary\n").unwrap();
+    let filled = |text: &&str| {
+        Layer::Text(text.replace("@secret", secret.to_str().unwrap()).replace("@digest", &"ab".repeat(32)))
+    };
+    let sources = Sources {
+        layers: layers.iter().map(filled).collect(),
+        environment: environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    config::load(&sources).map(|(_, config)| config)
+}
+
+/// The faults of a good configuration with one text in it replaced.
+fn faults(right: &str, wrong: &str) -> Vec<String> {
+    assert!(GOOD.contains(right), "{right}");
+    load(&[&GOOD.replace(right, wrong)], &[])
+        .map(|_| Vec::new())
+        .unwrap_or_else(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_minimal_configuration_is_complete_with_the_defaults() {
+    let config = load(&[GOOD], &[]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.cache.capacity, 512 << 20);
+    assert_eq!(config.accounts[0].quota.bot.len(), 2);
+    assert_eq!(config.accounts[0].automation_url, "https://platform.kore.ai");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn later_layers_and_the_environment_lie_over_earlier_ones() {
+    let over = "cache.capacity = \"1GiB\"\nserver.max_connections = 5";
+    let config = load(&[GOOD, over], &[("KORE_GATEWAY__SERVER__MAX_CONNECTIONS", "7")]).unwrap();
+    assert_eq!((config.cache.capacity, config.server.max_connections), (1 << 30, 7));
+}
+
+#[test]
+fn each_fault_is_named_with_its_path() {
+    for (right, wrong, path) in [
+        ("id = \"a1\"\n", "", "accounts[0].id: is missing"),
+        ("id = \"a1\"\n", "id = 5\n", "accounts[0].id: is an integer"),
+        ("id = \"a1\"\n", "id = \"a/1\"\n", "accounts[0].id: is \"a/1\""),
+        (
+            "https://platform.kore.ai\"",
+            "http://platform.kore.ai\"",
+            "accounts[0].contact_center_url: is plain http",
+        ),
+        (
+            "https://platform.kore.ai\"",
+            "https://u:p@kore.ai\"",
+            "accounts[0].contact_center_url: holds a user",
+        ),
+        ("https://platform.kore.ai\"", "kore.ai\"", "accounts[0].contact_center_url: is no URL"),
+        ("bots = [\"st-1\"]", "bots = [\"x\"]", "accounts[0].bots: \"x\" is no bot id"),
+        ("scopes = [\"analytics\", ", "scopes = [\"x\", ", "accounts[0].credentials[0].scopes: item 1"),
+        (
+            "{ file = \"@secret\" }",
+            "\"hunter2-canary\"",
+            "accounts[0].credentials[0].client_secret: is a string",
+        ),
+        (
+            "{ file = \"@secret\" }",
+            "{ file = \"/nowhere\" }",
+            "accounts[0].credentials[0].client_secret: cannot read /nowhere",
+        ),
+        (
+            "{ file = \"@secret\" }",
+            "{ env = \"NO_SUCH_VARIABLE\" }",
+            "accounts[0].credentials[0].client_secret: the environment variable NO_SUCH_VARIABLE is not set",
+        ),
+        (
+            "client_id = \"cs-1\"\n",
+            "client_id = \"cs-1\"\njti = true\nlifetime = \"2h\"\n",
+            "accounts[0].credentials[0].lifetime: is more than an hour",
+        ),
+        (
+            "client_id = \"cs-1\"\n",
+            "client_id = \"cs-1\"\nlifetime = \"30s\"\n",
+            "accounts[0].credentials[0].lifetime: is less than a minute",
+        ),
+        (
+            "name = \"reporting\"",
+            "name = \"reporting\"\nrate_limit = \"600\"",
+            "clients[0].rate_limit: is \"600\"",
+        ),
+        ("name = \"reporting\"", "name = \"reporting\"\nlane = \"fast\"", "clients[0].lane: is none of"),
+        (
+            "name = \"reporting\"",
+            "name = \"reporting\"\nredact = [\"x\"]",
+            "clients[0].redact: is not available",
+        ),
+        (
+            "name = \"reporting\"",
+            "nmae = \"reporting\"\nname = \"r\"",
+            "clients[0].nmae: unknown key; did you mean `name`?",
+        ),
+        ("@digest", "abc", "clients[0].api_key_sha256: is no SHA-256"),
+        ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
+        ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
+        ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),
+        ("routes = [\"conversation\"]", "routes = [\"all\"]", "clients[0].routes: item 1 is no route"),
+        ("[[clients]]", "[cache]\ncapacity = \"1MB\"\n[[clients]]", "cache.capacity: is \"1MB\""),
+        (
+            "[[clients]]",
+            "[cache.conversation]\nsettle = \"15\"\n[[clients]]",
+            "cache.conversation.settle: is \"15\"",
+        ),
+        ("[[clients]]", "[cache.other]\n[[clients]]", "cache.other: unknown key"),
+        ("[[clients]]", "[shared]\nx = 1\n[[clients]]", "shared: unknown key"),
+        ("[[clients]]", "[server]\nlisten = \"8080\"\n[[clients]]", "server.listen: is \"8080\""),
+        ("[[clients]]", "[server]\nheader_timeout = \"0s\"\n[[clients]]", "server.header_timeout: is zero"),
+        (
+            "[[clients]]",
+            "[server]\nmax_json_depth = 101\n[[clients]]",
+            "server.max_json_depth: is more than 100",
+        ),
+        (
+            "[[clients]]",
+            "[ops]\nlisten = \"127.0.0.1:8080\"\n[[clients]]",
+            "ops.listen: is the address of server.listen",
+        ),
+        ("[[clients]]", "[log]\nlevel = \"a=b=c\"\n[[clients]]", "log.level: is "),
+    ] {
+        let found = faults(right, wrong);
+        assert!(found.iter().any(|fault| fault.starts_with(path)), "{wrong}: no {path} in {found:#?}");
+        assert!(!found.iter().any(|fault| fault.contains("hunter2")), "{found:?}");
+    }
+}
+
+#[test]
+fn a_bot_leads_to_one_account_and_a_key_to_one_client() {
+    let account = GOOD.split("[[clients]]").next().unwrap();
+    let again = |id: &str| format!("{GOOD}{}", account.replace("\"a1\"", &format!("\"{id}\"")));
+    let texts = |layer: String| -> Vec<String> {
+        load(&[&layer], &[]).unwrap_err().iter().map(ToString::to_string).collect()
+    };
+    let found = texts(again("a2"));
+    assert!(
+        found.iter().any(|fault| fault.starts_with("accounts[1].bots: st-1 belongs to account a1 too")),
+        "{found:?}"
+    );
+    let found = texts(again("a1"));
+    assert!(
+        found.iter().any(|fault| fault.starts_with("accounts[1].id: is the id of an earlier")),
+        "{found:?}"
+    );
+    let found = texts(again("a2").replace("[\"st-1\"]", "[\"*\"]"));
+    assert!(
+        found.iter().any(|fault| fault.starts_with("accounts[1].bots: is [\"*\"] here and in account a1")),
+        "{found:?}"
+    );
+    let client = GOOD.split("[[clients]]").nth(1).unwrap();
+    let found = texts(format!("{GOOD}[[clients]]{client}"));
+    assert!(found.iter().any(|fault| fault.contains("is the key of client reporting too")), "{found:?}");
+    assert!(found.iter().any(|fault| fault.starts_with("clients[1].name")), "{found:?}");
+}
+
+#[test]
+fn all_faults_come_at_once() {
+    let broken = GOOD
+        .replace("id = \"a1\"\n", "")
+        .replace("routes = [\"conversation\"]", "routes = 5\ncolour = \"red\"")
+        .replace("[[clients]]", "[server]\nlisten = 5\nbody_timeout = \"x\"\n[[clients]]");
+    let faults = load(&[&broken], &[]).unwrap_err();
+    let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    for path in
+        ["accounts[0].id", "clients[0].routes", "clients[0].colour", "server.listen", "server.body_timeout"]
+    {
+        assert!(paths.contains(&path), "no {path} in {paths:?}");
+    }
+}
+
+#[test]
+fn the_defaults_alone_say_what_is_missing() {
+    let faults = load(&[], &[]).unwrap_err();
+    let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(paths, ["accounts", "clients"]);
+}
+
+/// The examples in the manual are commented out; with the comment signs gone they are a
+/// configuration, and it means what the same one means with all defaults left out.
+#[test]
+fn the_manuals_examples_are_valid_and_show_the_defaults() {
+    let examples: String = DEFAULTS
+        .lines()
+        .skip_while(|line| *line != "# [[accounts]]")
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| line.starts_with('[') || line.contains(" = "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let examples = examples
+        .replace("{ file = \"/run/secrets/kore\" }", "{ file = \"@secret\" }")
+        .replace("\"…\"", "\"@digest\"");
+    let config = load(&[&examples], &[]).unwrap();
+    let short: String = examples
+        .lines()
+        .filter(|line| {
+            !["lifetime", "jti", "rate_limit", "lane", "[accounts.quota]", "account =", "bot ="]
+                .iter()
+                .any(|left| line.starts_with(left))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(format!("{config:?}"), format!("{:?}", load(&[&short], &[]).unwrap()));
+    assert_eq!(config.accounts[0].credentials[0].lifetime.as_secs(), 3600);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line_and_not_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken.toml");
+    std::fs::write(&file, "[server]\nlisten = hunter2\n").unwrap();
+    let sources = Sources {
+        layers: vec![Layer::File(file), Layer::File(Path::new("/no/such/file").to_owned())],
+        environment: Vec::new(),
+    };
+    let faults = config::load(&sources).map(|_| ()).unwrap_err();
+    assert_eq!(faults.len(), 2);
+    assert!(faults[0].problem.contains("line 2"), "{faults:?}");
+    assert!(!faults[0].problem.contains("hunter2"), "{faults:?}");
+    assert!(faults[1].problem.contains("cannot be read"));
+}

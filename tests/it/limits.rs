@@ -1,0 +1,145 @@
+//! Every limit of the listener is reached here, and what HTTP says about paths and methods.
+
+use http::Method;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{REPORTING, World, conversation_path, got, transcript_path, until, window_path};
+
+#[tokio::test]
+async fn another_path_is_404_and_another_method_405_with_allow() {
+    let world = World::new().await;
+    for path in [
+        "/",
+        "/agentassist/api/v1/public/st-1/conversations",
+        "/api/public/bot/st-1/conversationDetails/",
+        "/metrics",
+    ] {
+        let answer = world.get(path).await;
+        assert_eq!((answer.status.as_u16(), answer.problem()), (404, "not-found".to_owned()), "{path}");
+    }
+    for (method, path, allow) in [
+        (Method::POST, conversation_path("c-1"), "GET, HEAD"),
+        (Method::DELETE, conversation_path("c-1"), "GET, HEAD"),
+        (Method::GET, window_path(), "POST"),
+        (Method::HEAD, transcript_path(), "POST"),
+        (Method::PUT, transcript_path(), "POST"),
+    ] {
+        let answer = got(world.request(method.clone(), &path, REPORTING)).await;
+        assert_eq!(answer.status, 405, "{method} {path}");
+        assert_eq!(answer.header("allow"), allow, "{method} {path}");
+    }
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_long_target_is_414() {
+    let world = World::new().await;
+    let path = format!("{}?x={}", window_path(), "a".repeat(8 * 1024));
+    assert_eq!(world.get(&path).await.status, 414);
+}
+
+#[tokio::test]
+async fn a_plain_request_id_is_kept_and_another_is_replaced() {
+    let world = World::new().await;
+    let path = conversation_path("c-1");
+    let with = |id: &str| got(world.request(Method::GET, &path, REPORTING).header("x-request-id", id));
+    assert_eq!(with("a.B_c-9").await.header("x-request-id"), "a.B_c-9");
+    let long = "a".repeat(129);
+    for replaced in ["a b", "a/b", long.as_str(), "ä"] {
+        let id = with(replaced).await.header("x-request-id").to_owned();
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{replaced}: {id}");
+    }
+    let denied = got(world.request(Method::GET, &path, "kg_unknown").header("x-request-id", "r-1")).await;
+    assert_eq!(denied.json()["request_id"], "r-1");
+}
+
+/// With the shortest time-out that can be configured, so that nothing has to be slept for.
+#[tokio::test]
+async fn a_head_that_does_not_end_and_an_idle_connection_are_closed() {
+    let world = World::with(|setup| setup.config = "server.header_timeout = \"50ms\"".to_owned()).await;
+    for sent in ["", "G", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        // Ends when the gateway closes; the test's own time-out would tell otherwise.
+        stream.read_to_end(&mut rest).await.unwrap();
+    }
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_408() {
+    let world = World::with(|setup| setup.config = "server.body_timeout = \"50ms\"".to_owned()).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{{",
+        window_path()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn no_byte_of_a_body_is_awaited_from_a_caller_who_may_not_ask() {
+    let world = World::new().await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: x\r\nX-Api-Key: kg_unknown\r\nContent-Length: 10\r\nConnection: close\r\n\r\n",
+        window_path()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn one_connection_more_than_allowed_waits_until_another_closes() {
+    let world = World::with(|setup| setup.config = "server.max_connections = 2".to_owned()).await;
+    let ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        stream.write_all(ask).await.unwrap();
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        held.push(stream);
+    }
+    let mut third = TcpStream::connect(world.address).await.unwrap();
+    third.write_all(ask).await.unwrap();
+    let waiting = tokio::spawn(async move {
+        let mut byte = [0];
+        third.read_exact(&mut byte).await.map(|_| byte)
+    });
+    // The ops listener has a budget of its own.
+    for _ in 0..10 {
+        assert_eq!(world.ops("/livez").await.status, 200);
+    }
+    assert!(!waiting.is_finished());
+    held.pop();
+    assert_eq!(waiting.await.unwrap().unwrap(), *b"H");
+}
+
+#[tokio::test]
+async fn a_drain_lets_requests_under_way_end_and_takes_no_new_ones() {
+    use kore_gateway::standin::Fault;
+    let mut world = World::new().await;
+    world.standin.fault(Some(Fault::Latency(std::time::Duration::from_millis(200))));
+    let under_way = tokio::spawn(got(world.request(Method::GET, &conversation_path("c-1"), REPORTING)));
+    until("the request is under way", || world.standin.count() == 1).await;
+    assert_eq!(world.ops("/readyz").await.status, 200);
+    world.stop();
+    until("the gateway drains", || world.app.is_draining()).await;
+    assert_eq!(world.ops("/readyz").await.status, 503);
+    assert_eq!(world.ops("/livez").await.status, 200);
+    assert_eq!(under_way.await.unwrap().status, 404);
+    (&mut world.running).await.unwrap();
+    assert!(TcpStream::connect(world.address).await.is_err());
+}

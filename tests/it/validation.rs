@@ -1,0 +1,234 @@
+//! A request that breaks the contract is refused with all its faults at once, each with its place,
+//! what was there and what would be right; and it costs the upstream nothing.
+
+use http::Method;
+use serde_json::json;
+
+use crate::world::{Got, REPORTING, World, conversation_path, got, transcript_path, window_path};
+
+/// A window with one member changed; `null` takes it out.
+fn window(member: &str, value: serde_json::Value) -> String {
+    let mut body = json!({ "startDate": "2026-02-16", "endDate": "2026-02-22", "timeZoneOffset": -330 });
+    match value {
+        serde_json::Value::Null => body.as_object_mut().unwrap().remove(member),
+        value => body.as_object_mut().unwrap().insert(member.to_owned(), value),
+    };
+    body.to_string()
+}
+
+#[tokio::test]
+async fn each_broken_rule_of_a_window_is_named_with_its_place() {
+    let world = World::new().await;
+    let broken = [
+        ("startDate", json!(null), "/startDate"),
+        ("endDate", json!(null), "/endDate"),
+        ("timeZoneOffset", json!(null), "/timeZoneOffset"),
+        ("startDate", json!(20260216), "/startDate"),
+        ("startDate", json!("16.02.2026"), "/startDate"),
+        ("startDate", json!("2026-02-30"), "/startDate"),
+        ("startDate", json!("2026-02-16T00:00:00Z"), "/startDate"),
+        ("endDate", json!("2026-02-22 24:00:00"), "/endDate"),
+        ("endDate", json!("2026-02-15"), "/endDate"),
+        ("endDate", json!("2026-02-23"), "/endDate"),
+        ("endDate", json!("2026-02-23 00:00:01"), "/endDate"),
+        ("timeZoneOffset", json!("-330"), "/timeZoneOffset"),
+        ("timeZoneOffset", json!(-330.5), "/timeZoneOffset"),
+        ("timeZoneOffset", json!(841), "/timeZoneOffset"),
+        ("channels", json!("Voice"), "/channels"),
+        ("queues", json!([1]), "/queues"),
+        ("bots", json!({}), "/bots"),
+        ("selectedFields", json!("skills"), "/selectedFields"),
+        ("direction", json!("inbound"), "/direction"),
+        ("isAutomation", json!("false"), "/isAutomation"),
+    ];
+    for (member, value, pointer) in broken {
+        let answer = world.post(&window_path(), window(member, value.clone())).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.problem()),
+            (400, "invalid-request".to_owned()),
+            "{member}: {value}"
+        );
+        assert_eq!(answer.fault_places(), [pointer], "{member}: {value}: {:?}", answer.json());
+        let error = &answer.json()["errors"][0];
+        assert_eq!(error["msg"], error["detail"]);
+        assert_eq!(error["code"], 400);
+    }
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn all_faults_of_a_request_come_at_once() {
+    let world = World::new().await;
+    let body = r#"{"startDate":"x","channels":"Voice","isAutomation":1,"a":{"b":1,"b":2}}"#;
+    let answer = world.post(&format!("{}?limit=0&offset=-1&limit=5", window_path()), body).await;
+    let mut places = answer.fault_places();
+    places.sort();
+    let all = [
+        "/a/b",
+        "/channels",
+        "/endDate",
+        "/isAutomation",
+        "/startDate",
+        "/timeZoneOffset",
+        "limit",
+        "offset",
+    ];
+    assert_eq!(places, all, "{:?}", answer.json());
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_range_over_seven_days_names_the_last_end_that_would_do() {
+    let world = World::new().await;
+    let answer = world.post(&window_path(), window("endDate", json!("2026-02-24"))).await;
+    let detail = answer.json()["errors"][0]["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("2026-02-24") && detail.contains("9 d") && detail.contains("2026-02-22"),
+        "{detail}"
+    );
+    let last = world.post(&window_path(), window("endDate", json!("2026-02-22"))).await;
+    assert_eq!(last.status, 200);
+    let exactly = r#"{"startDate":"2026-02-16 10:00:00","endDate":"2026-02-23 10:00:00","timeZoneOffset":0}"#;
+    assert_eq!(world.post(&window_path(), exactly).await.status, 200);
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn limits_and_offsets_are_whole_numbers_within_bounds() {
+    let world = World::new().await;
+    let body = window("x", json!(1));
+    for (query, right) in [
+        ("limit=1", true),
+        ("limit=100", true),
+        ("offset=0", true),
+        ("offset=10", true),
+        ("limit=0", false),
+        ("limit=101", false),
+        ("limit=1.0", false),
+        ("limit=ten", false),
+        ("limit=", false),
+        ("offset=-1", false),
+        ("offset=9007199254740993", false),
+    ] {
+        let answer = world.post(&format!("{}?{query}", window_path()), &body).await;
+        assert_eq!(answer.status.as_u16(), if right { 200 } else { 400 }, "{query}");
+        if !right {
+            assert_eq!(answer.fault_places(), [query.split('=').next().unwrap()]);
+        }
+    }
+    let path = transcript_path();
+    for (limit, status) in
+        [(json!(1), 200), (json!(100), 200), (json!(0), 400), (json!(101), 400), (json!("1"), 400)]
+    {
+        let answer = world.post(&path, json!({ "callId": "1", "limit": limit })).await;
+        assert_eq!(answer.status.as_u16(), status, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_is_asked_for_by_well_formed_ids_and_by_one_way_of_naming_it() {
+    let world = World::new().await;
+    let path = conversation_path("c-47a3d30-e522");
+    let with = |query: &str| format!("{path}?{query}");
+    let right = [
+        path.clone(),
+        with("conversationId=c-47a3d30-e522&limit=1"),
+        with("dateFrom=2026-02-16&dateTo=2026-02-17%2010:00:00"),
+        with("dateFrom=2026-02-16T00:00:00Z"),
+    ];
+    for path in right {
+        assert_eq!(world.get(&path).await.status, 404, "{path}");
+    }
+    let broken: [(String, &[&str]); 8] = [
+        (conversation_path("47a3d30"), &["conversationId"]),
+        (conversation_path("c-%2e%2e"), &["conversationId"]),
+        (conversation_path(&format!("c-{}", "a".repeat(200))), &["conversationId"]),
+        (path.replace("/st-", "/xx-"), &["streamId"]),
+        (path.replace("/st-", "/xx-") + "x%20?limit=0", &["streamId", "conversationId", "limit"]),
+        (with("conversationId=c-another"), &["conversationId"]),
+        (with("conversationId=c-47a3d30-e522&dateFrom=2026-02-16"), &["conversationId"]),
+        (with("dateFrom=2026-02-16&dateTo=2026-02-15&limit=0"), &["dateTo", "limit"]),
+    ];
+    world.standin.forget();
+    for (path, places) in broken {
+        let answer = world.get(&path).await;
+        assert_eq!(answer.status, 400, "{path}");
+        let mut found = answer.fault_places();
+        found.sort();
+        let mut places = places.to_vec();
+        places.sort_unstable();
+        assert_eq!(found, places, "{path}: {:?}", answer.json());
+    }
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_transcript_is_asked_for_by_one_of_three_ids_and_the_first_counts() {
+    let world = World::new().await;
+    let broken = [
+        (json!({}), "/sessionId"),
+        (json!({ "sessionId": 5 }), "/sessionId"),
+        (json!({ "sessionId": "" }), "/sessionId"),
+        (json!({ "sessionId": "a b" }), "/sessionId"),
+        (json!({ "conversationId": "x" }), "/conversationId"),
+        (json!({ "sessionId": "s", "callId": 1 }), "/callId"),
+        (json!({ "callId": "1", "skip": 1, "offset": 2 }), "/offset"),
+        (json!({ "callId": "1", "skip": -1 }), "/skip"),
+        (json!({ "callId": "1", "isSummaryRequired": "yes" }), "/isSummaryRequired"),
+        (json!({ "callId": "1", "lang": 1 }), "/lang"),
+    ];
+    for (body, pointer) in broken {
+        let answer = world.post(&transcript_path(), &body).await;
+        assert_eq!(answer.fault_places(), [pointer], "{body}: {:?}", answer.json());
+    }
+    assert_eq!(world.standin.count(), 0);
+    world.post(&transcript_path(), json!({ "conversationId": "c-1", "callId": "k", "sessionId": "s" })).await;
+    assert_eq!(world.standin.calls()[0].json()["sessionId"], "s");
+    assert!(world.standin.calls()[0].json().get("callId").is_none());
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_object_too_deep_or_with_a_member_twice_is_refused() {
+    let world = World::new().await;
+    let deep = format!("{}{}", r#"{"a":"#.repeat(33), "1") + &"}".repeat(33);
+    for body in ["", "[]", "null", "{", "{\"a\":1}}", "\u{feff}{}", deep.as_str(), r#"{"a":"\ud800"}"#] {
+        let answer = world.post(&window_path(), body).await;
+        assert_eq!(answer.status, 400, "{body}");
+        assert_eq!(answer.fault_places(), [""], "{body}: {:?}", answer.json());
+    }
+    let twice =
+        r#"{"startDate":"2026-02-16","startDate":"2026-02-17","endDate":"2026-02-17","timeZoneOffset":0}"#;
+    assert_eq!(world.post(&window_path(), twice).await.fault_places(), ["/startDate"]);
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_is_415_and_a_large_one_413() {
+    let world = World::new().await;
+    let ask = |headers: &[(&str, &str)], body: String| {
+        let mut request = world.request(Method::POST, &window_path(), REPORTING).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        got(request)
+    };
+    let body = window("x", json!(1));
+    let types: [(&[(&str, &str)], u16); 6] = [
+        (&[("content-type", "application/json;charset=UTF-8")], 200),
+        (&[("content-type", "Application/JSON")], 200),
+        (&[], 200),
+        (&[("content-type", "application/x-www-form-urlencoded")], 415),
+        (&[("content-type", "text/json")], 415),
+        (&[("content-type", "application/json"), ("content-encoding", "gzip")], 415),
+    ];
+    for (headers, status) in types {
+        let answer: Got = ask(headers, body.clone()).await;
+        assert_eq!(answer.status.as_u16(), status, "{headers:?}");
+    }
+    let calls = world.standin.count();
+    let just_fits = format!("{body}{}", " ".repeat(64 * 1024 - body.len()));
+    assert_eq!(ask(&[], just_fits.clone()).await.status, 200);
+    let too_large = ask(&[], just_fits + " ").await;
+    assert_eq!((too_large.status.as_u16(), too_large.problem()), (413, "content-too-large".to_owned()));
+    assert_eq!(world.standin.count(), calls);
+}
