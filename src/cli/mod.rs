@@ -33,7 +33,7 @@ enum Command {
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },
-    /// Make an API key, and print the [[clients]] block with its digest
+    /// Make an API key, and print the `[[clients]]` block with its digest
     Key {
         /// The client's name
         #[arg(default_value = "my-client")]

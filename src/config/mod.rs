@@ -1,6 +1,7 @@
 //! The configuration, twice: as it is written, and what it means.
 //!
-//! As written it is a TOML table, put together in [`load`]: compiled-in defaults, files, environment.
+//! As written it is a TOML table, put together from the compiled-in defaults, files, and the
+//! environment.
 //! What it means is [`Config`]: complete, checked, immutable, without an `Option` that stands for a
 //! default. [`Config::resolve`] is the only way from one to the other and reports **all** faults.
 
