@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use crate::access::rate_limit::Limiter;
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{Client, Config};
+use crate::config::{self, Client, Config, Fault, Sources};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 
@@ -18,6 +18,7 @@ pub struct App {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub cache: Cache,
+    sources: Sources,
     current: ArcSwap<Snapshot>,
     draining: AtomicBool,
 }
@@ -26,21 +27,25 @@ pub struct App {
 /// keeps it to the end.
 pub struct Snapshot {
     pub config: Config,
+    /// The same as it is written, for people to read.
+    pub written: toml::Table,
     pub upstream: Arc<Upstream>,
     limiters: HashMap<Arc<str>, Limiter>,
 }
 
 impl App {
-    /// Fails where the machine has no certificates to trust and an upstream is https.
-    pub fn new(config: Config, clock: Clock) -> Result<Arc<Self>, reqwest::Error> {
+    /// The app that `sources` describe; all their faults at once if they do not.
+    pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<Fault>> {
+        let (written, config) = config::load(&sources)?;
         let metrics = Arc::new(Metrics::new());
         let cache = Cache::new(config.cache.capacity, config.cache.seen, clock.clone(), &metrics);
-        let snapshot = Snapshot::new(config, &clock, &metrics)?;
+        let snapshot = Snapshot::new(written, config, &clock, &metrics)?;
         metrics.config_loaded(true);
         Ok(Arc::new(Self {
             clock,
             metrics,
             cache,
+            sources,
             current: ArcSwap::from_pointee(snapshot),
             draining: AtomicBool::new(false),
         }))
@@ -49,6 +54,32 @@ impl App {
     /// The configuration of now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Reads the sources again and swaps the configuration, whole: from here on new requests see
+    /// the new one, those under way keep theirs. If anything is wrong with it, the old one stays.
+    pub fn reload(&self) -> Result<(), Vec<Fault>> {
+        let swapped = self.reloaded().map(|snapshot| self.current.store(Arc::new(snapshot)));
+        self.metrics.config_loaded(swapped.is_ok());
+        match &swapped {
+            Ok(()) => tracing::info!("the configuration was reloaded"),
+            Err(faults) => {
+                for fault in faults {
+                    tracing::warn!(%fault, "the configuration was not reloaded");
+                }
+            }
+        }
+        swapped
+    }
+
+    fn reloaded(&self) -> Result<Snapshot, Vec<Fault>> {
+        let (written, config) = config::load(&self.sources)?;
+        let faults = config.needs_restart(&self.snapshot().config);
+        if faults.is_empty() {
+            Snapshot::new(written, config, &self.clock, &self.metrics)
+        } else {
+            Err(faults)
+        }
     }
 
     /// From here on the process is not ready for more.
@@ -62,14 +93,25 @@ impl App {
 }
 
 impl Snapshot {
-    fn new(config: Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Self, reqwest::Error> {
-        let upstream = Arc::new(Upstream::new(&config, clock, metrics)?);
+    fn new(
+        written: toml::Table,
+        config: Config,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Vec<Fault>> {
+        // Where the machine has no certificates to trust and an upstream is https.
+        let upstream = Upstream::new(&config, clock, metrics).map_err(|error| {
+            let problem = format!(
+                "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
+            );
+            vec![Fault { path: "upstream".to_owned(), problem }]
+        })?;
         let limiter = |client: &Arc<Client>| {
             let refused = metrics.rate_limited(&client.name);
             (client.name.clone(), Limiter::new(client.rate_limit, clock.clone(), refused))
         };
         let limiters = config.clients.iter().map(limiter).collect();
-        Ok(Self { config, upstream, limiters })
+        Ok(Self { config, written, upstream: Arc::new(upstream), limiters })
     }
 
     /// The limiter of a client of this configuration.

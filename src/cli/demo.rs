@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{address, bind, stop_on_signal};
+use super::serve::{address, bind, start, stop_on_signal};
 use super::{Failure, runtime};
 use crate::config::{self, Layer, Sources};
 use crate::standin::{self, Standin};
-use crate::telemetry;
 use crate::upstream::random_id;
 
 const CONFIG: &str = include_str!("../../config/demo.toml");
@@ -49,13 +48,12 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
             .map(|(name, value)| (format!("{}{name}", config::ENVIRONMENT_PREFIX), value))
             .collect(),
     };
-    let (_, config) = config::load(&sources).map_err(|faults| Failure::faults(&faults))?;
+    let app = start(sources)?;
     drop(secret);
-    telemetry::install(&config.log);
 
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
-    let server = bind(config).await?;
+    let server = bind(app).await?;
     let (main, ops) = (address(server.address())?, address(server.ops_address())?);
     // Whoever reads our output may have gone; the demo goes on.
     let _ = std::io::stdout().write_all(lines(main, ops, &ids).as_bytes());

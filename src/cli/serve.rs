@@ -1,25 +1,27 @@
 //! `kore-gateway serve`.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, runtime};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::{self, Config, Sources};
+use crate::config::Sources;
 use crate::server::Server;
 use crate::telemetry;
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
-    let (_, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
-    telemetry::install(&config.log);
-    runtime()?.block_on(serve(config))
+    runtime()?.block_on(serve(sources.clone()))
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(sources: Sources) -> Result<(), Failure> {
     let stop = CancellationToken::new();
+    let app = start(sources)?;
     stop_on_signal(&stop)?;
-    let server = bind(config).await?;
+    reload_on_signal(&app)?;
+    let server = bind(app).await?;
     tracing::info!(
         listen = %address(server.address())?,
         ops = %address(server.ops_address())?,
@@ -31,14 +33,15 @@ async fn serve(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The app of `sources`, and its log.
+pub(super) fn start(sources: Sources) -> Result<Arc<App>, Failure> {
+    let app = App::new(sources, Clock::system()).map_err(|faults| Failure::faults(&faults))?;
+    telemetry::install(&app.snapshot().config.log);
+    Ok(app)
+}
+
 /// A server on the configuration's addresses.
-pub(super) async fn bind(config: Config) -> Result<Server, Failure> {
-    let app = App::new(config, Clock::system()).map_err(|error| {
-        Failure::new(
-            "cannot make https connections",
-            format_args!("{error}; on Debian, `apt-get install ca-certificates`"),
-        )
-    })?;
+pub(super) async fn bind(app: Arc<App>) -> Result<Server, Failure> {
     Server::bind(app).await.map_err(|error| Failure::new("cannot start", error))
 }
 
@@ -48,9 +51,25 @@ pub(super) fn address(
     address.map_err(|error| Failure::new("a listener has no address", error))
 }
 
+/// Reloads the configuration on SIGHUP.
+fn reload_on_signal(app: &Arc<App>) -> Result<(), Failure> {
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let app = app.clone();
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            // Both outcomes are logged there.
+            let _ = app.reload();
+        }
+    });
+    Ok(())
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new("cannot listen for signals", error))
+}
+
 /// Cancels `stop` on SIGTERM and SIGINT; a second one ends the process at once.
 pub(super) fn stop_on_signal(stop: &CancellationToken) -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::new("cannot listen for signals", error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let stop = stop.clone();
     tokio::spawn(async move {

@@ -140,6 +140,27 @@ impl Bots {
     }
 }
 
+impl Config {
+    /// What of `self` cannot take the place of `running` without a restart, as faults.
+    pub fn needs_restart(&self, running: &Self) -> Vec<Fault> {
+        let (new, old) = (self, running);
+        let fixed = [
+            ("server.listen", new.server.listen == old.server.listen),
+            ("server.max_connections", new.server.max_connections == old.server.max_connections),
+            ("server.header_timeout", new.server.header_timeout == old.server.header_timeout),
+            ("server.drain_timeout", new.server.drain_timeout == old.server.drain_timeout),
+            ("ops.listen", new.ops.listen == old.ops.listen),
+            ("log.level", new.log.level == old.log.level),
+            ("log.format", new.log.format == old.log.format),
+            ("cache.capacity", new.cache.capacity == old.cache.capacity),
+            ("cache.seen", new.cache.seen == old.cache.seen),
+        ];
+        let changed = fixed.into_iter().filter(|(_, same)| !same);
+        let problem = "has changed, and only a restart can change it";
+        changed.map(|(path, _)| Fault { path: path.to_owned(), problem: problem.to_owned() }).collect()
+    }
+}
+
 /// One Kore.ai account.
 #[derive(Debug)]
 pub struct Account {

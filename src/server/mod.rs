@@ -1,5 +1,6 @@
 //! HTTP: the listeners, the layers around every request, the typed stages, and the ops endpoints.
 
+mod admin;
 mod layers;
 mod listener;
 mod ops;

@@ -1,4 +1,4 @@
-//! The ops listener: health, version, metrics. On a port of its own, with a budget of its own.
+//! The ops listener: health, version, metrics, and [`admin`]. On a port of its own, with a budget of its own.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
+use super::admin;
 use crate::app::App;
 use crate::metrics::{COMMIT, VERSION, prometheus_text};
 
@@ -23,6 +24,7 @@ pub fn service(app: Arc<App>) -> Router {
         .route("/readyz", get(ready))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
+        .merge(admin::routes(&app))
         .with_state(app)
 }
 

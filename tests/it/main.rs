@@ -16,6 +16,7 @@ mod freshness;
 mod limits;
 mod ops;
 mod rate_limit;
+mod reload;
 mod samples;
 mod standin;
 mod upstream_requests;

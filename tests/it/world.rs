@@ -1,6 +1,7 @@
 //! A gateway in front of a stand-in upstream, both on real sockets and on clocks that move together.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use kore_gateway::access::identify::key_digest;
 use kore_gateway::app::App;
 use kore_gateway::clock::{Clock, UnixMillis};
-use kore_gateway::config::{self, Layer, Sources};
+use kore_gateway::config::{Layer, Sources};
 use kore_gateway::server::Server;
 use kore_gateway::standin::{
     self, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM, Standin,
@@ -46,6 +47,8 @@ pub struct Setup {
     /// More lines for each `[[accounts.credentials]]`.
     pub credentials: String,
     pub standin: standin::Options,
+    /// Where the world's secrets lie.
+    pub secrets: tempfile::TempDir,
 }
 
 /// A running world; it ends when it is dropped.
@@ -58,6 +61,8 @@ pub struct World {
     http: reqwest::Client,
     stop: CancellationToken,
     pub running: JoinHandle<()>,
+    /// The configuration, for tests that change it and reload.
+    pub config_file: PathBuf,
     _secrets: tempfile::TempDir,
 }
 
@@ -127,24 +132,36 @@ impl World {
             clients: String::new(),
             credentials: String::new(),
             standin: options,
+            secrets: tempfile::tempdir().unwrap(),
         };
         change(&mut setup);
         let standin = Standin::start(setup.standin).await.unwrap();
 
-        let secrets = tempfile::tempdir().unwrap();
+        let secrets = setup.secrets;
         let mut config = base_config(&standin.url(), secrets.path(), &setup.credentials);
         config.push_str(&setup.clients);
-        let sources =
-            Sources { layers: vec![Layer::Text(config), Layer::Text(setup.config)], environment: Vec::new() };
-        let (_, config) = config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
-
+        let file = secrets.path().join("gateway.toml");
+        std::fs::write(&file, config).unwrap();
+        let layers = vec![Layer::File(file.clone()), Layer::Text(setup.config)];
+        let sources = Sources { layers, environment: Vec::new() };
         let clock = Clock::manual(UnixMillis(NOON));
-        let app = App::new(config, clock.clone()).unwrap();
+        let app = App::new(sources, clock.clone()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let server = Server::bind(app.clone()).await.unwrap();
         let (address, ops) = (server.address().unwrap(), server.ops_address().unwrap());
         let stop = CancellationToken::new();
         let running = tokio::spawn(server.run(stop.clone()));
-        Self { standin, app, clock, address, ops, http: http_client(), stop, running, _secrets: secrets }
+        Self {
+            standin,
+            app,
+            clock,
+            address,
+            ops,
+            http: http_client(),
+            stop,
+            running,
+            config_file: file,
+            _secrets: secrets,
+        }
     }
 
     /// Moves both parties' clocks.
