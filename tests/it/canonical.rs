@@ -4,6 +4,7 @@
 use http::Method;
 use http::uri::PathAndQuery;
 use kore_gateway::config::Limits;
+use kore_gateway::routes::date::Date;
 use kore_gateway::routes::{self, Found, Key, Request};
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
@@ -227,6 +228,121 @@ proptest! {
         });
         let target = "/agentassist/api/public/analytics/account/a/v2/interactionDetails";
         prop_assert_eq!(key(Method::POST, target, &body.to_string()).is_ok(), model, "{}", body);
+    }
+}
+
+/// What a transcript is asked by and for, apart from how it is spelled.
+#[derive(Clone, Debug, PartialEq)]
+struct TranscriptMeaning {
+    named_by: usize,
+    id: u8,
+    from: Option<(bool, u16)>,
+    limit: Option<u8>,
+    summary_in: Option<Option<&'static str>>,
+}
+
+fn transcript() -> impl Strategy<Value = TranscriptMeaning> {
+    let from = proptest::option::of((any::<bool>(), 1_u16..50));
+    let language = prop_oneof![Just(None), Just(Some("en")), Just(Some("de"))];
+    (0_usize..3, 0_u8..4, from, proptest::option::of(1_u8..=100), proptest::option::of(language)).prop_map(
+        |(named_by, id, from, limit, summary_in)| TranscriptMeaning { named_by, id, from, limit, summary_in },
+    )
+}
+
+fn spelled_transcript(meaning: &TranscriptMeaning, dice: &[Index]) -> (String, String) {
+    let mut dice = dice.iter();
+    let mut roll = |sides: usize| dice.next().map_or(0, |index| index.index(sides));
+    let names = ["sessionId", "callId", "conversationId"];
+    let mut body = json!({ names[meaning.named_by]: format!("c-{}", meaning.id) });
+    for ignored in &names[meaning.named_by + 1..] {
+        if roll(2) == 0 {
+            body[*ignored] = json!(format!("c-{}", roll(100)));
+        }
+    }
+    match meaning.from {
+        Some((true, messages)) => body["skip"] = json!(messages),
+        Some((false, messages)) => body["offset"] = json!(messages),
+        None => match roll(4) {
+            0 => body["skip"] = json!(0),
+            1 => body["offset"] = json!(0),
+            2 => {
+                body["skip"] = json!(0);
+                body["offset"] = json!(0);
+            }
+            _ => {}
+        },
+    }
+    if let Some(limit) = meaning.limit {
+        body["limit"] = json!(limit);
+    }
+    match meaning.summary_in {
+        Some(language) => {
+            body["isSummaryRequired"] = json!(true);
+            if let Some(language) = language {
+                body["lang"] = json!(language);
+            }
+        }
+        None => {
+            if roll(2) == 0 {
+                body["isSummaryRequired"] = json!(false);
+            }
+            // The language of a summary that nobody wants.
+            if roll(2) == 0 {
+                body["lang"] = json!("fr");
+            }
+        }
+    }
+    let route = ["conversationDetails", "CONVERSATIONDETAILS", "conversationdetails"][roll(3)];
+    (format!("/api/public/bot/st-1/{route}"), body.to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn one_transcript_has_one_key_however_it_is_asked_for(meaning in transcript(), once in dice(), again in dice()) {
+        let (target, body) = spelled_transcript(&meaning, &once);
+        let first = key(Method::POST, &target, &body);
+        prop_assert!(first.is_ok(), "{first:?}: {body}");
+        let (target, body) = spelled_transcript(&meaning, &again);
+        prop_assert_eq!(first, key(Method::POST, &target, &body));
+    }
+
+    #[test]
+    fn two_transcripts_have_two_keys(one in transcript(), other in transcript(), dice in dice()) {
+        prop_assume!(one != other);
+        let (target, body) = spelled_transcript(&one, &dice);
+        let first = key(Method::POST, &target, &body);
+        let (target, body) = spelled_transcript(&other, &dice);
+        prop_assert_ne!(first, key(Method::POST, &target, &body));
+    }
+
+    /// Of all texts only the two spellings are dates, and each is written back as it was.
+    #[test]
+    fn a_date_is_read_in_its_two_spellings_only(
+        text in "[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[.][0-9])?)?",
+    ) {
+        let parts: Vec<u32> = text.split(['-', ' ', ':']).map(|part| part.parse().unwrap_or(u32::MAX)).collect();
+        let leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        let exists = |year: u32, month: u32, day: u32| {
+            let days = match month {
+                2 => 28 + u32::from(leap(year)),
+                4 | 6 | 9 | 11 => 30,
+                1..=12 => 31,
+                _ => 0,
+            };
+            (1..=days).contains(&day)
+        };
+        let model = match parts[..] {
+            [year, month, day] => exists(year, month, day),
+            [year, month, day, hour, minute, second] => {
+                exists(year, month, day) && hour < 24 && minute < 60 && second < 60
+            }
+            _ => false,
+        };
+        let date = Date::parse(&text);
+        prop_assert_eq!(date.is_some(), model, "{}", text);
+        prop_assert!(date.is_none_or(|date| date.to_string() == text));
     }
 }
 
