@@ -1,4 +1,5 @@
-//! What is counted. Names are promises (README, "Metrics"); no id and no free text is in a label.
+//! What is counted. Names are promises (README, "Metrics"); no id but an account's and a credential's,
+//! which operators have configured, and no free text is in a label.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;

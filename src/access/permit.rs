@@ -47,10 +47,14 @@ pub fn permit(client: &Arc<Client>, route: &Route, ids: &Ids, config: &Config) -
     let accounts = || config.accounts.iter().filter(theirs);
     let account = match (ids.account(), bot) {
         (Some(id), _) => accounts().find(|account| *account.id == *id),
-        // An account that names the bot goes before one that takes any.
-        (None, Some(bot)) => accounts()
-            .find(|account| account.bots != Bots::Any && account.bots.include(bot))
-            .or_else(|| accounts().find(|account| account.bots == Bots::Any)),
+        // A bot that an account names is that account's, whoever else takes any.
+        (None, Some(bot)) => {
+            let names = |account: &&Arc<Account>| account.bots != Bots::Any && account.bots.include(bot);
+            match config.accounts.iter().find(names) {
+                Some(account) => Some(account).filter(theirs),
+                None => accounts().find(|account| account.bots == Bots::Any),
+            }
+        }
         (None, None) => None,
     };
     let account =

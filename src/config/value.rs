@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use super::section::describe;
 
@@ -208,7 +209,8 @@ impl Setting for Secret {
         let toml::Value::Table(table) = value else { return Err(mismatch::<Self>(&value)) };
         let place: Vec<(&str, &toml::Value)> =
             table.iter().map(|(key, place)| (key.as_str(), place)).collect();
-        let secret = match place[..] {
+        // Wiped when it has been copied to where it stays.
+        let secret = Zeroizing::new(match place[..] {
             [("env", toml::Value::String(name))] => {
                 std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
             }
@@ -216,7 +218,7 @@ impl Setting for Secret {
                 std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?
             }
             _ => return Err(format!("it is {}", Self::EXPECTED)),
-        };
+        });
         // An editor's or `echo`'s line end is not part of the secret.
         match secret.trim_end_matches(['\r', '\n']) {
             "" => Err("the secret is empty".to_owned()),

@@ -91,6 +91,10 @@ impl Route {
     }
 }
 
+/// Names of what only the path may say, and policy is held against. Beside it, in the query string or
+/// in a body, they would go upstream unlooked at.
+const NAMED_BY_THE_PATH: [&str; 4] = ["accountId", "botId", "iId", "streamId"];
+
 /// A request as a route sees it.
 pub struct Request<'a> {
     pub ids: &'a Ids,

@@ -177,6 +177,7 @@ impl AsyncPredicate<Permitted> for Validate {
 
     fn check(&mut self, Permitted { mut call, grant }: Permitted) -> Self::Future {
         async move {
+            check_accept(&call.head.headers)?;
             let has_body = call.route.method == Method::POST;
             if has_body {
                 check_media_type(&call.head.headers)?;
@@ -218,6 +219,28 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Answers are JSON, whatever else a caller would rather have (RFC 9110 §12.5.1). Who says nothing, or
+/// nothing that can be read, takes it.
+fn check_accept(headers: &HeaderMap) -> Result<(), Error> {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut refused = false;
+    for range in ranges.flat_map(|list| list.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refuses = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        match (media.as_str(), refuses) {
+            ("*/*" | "application/*" | "application/json", false) => return Ok(()),
+            _ => {
+                let (kind, subtype) = media.split_once('/').unwrap_or_default();
+                refused |= !kind.is_empty() && !subtype.is_empty();
+            }
+        }
+    }
+    let detail = "answers are `application/json`, which `Accept` leaves out";
+    let error = || Error::new(Kind::NotAcceptable, detail).with_fault(Fault::in_header("accept", detail));
+    if refused { Err(error()) } else { Ok(()) }
 }
 
 async fn read(body: Body, most: usize, within: Duration) -> Result<Bytes, Error> {

@@ -28,7 +28,12 @@ async fn a_key_is_accepted_in_each_of_three_headers() {
     ] {
         let answer = got(unauthenticated(&world, &path).header(name, value)).await;
         assert_eq!(answer.status, 404, "{name}: {answer:?}");
+        // The upstream has an `auth` of its own; the caller's credential is in none of its headers.
+        let call = world.standin.calls().pop().unwrap();
+        assert!(call.app_id.is_some());
+        assert!(!format!("{:?}", call.headers).contains(REPORTING), "{:?}", call.headers);
     }
+    world.assert_no_violations();
 }
 
 #[tokio::test]
@@ -123,6 +128,16 @@ async fn a_conversation_that_turns_out_to_be_another_bots_is_kept_from_a_client_
         assert!(!denied.headers.contains_key("etag"));
     }
     assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.body, foreign);
+}
+
+/// A bot that an account names is that account's: another account's token is not tried on it.
+#[tokio::test]
+async fn a_bot_that_another_account_names_is_not_asked_for_with_the_wrong_token() {
+    let world = World::new().await;
+    let path = conversation_path("c-1").replace(EXAMPLE_STREAM, OTHER_STREAM);
+    let answer = got(world.request(Method::GET, &path, REPORTING)).await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (403, "forbidden".to_owned()));
+    assert_eq!(world.standin.count(), 0);
 }
 
 #[tokio::test]
