@@ -39,7 +39,7 @@ impl App {
         let (written, config) = config::load(&sources)?;
         let metrics = Arc::new(Metrics::new());
         let cache = Cache::new(config.cache.capacity, config.cache.seen, clock.clone(), &metrics);
-        let snapshot = Snapshot::new(written, config, &clock, &metrics)?;
+        let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
         metrics.config_loaded(true);
         Ok(Arc::new(Self {
             clock,
@@ -74,9 +74,10 @@ impl App {
 
     fn reloaded(&self) -> Result<Snapshot, Vec<Fault>> {
         let (written, config) = config::load(&self.sources)?;
-        let faults = config.needs_restart(&self.snapshot().config);
+        let previous = self.snapshot();
+        let faults = config.needs_restart(&previous.config);
         if faults.is_empty() {
-            Snapshot::new(written, config, &self.clock, &self.metrics)
+            Snapshot::new(written, config, &self.clock, &self.metrics, Some(&*previous))
         } else {
             Err(faults)
         }
@@ -98,9 +99,11 @@ impl Snapshot {
         config: Config,
         clock: &Clock,
         metrics: &Arc<Metrics>,
+        previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
+        let previous = previous.map(|snapshot| &*snapshot.upstream);
         // Where the machine has no certificates to trust and an upstream is https.
-        let upstream = Upstream::new(&config, clock, metrics).map_err(|error| {
+        let upstream = Upstream::start(&config, clock, metrics, previous).map_err(|error| {
             let problem = format!(
                 "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
             );
@@ -111,7 +114,7 @@ impl Snapshot {
             (client.name.clone(), Limiter::new(client.rate_limit, clock.clone(), refused))
         };
         let limiters = config.clients.iter().map(limiter).collect();
-        Ok(Self { config, written, upstream: Arc::new(upstream), limiters })
+        Ok(Self { config, written, upstream, limiters })
     }
 
     /// The limiter of a client of this configuration.

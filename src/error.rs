@@ -231,6 +231,11 @@ impl Error {
         Self { retry_after: Some(wait), ..self }
     }
 
+    /// How long the caller is told to wait.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.more.headers.insert(name, value);
         self

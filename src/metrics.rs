@@ -72,6 +72,16 @@ struct PoolLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct AccountLabels {
+    account: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ReloadLabels {
     result: &'static str,
 }
@@ -139,6 +149,8 @@ pub struct Metrics {
     attempts: Family<ResultLabels, Counter>,
     quota_available: Family<PoolLabels, Gauge>,
     pub quota_wait: Histogram,
+    quota_waiting: Family<AccountLabels, Gauge>,
+    retries: Family<RouteLabels, Counter>,
     breaker_state: Family<UpstreamLabels, Gauge>,
     tokens_minted: Family<CredentialLabels, Counter>,
     token_expiry: Family<CredentialLabels, Gauge>,
@@ -160,6 +172,8 @@ impl Metrics {
             attempts: Family::default(),
             quota_available: Family::default(),
             quota_wait: seconds(),
+            quota_waiting: Family::default(),
+            retries: Family::default(),
             breaker_state: Family::default(),
             tokens_minted: Family::default(),
             token_expiry: Family::default(),
@@ -206,6 +220,16 @@ impl Metrics {
             "kore_gateway_upstream_quota_wait_seconds",
             "Time that calls waited for room",
             self.quota_wait.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_quota_waiting",
+            "Calls that wait for room",
+            self.quota_waiting.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_retries",
+            "Calls to the upstream that were made again",
+            self.retries.clone(),
         );
         r.register(
             "kore_gateway_breaker_state",
@@ -268,6 +292,15 @@ impl Metrics {
     pub fn quota_available(&self, account: &str, pool: &'static str, calls: u32) {
         let labels = PoolLabels { account: account.to_owned(), pool };
         self.quota_available.get_or_create_owned(&labels).set(calls.into());
+    }
+
+    pub fn quota_waiting(&self, account: &str, calls: usize) {
+        let labels = AccountLabels { account: account.to_owned() };
+        self.quota_waiting.get_or_create_owned(&labels).set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    pub fn upstream_retry(&self, route: &Route) {
+        self.retries.get_or_create_owned(&RouteLabels { route: route.name.as_str() }).inc();
     }
 
     pub fn breaker(&self, upstream: &str) -> Gauge {

@@ -29,9 +29,11 @@ pub struct Limiter {
     refused: Counter,
 }
 
-/// Where a client stands after a request.
+/// Where a client stands after a request; or a pool of the upstream's quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
+    /// The name of the policy: `client` or `upstream`.
+    pub policy: &'static str,
     pub rate: Rate,
     /// Requests that would pass at once.
     pub left: u32,
@@ -52,7 +54,7 @@ impl Limiter {
 
     /// Counts one request; those that are over the limit in `refused` too. Both ways out say where the client stands; an `Err` is over the limit.
     pub fn check(&self) -> Result<Standing, Standing> {
-        let standing = |left, reset| Standing { rate: self.rate, left, reset };
+        let standing = |left, reset| Standing { policy: "client", rate: self.rate, left, reset };
         match self.limiter.check() {
             Ok(state) => {
                 let left = state.remaining_burst_capacity();
@@ -67,15 +69,16 @@ impl Limiter {
     }
 }
 
-impl Standing {
-    /// `RateLimit-Policy` and `RateLimit`.
-    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
-        let Rate { amount, window } = self.rate;
-        let policy = format!(r#""client";q={amount};w={}"#, window.as_secs());
-        let standing = format!(r#""client";r={};t={}"#, self.left, whole_seconds(self.reset));
-        let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-        [(POLICY, value(policy)), (STANDING, value(standing))]
-    }
+/// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy.
+pub fn headers(standings: &[Standing]) -> [(HeaderName, HeaderValue); 2] {
+    let list = |member: fn(&Standing) -> String| {
+        let text = standings.iter().map(member).collect::<Vec<_>>().join(", ");
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+    };
+    let policies =
+        list(|of| format!(r#""{}";q={};w={}"#, of.policy, of.rate.amount, of.rate.window.as_secs()));
+    let standings = list(|of| format!(r#""{}";r={};t={}"#, of.policy, of.left, whole_seconds(of.reset)));
+    [(POLICY, policies), (STANDING, standings)]
 }
 
 #[cfg(test)]
@@ -105,9 +108,10 @@ mod tests {
     #[test]
     fn the_fields_are_spelled_as_the_draft_spells_them() {
         let rate = Rate { amount: 600, window: Duration::from_secs(60) };
-        let standing = Standing { rate, left: 412, reset: Duration::from_millis(22_100) };
-        let [(_, policy), (_, standing)] = standing.headers();
-        assert_eq!(policy, r#""client";q=600;w=60"#);
-        assert_eq!(standing, r#""client";r=412;t=23"#);
+        let client = Standing { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
+        let upstream = Standing { policy: "upstream", left: 0, ..client };
+        let [(_, policies), (_, standings)] = headers(&[client, upstream]);
+        assert_eq!(policies, r#""client";q=600;w=60, "upstream";q=600;w=60"#);
+        assert_eq!(standings, r#""client";r=412;t=23, "upstream";r=0;t=23"#);
     }
 }

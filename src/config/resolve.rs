@@ -10,16 +10,19 @@ use reqwest::Url;
 use toml::Table;
 
 use super::section::{Fault, Faults, Section};
-use super::value::{Rate, Secret, Setting, Size};
+use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Client, Clients, Config, Credential, Lane, Limits, Log, LogFormat, Ops,
-    Quota, Server, Upstream,
+    Account, Bots, Breaker, Cache, Claims, Client, Clients, Config, Credential, Fairness, Lane, Limits, Log,
+    LogFormat, Ops, Quota, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Name, ROUTES, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// The largest weight of a client: against 1 it leaves the other nothing of any real quota.
+const HEAVIEST: u32 = 1000;
 
 impl Config {
     /// What a table means, or everything that is wrong with it. Reads the secrets it points to.
@@ -103,7 +106,7 @@ impl Server {
 impl Ops {
     fn read(mut section: Section<'_>) -> Self {
         let listen = section.required("listen");
-        let token = section.optional::<Secret>("token").map(|secret| secret.0);
+        let token = section.optional::<Secret>("token").map(|secret| secret.value);
         section.close();
         Self { listen, token }
     }
@@ -129,7 +132,11 @@ impl Upstream {
             timeout: positive(&mut section, "timeout"),
             max_body: bytes(&mut section, "max_body"),
             max_waiting: count(&mut section, "max_waiting"),
+            idle_timeout: section.required("idle_timeout"),
+            ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0),
             breaker: Breaker::read(section.section("breaker")),
+            retry: Retry::read(section.section("retry")),
+            fairness: Fairness::read(section.section("fairness")),
         };
         // moka weighs an entry in 32 bits.
         if upstream.max_body > 1 << 30 {
@@ -147,6 +154,52 @@ impl Breaker {
         let breaker = Self { failures, open_for: positive(&mut section, "open_for") };
         section.close();
         breaker
+    }
+}
+
+impl Retry {
+    fn read(mut section: Section<'_>) -> Self {
+        let retry = Self {
+            budget: section.required::<Percent>("budget").0,
+            first_wait: section.required("first_wait"),
+            longest_wait: section.required("longest_wait"),
+        };
+        section.close();
+        retry
+    }
+}
+
+impl Fairness {
+    fn read(mut section: Section<'_>) -> Self {
+        let fairness = Self {
+            headroom: section.required::<Percent>("headroom").0,
+            background_minimum: section.required::<Percent>("background_minimum").0,
+        };
+        if fairness.headroom > 50 {
+            section.report("headroom", "is more than 50; half of the quota would lie idle");
+        }
+        section.close();
+        fairness
+    }
+}
+
+/// A file of PEM certificates, read.
+struct Certificates(Vec<u8>);
+
+impl Setting for Certificates {
+    const EXPECTED: &'static str = r#"the path of a PEM file, for example "/etc/ssl/our-ca.pem""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let path = String::read(value)?;
+        let pem = std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        match reqwest::Certificate::from_pem_bundle(&pem) {
+            Ok(certificates) if !certificates.is_empty() => Ok(Self(pem)),
+            _ => Err(format!("{path} holds no certificate; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self(Vec::new())
     }
 }
 
@@ -307,9 +360,20 @@ impl Account {
 
 impl Credential {
     fn read(mut section: Section<'_>) -> Self {
+        let client_id: String = section.required("client_id");
+        let secret = section.required::<Secret>("client_secret");
+        let claims = match section.has("claims") {
+            true => Claims::read(section.section("claims")),
+            false => {
+                let id = Some(client_id.clone());
+                Claims { app_id: id.clone(), sub: id, ..Claims::default() }
+            }
+        };
         let credential = Self {
-            client_id: section.required("client_id"),
-            client_secret: section.required::<Secret>("client_secret").0,
+            client_id,
+            client_secret: secret.value,
+            secret_file: secret.file,
+            claims,
             scopes: section.required("scopes"),
             bots: bots(&mut section, Some(Bots::Any)),
             lifetime: section.or("lifetime", Duration::from_secs(3600)),
@@ -327,6 +391,22 @@ impl Credential {
         }
         section.close();
         credential
+    }
+}
+
+impl Claims {
+    fn read(mut section: Section<'_>) -> Self {
+        let claims = Self {
+            app_id: section.optional("appId"),
+            sub: section.optional("sub"),
+            iss: section.optional("iss"),
+            aud: section.optional("aud"),
+        };
+        if claims.app_id.is_none() && claims.iss.is_none() {
+            section.report("appId", "is missing, and so is `iss`; one of them names the app");
+        }
+        section.close();
+        claims
     }
 }
 
@@ -430,7 +510,11 @@ impl Client {
             routes,
             rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
             lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
+            weight: u32::try_from(section.or::<u64>("weight", 1)).unwrap_or(u32::MAX),
         };
+        if client.weight > HEAVIEST {
+            section.report("weight", format!("is more than {HEAVIEST}"));
+        }
         for later in ["oidc", "origins", "redact", "filter_rows", "may_refresh"] {
             section.not_in_this_version(later);
         }

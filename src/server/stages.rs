@@ -18,12 +18,13 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use crate::access::identify::identify;
 use crate::access::permit::{Grant, permit};
-use crate::access::rate_limit::{Limiter, Standing};
+use crate::access::rate_limit::{self, Limiter, Standing};
 use crate::app::{App, Snapshot};
-use crate::config::Client;
+use crate::config::{Account, Client};
 use crate::error::{Error, Fault, Kind};
 use crate::reply::{self, Conditions, Reply};
 use crate::routes::{self, Ids, Key, Query, Route};
+use crate::upstream::Spender;
 
 /// The typed stack, in the order in which a request goes through it.
 pub fn stack(
@@ -140,20 +141,23 @@ where
             Some(Err(standing)) => {
                 let error = Error::new(Kind::QuotaExceeded, "this client's rate limit is used up")
                     .retry_after(standing.reset);
-                let error = with_standing(error.for_client(&name), &standing);
+                let error = with_standings(error.for_client(&name), &[standing]);
                 async move { Err(error.into()) }.boxed()
             }
             Some(Ok(standing)) => {
+                let pool = UpstreamPool::of(&request);
                 let answered = self.0.call(request);
                 async move {
-                    match answered.await {
+                    let answered = answered.await.map_err(Error::from_stack);
+                    let refused = answered.as_ref().err();
+                    let upstream = pool.standing(refused);
+                    let standings: Vec<_> = std::iter::once(standing).chain(upstream).collect();
+                    match answered {
                         Ok(mut reply) => {
-                            reply.response.headers_mut().extend(standing.headers());
+                            reply.response.headers_mut().extend(rate_limit::headers(&standings));
                             Ok(reply)
                         }
-                        Err(error) => {
-                            Err(with_standing(Error::from_stack(error).for_client(&name), &standing).into())
-                        }
+                        Err(error) => Err(with_standings(error.for_client(&name), &standings).into()),
                     }
                 }
                 .boxed()
@@ -163,8 +167,37 @@ where
     }
 }
 
-fn with_standing(error: Error, standing: &Standing) -> Error {
-    standing.headers().into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
+fn with_standings(error: Error, standings: &[Standing]) -> Error {
+    let headers = rate_limit::headers(standings);
+    headers.into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
+}
+
+/// The pool of the upstream's quota that a request is counted by, if it comes to a call.
+struct UpstreamPool {
+    snapshot: Arc<Snapshot>,
+    route: &'static Route,
+    account: Arc<Account>,
+    bot: Option<Arc<str>>,
+}
+
+impl UpstreamPool {
+    fn of(request: &Permitted) -> Self {
+        Self {
+            snapshot: request.call.snapshot.clone(),
+            route: request.call.route,
+            account: request.grant.account.clone(),
+            bot: request.call.ids.bot().map(Arc::from),
+        }
+    }
+
+    /// Where it stands after the request. For a caller who was sent away there is nothing left until
+    /// it is told to come back: the draft wants no `Retry-After` that is earlier than `t`.
+    fn standing(&self, refused: Option<&Error>) -> Option<Standing> {
+        let standing = self.snapshot.upstream.standing(&self.account, self.route, self.bot.as_deref())?;
+        let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
+        let (left, reset) = wait.map_or((standing.left, standing.reset), |wait| (0, wait));
+        Some(Standing { policy: "upstream", rate: standing.rate, left, reset })
+    }
 }
 
 /// What is it, in canonical form? Here the body is read: at last, and at most so much of it.
@@ -283,7 +316,9 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
-        || async move { upstream.call(&query).await }
+        // The fill is the same for everyone; who sets it off only pays for it.
+        let spender = Spender::from(&*grant.client);
+        || async move { upstream.call(&query, &spender).await }
     };
     let served =
         app.cache.get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, fill).await;

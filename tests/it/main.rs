@@ -3,21 +3,27 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod tls;
 mod world;
 
 mod access;
 mod architecture;
+mod attempts;
 mod canonical;
 mod coalescing;
 mod command_line;
 mod conditional;
 mod configuration;
+mod fairness;
 mod freshness;
 mod limits;
 mod ops;
+mod quota;
 mod rate_limit;
 mod reload;
 mod samples;
 mod standin;
+mod tokens;
+mod upstream_faults;
 mod upstream_requests;
 mod validation;

@@ -25,13 +25,13 @@ async fn world() -> (World, String) {
 async fn every_answer_tells_where_the_client_stands() {
     let (world, path) = world().await;
     let first = got(world.request(Method::GET, &path, KEY)).await;
-    assert_eq!(first.header("ratelimit-policy"), r#""client";q=3;w=60"#);
-    assert_eq!(first.header("ratelimit"), r#""client";r=2;t=20"#);
+    assert_eq!(first.header("ratelimit-policy"), r#""client";q=3;w=60, "upstream";q=60;w=60"#);
+    assert_eq!(first.header("ratelimit"), r#""client";r=2;t=20, "upstream";r=59;t=60"#);
     let invalid = got(world.post_request(&window_path(), "{}", KEY)).await;
     assert_eq!(invalid.status, 400);
-    assert_eq!(invalid.header("ratelimit"), r#""client";r=1;t=40"#);
+    assert_eq!(invalid.header("ratelimit"), r#""client";r=1;t=40, "upstream";r=59;t=60"#);
     let unknown = got(world.request(Method::GET, &conversation_path("c-2"), KEY)).await;
-    assert_eq!(unknown.header("ratelimit"), r#""client";r=0;t=20"#);
+    assert_eq!(unknown.header("ratelimit"), r#""client";r=0;t=20, "upstream";r=58;t=60"#);
 }
 
 #[tokio::test]
