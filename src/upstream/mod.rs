@@ -125,7 +125,12 @@ impl Upstream {
                 return (account.id.clone(), State { minters, shares, pool, bot_pools });
             }
             let pool = Pool::new(&account.quota.account, shares, most, clock.clone());
-            let bot_pools = moka::sync::Cache::new(MOST_BOT_POOLS);
+            // The least recently used goes first: bots that callers make up must not keep one that is
+            // used from being counted.
+            let bot_pools = moka::sync::Cache::builder()
+                .max_capacity(MOST_BOT_POOLS)
+                .eviction_policy(moka::policy::EvictionPolicy::lru())
+                .build();
             (account.id.clone(), State { minters, shares, pool, bot_pools })
         });
         let bases = config
@@ -305,7 +310,8 @@ impl Upstream {
                     status.as_u16(),
                     call.minter.name()
                 ),
-            )),
+            )
+            .proxy_status("proxy_configuration_error")),
         }
     }
 
@@ -381,7 +387,9 @@ fn random() -> Option<u32> {
 
 fn quota_used_up(wait: Duration) -> Error {
     let wait = wait.max(Duration::from_secs(1));
-    Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up").retry_after(wait)
+    Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up")
+        .retry_after(wait)
+        .proxy_status("connection_limit_reached")
 }
 
 fn left_alone(wait: Duration) -> Error {

@@ -51,7 +51,9 @@ impl Outcome {
         }
         if status.is_redirection() {
             let detail = "the upstream answered with a redirect, which is not followed";
-            return Self::Broken(Broken::Invalid(Error::new(Kind::UpstreamInvalid, detail)));
+            return Self::Broken(Broken::Invalid(
+                Error::new(Kind::UpstreamInvalid, detail).proxy_status("http_protocol_error"),
+            ));
         }
         let content_type = headers.get(header::CONTENT_TYPE).cloned();
         Self::Answered(Answer { status, content_type, body })
