@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::access::rate_limit::Limiter;
-use crate::cache::Cache;
+use crate::cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
 use crate::metrics::Metrics;
@@ -38,7 +38,8 @@ impl App {
     pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<Fault>> {
         let (written, config) = config::load(&sources)?;
         let metrics = Arc::new(Metrics::new());
-        let cache = Cache::new(config.cache.capacity, config.cache.seen, clock.clone(), &metrics);
+        let config::Cache { capacity, seen, back_off, .. } = config.cache;
+        let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
         metrics.config_loaded(true);
         Ok(Arc::new(Self {

@@ -45,6 +45,13 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RefreshLabels {
+    route: &'static str,
+    /// `changed` or `unchanged`.
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ResultLabels {
     route: &'static str,
     result: &'static str,
@@ -145,6 +152,7 @@ pub struct Metrics {
     cache_entries: Gauge,
     cache_bytes: Gauge<f64, AtomicU64>,
     pub cache_evictions: Counter,
+    settled_refreshes: Family<RefreshLabels, Counter>,
     rate_limited: Family<ClientLabels, Counter>,
     attempts: Family<ResultLabels, Counter>,
     quota_available: Family<PoolLabels, Gauge>,
@@ -168,6 +176,7 @@ impl Metrics {
             cache_entries: Gauge::default(),
             cache_bytes: Gauge::default(),
             cache_evictions: Counter::default(),
+            settled_refreshes: Family::default(),
             rate_limited: Family::default(),
             attempts: Family::default(),
             quota_available: Family::default(),
@@ -200,6 +209,11 @@ impl Metrics {
             "kore_gateway_cache_evictions",
             "Answers that went for want of room",
             self.cache_evictions.clone(),
+        );
+        r.register(
+            "kore_gateway_cache_settled_refreshes",
+            "Answers called settled that were fetched anew; if many have changed, settle is too short",
+            self.settled_refreshes.clone(),
         );
         r.register(
             "kore_gateway_rate_limited",
@@ -268,6 +282,13 @@ impl Metrics {
     pub fn cache_request(&self, route: &Route, outcome: Outcome) {
         let labels = OutcomeLabels { route: route.name.as_str(), outcome: outcome.as_str() };
         self.cache_requests.get_or_create_owned(&labels).inc();
+    }
+
+    /// An answer that had been called settled was fetched anew, and was `changed` or not.
+    pub fn settled_refresh(&self, route: &Route, changed: bool) {
+        let result = if changed { "changed" } else { "unchanged" };
+        let labels = RefreshLabels { route: route.name.as_str(), result };
+        self.settled_refreshes.get_or_create_owned(&labels).inc();
     }
 
     /// Sets what is read rather than counted.

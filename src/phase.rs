@@ -41,6 +41,8 @@ pub struct Rule {
     /// Takes the place of `settled_ttl` for an answer with a summary. A summary costs a call of a
     /// language model and is worded anew each time, so it may be kept for longer.
     pub summary_ttl: Option<Duration>,
+    /// A 404's. Zero: not stored.
+    pub not_found_ttl: Duration,
     pub stale_while_revalidate: Duration,
     pub stale_if_error: Duration,
 }
@@ -63,6 +65,12 @@ pub enum Standing {
 }
 
 impl Rule {
+    /// The phase of a window of time that ends at `end`, whatever is in it: rows can turn up late,
+    /// so it is over only when it has been past for as long as it takes to settle.
+    pub fn window(&self, end: UnixMillis, now: UnixMillis) -> Phase {
+        if now < end.plus(self.settle) { Phase::Live } else { Phase::Over { since: end } }
+    }
+
     /// How long an answer in `phase` is fresh, asked at `now`.
     pub fn lifetime(&self, phase: Phase, with_summary: bool, now: UnixMillis) -> Lifetime {
         match phase {
@@ -90,6 +98,7 @@ mod tests {
         over_ttl: Duration::from_secs(30),
         live_ttl: Duration::ZERO,
         summary_ttl: Some(Duration::from_secs(7 * 86_400)),
+        not_found_ttl: Duration::ZERO,
         stale_while_revalidate: Duration::ZERO,
         stale_if_error: Duration::ZERO,
     };
@@ -104,6 +113,14 @@ mod tests {
         assert_eq!(lifetime_after(0).standing, Standing::NotSettled);
         assert_eq!(lifetime_after(899), Lifetime { ttl: RULE.over_ttl, standing: Standing::NotSettled });
         assert_eq!(lifetime_after(900), Lifetime { ttl: RULE.settled_ttl, standing: Standing::Settled });
+    }
+
+    #[test]
+    fn a_window_is_live_until_it_has_been_past_for_the_settle_time() {
+        let end = UnixMillis(1_000);
+        assert_eq!(RULE.window(end, UnixMillis(0)), Phase::Live);
+        assert_eq!(RULE.window(end, UnixMillis(900_999)), Phase::Live);
+        assert_eq!(RULE.window(end, UnixMillis(901_000)), Phase::Over { since: end });
     }
 
     #[test]

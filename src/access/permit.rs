@@ -14,13 +14,21 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Whether a body that names `bot` as its own may go to this client. A client of some bots asks
-    /// under one of them, but only the answer tells whose conversation it was.
-    pub fn may_see(&self, bot: Option<&str>) -> Result<(), Error> {
-        match bot {
-            Some(bot) if !self.client.bots.include(bot) => Err(forbidden()),
-            _ => Ok(()),
+    /// Whether a body that names `bots` as its own may go to this client. A client of some bots
+    /// asks under one of them, but only the answer tells whose conversation it was.
+    pub fn may_see(&self, bots: &[String]) -> Result<(), Error> {
+        if bots.iter().all(|bot| self.client.bots.include(bot)) { Ok(()) } else { Err(forbidden()) }
+    }
+
+    /// Whether a body that nobody has looked into may go to this client.
+    pub fn may_see_unread(&self) -> Result<(), Error> {
+        if self.client.bots == Bots::Any {
+            return Ok(());
         }
+        Err(Error::new(
+            Kind::UpstreamInvalid,
+            "the upstream's answer is too large to be looked into, and this client may see some bots only",
+        ))
     }
 }
 

@@ -135,6 +135,8 @@ pub struct Cache {
     pub capacity: u64,
     /// Ids.
     pub seen: u64,
+    /// After a fill that failed, until the next one for the same answer.
+    pub back_off: Duration,
     rules: [Rule; ROUTES.len()],
 }
 
@@ -182,6 +184,7 @@ impl Config {
             ("log.format", new.log.format == old.log.format),
             ("cache.capacity", new.cache.capacity == old.cache.capacity),
             ("cache.seen", new.cache.seen == old.cache.seen),
+            ("cache.back_off", new.cache.back_off == old.cache.back_off),
         ];
         let changed = fixed.into_iter().filter(|(_, same)| !same);
         let problem = "has changed, and only a restart can change it";

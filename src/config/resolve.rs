@@ -207,6 +207,7 @@ impl Cache {
     fn read(mut section: Section<'_>) -> Self {
         let capacity = section.required::<Size>("capacity").0;
         let seen = section.required("seen");
+        let back_off = section.required("back_off");
         let rules = ROUTES.each_ref().map(|route| {
             let mut section = section.section(route.name.as_str());
             let rule = Rule {
@@ -216,6 +217,7 @@ impl Cache {
                 live_ttl: section.required("live_ttl"),
                 summary_ttl: (route.name == Name::ConversationDetails)
                     .then(|| section.required("summary_ttl")),
+                not_found_ttl: section.required("not_found_ttl"),
                 stale_while_revalidate: section.required("stale_while_revalidate"),
                 stale_if_error: section.required("stale_if_error"),
             };
@@ -223,7 +225,7 @@ impl Cache {
             rule
         });
         section.close();
-        Self { capacity, seen, rules }
+        Self { capacity, seen, back_off, rules }
     }
 }
 

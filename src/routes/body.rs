@@ -20,7 +20,7 @@ const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The members of a body. A route takes out what it knows, checks it and puts back the canonical
 /// value; unknown members stay.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Members {
     members: Map<String, Value>,
     pub faults: Vec<Fault>,

@@ -6,7 +6,7 @@ use http::Method;
 use serde::Deserialize;
 
 use super::params::Params;
-use super::query::{Asked, Misfit, Reading};
+use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Name, Request, Route, Scope, date, shown};
 use crate::error::Fault;
 use crate::phase::Phase;
@@ -66,7 +66,8 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let query = params.canonical();
     faults.append(&mut params.faults);
     if faults.is_empty() {
-        Ok(Canonical { query, body: String::new(), asked: Asked::Conversation { id: path_id.to_owned() } })
+        let asked = Asked::Conversation { id: path_id.to_owned() };
+        Ok(Canonical { query, body: String::new(), plain_body: None, asked })
     } else {
         Err(faults)
     }
@@ -106,10 +107,10 @@ struct Body<'a> {
 }
 
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Conversation { id } = asked else { return Err(Misfit::Identity) };
+    let Asked::Conversation { id } = asked else { return Err(Misfit::Other) };
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     if body.id != *id {
-        return Err(Misfit::Identity);
+        return Err(Misfit::Other);
     }
     let phase = phase(&body);
     let told = [
@@ -118,11 +119,14 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         (Kind::Call, body.conversation_id.as_ref()),
         (Kind::Call, body.call_id_data.as_ref()),
     ];
-    let sightings = told
-        .into_iter()
-        .filter_map(|(kind, id)| Some(Sighting { kind, id: id?.to_string(), phase }))
-        .collect();
-    Ok(Reading { phase, sightings, known_by: Vec::new(), bot: body.bot_id.map(Cow::into_owned) })
+    let names = told.into_iter().filter_map(|(kind, id)| Some((kind, id?.to_string()))).collect();
+    Ok(Reading {
+        phase,
+        sightings: vec![Sighting { names, phase }],
+        known_by: Vec::new(),
+        bots: body.bot_id.map(Cow::into_owned).into_iter().collect(),
+        identity: Identity::Proven,
+    })
 }
 
 /// Over since the later of its end and its last change. Closed, but with neither of them readable:
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_not_the_conversation_asked_for_is_no_answer() {
-        assert_eq!(reading(r#"{"_id":"c-2","status":"CLOSED"}"#), Err(Misfit::Identity));
+        assert_eq!(reading(r#"{"_id":"c-2","status":"CLOSED"}"#), Err(Misfit::Other));
         assert_eq!(reading(r#"{"status":"CLOSED"}"#), Err(Misfit::Shape));
         assert_eq!(reading("<html>"), Err(Misfit::Shape));
         assert_eq!(reading(r#"{"_id":"c-1","status":"CLO"#), Err(Misfit::Cut));

@@ -21,8 +21,9 @@ use http::uri::PathAndQuery;
 use crate::config::Limits;
 use crate::error::Fault;
 
+pub use conversation_details::without_summary;
 pub use key::{Key, KeyParts};
-pub use query::{Asked, Misfit, Query, Reading, Transcript};
+pub use query::{Asked, Identity, Misfit, Query, Reading, Transcript};
 
 /// One route of the upstream's, served under the same path.
 pub struct Route {
@@ -85,6 +86,11 @@ impl std::fmt::Debug for Route {
 }
 
 impl Route {
+    /// Whether the method QUERY asks the same here as POST.
+    pub fn takes_query(&self) -> bool {
+        self.method == Method::POST
+    }
+
     /// The route of that name.
     pub fn named(name: Name) -> &'static Self {
         &ROUTES[name as usize]
@@ -110,6 +116,8 @@ pub struct Canonical {
     pub query: String,
     /// Empty for a route without a body.
     pub body: String,
+    /// For a transcript with a summary: the body that asks for the same without it.
+    pub plain_body: Option<String>,
     pub asked: Asked,
 }
 
@@ -178,17 +186,19 @@ pub enum Found {
     Nothing,
 }
 
-/// Finds the route of a request. GET answers HEAD too.
+/// Finds the route of a request. GET answers HEAD too; POST, which is a query in truth, answers QUERY
+/// (RFC 10008).
 pub fn find(method: &Method, target: &PathAndQuery) -> Found {
     for route in &ROUTES {
         let Some(ids) = route.paths.iter().find_map(|pattern| matches(pattern, target)) else { continue };
         let head_of_get = route.method == Method::GET && method == Method::HEAD;
-        return if *method == route.method || head_of_get {
+        let query_of_post = route.takes_query() && method == Method::QUERY;
+        return if *method == route.method || head_of_get || query_of_post {
             Found::Route(route, ids)
         } else if route.method == Method::GET {
             Found::MethodNotAllowed("GET, HEAD")
         } else {
-            Found::MethodNotAllowed("POST")
+            Found::MethodNotAllowed("POST, QUERY")
         };
     }
     Found::Nothing
@@ -263,7 +273,7 @@ mod tests {
         assert!(matches!(found(Method::HEAD, path), Found::Route(..)));
         assert!(matches!(found(Method::POST, path), Found::MethodNotAllowed("GET, HEAD")));
         let path = "/api/public/bot/st-1/conversationDetails";
-        assert!(matches!(found(Method::HEAD, path), Found::MethodNotAllowed("POST")));
+        assert!(matches!(found(Method::HEAD, path), Found::MethodNotAllowed("POST, QUERY")));
     }
 
     #[test]

@@ -20,8 +20,10 @@ use crate::access::identify::identify;
 use crate::access::permit::{Grant, permit};
 use crate::access::rate_limit::{self, Limiter, Standing};
 use crate::app::{App, Snapshot};
+use crate::cache::Served;
 use crate::config::{Account, Client};
 use crate::error::{Error, Fault, Kind};
+use crate::metrics::Outcome;
 use crate::reply::{self, Conditions, Reply};
 use crate::routes::{self, Ids, Key, Query, Route};
 use crate::upstream::Spender;
@@ -213,7 +215,7 @@ impl AsyncPredicate<Permitted> for Validate {
             check_accept(&call.head.headers)?;
             let has_body = call.route.method == Method::POST;
             if has_body {
-                check_media_type(&call.head.headers)?;
+                check_media_type(&call.head.method, &call.head.headers)?;
             }
             let server = &call.snapshot.config.server;
             let body = std::mem::replace(&mut call.body, Body::empty());
@@ -225,6 +227,7 @@ impl AsyncPredicate<Permitted> for Validate {
                 account: grant.account.clone(),
                 bot: call.ids.bot().map(Arc::from),
                 key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
+                plain: Key::plain(&grant.account.id, call.route, &call.ids, &canonical),
                 asked: canonical.asked,
             };
             let conditions = Conditions::of(&call.head.method, &call.head.headers);
@@ -235,8 +238,9 @@ impl AsyncPredicate<Permitted> for Validate {
     }
 }
 
-/// JSON, in no coding. What says nothing of its type is taken for JSON.
-fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
+/// JSON, in no coding. What says nothing of its type is taken for JSON, but not in a QUERY, where the
+/// type says what kind of query it is (RFC 10008 §2).
+fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
     let unsupported = |name: &'static str, detail: &'static str| {
         Err(Error::new(Kind::UnsupportedMediaType, detail).with_fault(Fault::in_header(name, detail)))
     };
@@ -245,6 +249,9 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
         if !essence.eq_ignore_ascii_case("application/json") {
             return unsupported("content-type", "the body's type is another than `application/json`");
         }
+    }
+    if method == Method::QUERY && !headers.contains_key(header::CONTENT_TYPE) {
+        return unsupported("content-type", "a QUERY says its type; it is `application/json`");
     }
     match headers.get(header::CONTENT_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
@@ -318,15 +325,25 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
         // The fill is the same for everyone; who sets it off only pays for it.
         let spender = Spender::from(&*grant.client);
-        || async move { upstream.call(&query, &spender).await }
+        move || {
+            let (upstream, query, spender) = (upstream.clone(), query.clone(), spender.clone());
+            async move { upstream.call(&query, &spender).await }
+        }
     };
     let served =
         app.cache.get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, fill).await;
-    let outcome =
-        served.as_ref().map_or(crate::metrics::Outcome::Bypass, |served| reply::outcome(&served.source));
+    let outcome = served.as_ref().map_or(Outcome::Bypass, reply::outcome);
     app.metrics.cache_request(query.route, outcome);
-    let served = served?;
-    grant.may_see(served.entry.bot.as_deref())?;
-    let response = reply::response(&served, &conditions, app.clock.now());
+    let response = match served? {
+        Served::Entry(entry, source) => {
+            grant.may_see(&entry.bots)?;
+            let now = app.clock.now();
+            reply::response(&app.cache, &query.key, (&entry, source), &conditions, now).await
+        }
+        Served::Large(large) => {
+            grant.may_see_unread()?;
+            reply::large(large, &conditions)
+        }
+    };
     Ok(Reply { response, client: grant.client.name.clone(), outcome })
 }

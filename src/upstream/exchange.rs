@@ -4,23 +4,34 @@ use std::cell::Cell;
 use std::error::Error as _;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use tower::{Layer, Service};
 
 use super::pool::Reservation;
 use super::request;
 use super::token::Token;
+use crate::answer::Parts;
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::routes::Query;
 
-/// An answer that came to its end.
-pub struct Whole {
+/// An answer, as far as it has been read.
+pub struct Received {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: Bytes,
+    pub body: Body,
+}
+
+/// What came after the head.
+pub enum Body {
+    /// To its end.
+    Whole(Bytes),
+    /// More than is held: from its first byte on, as it comes.
+    Large(Parts),
 }
 
 /// How an exchange came to nothing, and what its caller is told.
@@ -75,15 +86,15 @@ pub fn client(config: &config::Upstream, any_https: bool) -> Result<reqwest::Cli
     client.build()
 }
 
-/// Sends a query and reads all of the answer, decoded, as far as `max_body` allows. The quota's
+/// Sends a query and reads the answer, decoded, as far as `max_body` allows. The quota's
 /// reservation is spent as soon as the request may have left.
 pub async fn exchange(
     client: &reqwest::Client,
     query: &Query,
     token: &Token,
-    max_body: usize,
+    config: &config::Upstream,
     reservation: &mut Reservation,
-) -> Result<Whole, Broken> {
+) -> Result<Received, Broken> {
     let mut request = client
         .request(query.route.method.clone(), request::url(query))
         .headers(request::headers(query, token.header.clone()));
@@ -113,26 +124,43 @@ pub async fn exchange(
                 .proxy_status("http_protocol_error"),
         ));
     }
-    let body = read(&mut response, max_body).await?;
-    Ok(Whole { status, headers, body })
+    let body = match read(&mut response, config.max_body).await? {
+        Ok(body) => Body::Whole(body),
+        Err(start) => Body::Large(rest(start, response, config.timeout)),
+    };
+    Ok(Received { status, headers, body })
 }
 
-async fn read(response: &mut reqwest::Response, max_body: usize) -> Result<Bytes, Broken> {
+/// The whole body; or, where it is larger than that, what came of it so far.
+async fn read(response: &mut reqwest::Response, max_body: usize) -> Result<Result<Bytes, Bytes>, Broken> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, false))? {
-        if body.len() + chunk.len() > max_body {
-            return Err(Broken::Invalid(
-                Error::new(
-                    Kind::UpstreamInvalid,
-                    format!("the upstream's answer is larger than {max_body} bytes"),
-                )
-                .proxy_status("http_response_body_size"),
-            ));
-        }
+        let is_too_large = body.len() + chunk.len() > max_body;
         body.extend_from_slice(&chunk);
+        if is_too_large {
+            return Ok(Err(body.freeze()));
+        }
     }
     // Exactly as large as it is: what grew by doubling would cost the store up to twice.
-    Ok(Bytes::from(body.as_ref().to_vec()))
+    Ok(Ok(Bytes::from(body.as_ref().to_vec())))
+}
+
+/// A body from its start, which has been read, to its end, as it comes. Each part of it has to come
+/// within `patience`; all of it together may take as long as its reader does.
+fn rest(start: Bytes, response: reqwest::Response, patience: Duration) -> Parts {
+    let parts = stream::unfold(Some(response), move |response| async move {
+        let mut response = response?;
+        match tokio::time::timeout(patience, response.chunk()).await {
+            Ok(Ok(None)) => None,
+            Ok(Ok(Some(part))) => Some((Ok(part), Some(response))),
+            Ok(Err(error)) => Some((Err(broken(error, false).into_error()), None)),
+            Err(_) => {
+                let detail = "the upstream stopped in the middle of its answer";
+                Some((Err(Error::new(Kind::UpstreamTimeout, detail)), None))
+            }
+        }
+    });
+    Parts::new(stream::once(async { Ok(start) }).chain(parts).boxed())
 }
 
 /// An exchange that broke. The URL is taken out of the cause: its query may name anything.

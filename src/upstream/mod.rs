@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::answer::Answer;
+use crate::answer::Fetched;
 use crate::clock::Clock;
 use crate::config::{Account, Config, Lane, Rate};
 use crate::error::{Error, Kind};
@@ -159,7 +159,7 @@ impl Upstream {
 
     /// The answer to `query`, within the configured time, waiting for quota and repeats included.
     /// `spender` says whose share of the quota it comes out of.
-    pub async fn call(&self, query: &Query, spender: &Spender) -> Result<Answer, Error> {
+    pub async fn call(&self, query: &Query, spender: &Spender) -> Result<Fetched, Error> {
         let call = self.prepare(query, spender)?;
         let mut outcome = self.attempt(&call, call.deadline.quota, || call.host.budget.deposit()).await?;
         let (mut may_remint, mut may_be_stale, mut retries) = (true, true, 0);
@@ -240,10 +240,10 @@ impl Upstream {
         made();
 
         let started = Instant::now();
-        let exchange =
-            exchange::exchange(&self.http, call.query, &token, self.config.max_body, &mut reservation);
+        let asked_at = self.clock.now();
+        let exchange = exchange::exchange(&self.http, call.query, &token, &self.config, &mut reservation);
         let outcome = match tokio::time::timeout_at(call.deadline.at, exchange).await {
-            Ok(Ok(whole)) => Outcome::of(whole, self.clock.now()),
+            Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
             Ok(Err(broken)) => Outcome::Broken(broken),
             Err(_) => Outcome::Broken(Broken::TimedOut(
                 Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
@@ -253,7 +253,7 @@ impl Upstream {
         drop(reservation);
         permit.report(!outcome.is_failure());
         let (status, result) = match &outcome {
-            Outcome::Answered(answer) => (answer.status.as_u16(), AttemptResult::Answered),
+            Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
             Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
             Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
             Outcome::Broken(_) => (0, AttemptResult::Failed),
@@ -297,7 +297,7 @@ impl Upstream {
     }
 
     /// What the caller gets of the last outcome.
-    fn conclude(&self, call: &Call<'_>, outcome: Outcome) -> Result<Answer, Error> {
+    fn conclude(&self, call: &Call<'_>, outcome: Outcome) -> Result<Fetched, Error> {
         match outcome {
             Outcome::Answered(answer) => Ok(answer),
             Outcome::Broken(broken) => Err(broken.into_error()),

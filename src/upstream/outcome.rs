@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use super::exchange::{Broken, Whole};
-use crate::answer::Answer;
+use super::exchange::{Body, Broken, Received};
+use crate::answer::{Answer, Fetched, Large};
 use crate::clock::UnixMillis;
 use crate::error::{Error, Kind};
 
@@ -28,7 +28,7 @@ const LONGEST_ENVELOPE: usize = 4096;
 
 /// What one exchange came to.
 pub enum Outcome {
-    Answered(Answer),
+    Answered(Fetched),
     /// The token was refused, or the scope, or the bot: one status stands for all (contract §2).
     TokenRefused {
         status: StatusCode,
@@ -39,10 +39,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What a whole answer at `now` means.
-    pub fn of(whole: Whole, now: UnixMillis) -> Self {
-        let Whole { status, headers, body } = whole;
-        if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota(status, &body) {
+    /// What an answer means that was asked for at `asked_at` and came by `now`.
+    pub fn of(received: Received, asked_at: UnixMillis, now: UnixMillis) -> Self {
+        let Received { status, headers, body } = received;
+        let tells_of_quota = matches!(&body, Body::Whole(body) if tells_of_quota(status, body));
+        if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota {
             let wait = retry_after(&headers, now).unwrap_or(QUOTA_REFUSED_FOR);
             return Self::QuotaRefused(wait.min(LONGEST_REFUSAL));
         }
@@ -56,14 +57,17 @@ impl Outcome {
             ));
         }
         let content_type = headers.get(header::CONTENT_TYPE).cloned();
-        Self::Answered(Answer { status, content_type, body })
+        Self::Answered(match body {
+            Body::Whole(body) => Fetched::Whole(Answer { status, content_type, body, asked_at }),
+            Body::Large(body) => Fetched::Large(Large { status, content_type, body }),
+        })
     }
 
     /// Whether the upstream showed itself to be unwell. A refusal and an answer that is merely wrong
     /// do not: one bad record must not take the upstream away from everybody.
     pub fn is_failure(&self) -> bool {
         match self {
-            Self::Answered(answer) => answer.status.is_server_error(),
+            Self::Answered(fetched) => fetched.status().is_server_error(),
             Self::TokenRefused { .. } | Self::QuotaRefused(_) => false,
             Self::Broken(broken) => !matches!(broken, Broken::Invalid(_)),
         }
@@ -73,8 +77,8 @@ impl Outcome {
     /// twice does no harm.
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
-            Self::Answered(answer) => matches!(
-                answer.status,
+            Self::Answered(fetched) => matches!(
+                fetched.status(),
                 StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
             ),
             Self::Broken(broken) => {
@@ -139,8 +143,9 @@ mod tests {
             (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
         });
         let status = StatusCode::from_u16(status).expect("a status");
-        let whole = Whole { status, headers: headers.collect(), body: Bytes::from_static(body.as_bytes()) };
-        Outcome::of(whole, UnixMillis(0))
+        let body = Body::Whole(Bytes::from_static(body.as_bytes()));
+        let received = Received { status, headers: headers.collect(), body };
+        Outcome::of(received, UnixMillis(0), UnixMillis(0))
     }
 
     fn refused_for(outcome: &Outcome) -> Option<u64> {

@@ -11,7 +11,7 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("routes", &["access", "cache", "upstream", "server", "cli", "app", "reply", "metrics", "standin"]),
     ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
-    ("reply.rs", &["access", "upstream", "server", "cli", "app", "standin"]),
+    ("reply", &["access", "upstream", "server", "cli", "app", "standin"]),
     ("config", &["access", "cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("error.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     (

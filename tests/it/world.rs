@@ -48,6 +48,8 @@ pub struct Setup {
     pub clients: String,
     /// More lines for each `[[accounts.credentials]]`.
     pub credentials: String,
+    /// Neither party counts calls.
+    pub without_quota: bool,
     pub standin: standin::Options,
     /// Of the world's own clients, those to leave out, by name.
     pub without: Vec<&'static str>,
@@ -140,6 +142,7 @@ impl World {
             config: String::new(),
             clients: String::new(),
             credentials: String::new(),
+            without_quota: false,
             standin: options,
             without: Vec::new(),
             upstream: None,
@@ -147,6 +150,11 @@ impl World {
             secrets: tempfile::tempdir().unwrap(),
         };
         change(&mut setup);
+        if setup.without_quota {
+            let any = r#"["100000000/min"]"#;
+            setup.credentials.push_str(&format!("[accounts.quota]\naccount = {any}\nbot = {any}\n"));
+            setup.standin.switches.enforce_quota = false;
+        }
         let standin = Standin::start(setup.standin).await.unwrap();
 
         let secrets = setup.secrets;
@@ -170,7 +178,9 @@ impl World {
         config.push_str(&setup.clients);
         let file = secrets.path().join("gateway.toml");
         std::fs::write(&file, config).unwrap();
-        let layers = vec![Layer::File(file.clone()), Layer::Text(setup.config)];
+        // No back-off: the clock stands still, and who waits for it waits for the test to move it.
+        let patient = Layer::Text("cache.back_off = \"0s\"".to_owned());
+        let layers = vec![patient, Layer::File(file.clone()), Layer::Text(setup.config)];
         let sources = Sources { layers, environment: Vec::new() };
         let clock = Clock::manual(UnixMillis(NOON));
         let app = App::new(sources, clock.clone()).unwrap_or_else(|faults| panic!("{faults:?}"));
