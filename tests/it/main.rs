@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod tls;
 mod world;
 
 mod access;
 mod architecture;
 mod attempts;
+mod cache_admission;
 mod cache_back_off;
+mod cache_bounds;
+mod cache_canary;
 mod cache_lifetimes;
+mod cache_model;
 mod cache_purge;
 mod cache_query_method;
 mod cache_stale;
@@ -30,6 +33,7 @@ mod rate_limit;
 mod reload;
 mod samples;
 mod standin;
+mod tls;
 mod tokens;
 mod upstream_faults;
 mod upstream_requests;
