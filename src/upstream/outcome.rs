@@ -185,6 +185,14 @@ mod tests {
     }
 
     #[test]
+    fn a_long_body_is_no_refusal_whatever_it_says() {
+        for (blanks, is_refusal) in [(0, true), (LONGEST_ENVELOPE, false)] {
+            let body = MINUTE.to_owned() + &" ".repeat(blanks);
+            assert_eq!(tells_of_quota(StatusCode::BAD_REQUEST, body.as_bytes()), is_refusal);
+        }
+    }
+
+    #[test]
     fn an_answer_that_quotes_the_words_is_an_answer() {
         let body =
             r#"{"conversationFlow":[{"text":"It says: You've exceeded the hourly rate limit"}],"errors":[]}"#;

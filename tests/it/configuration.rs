@@ -251,6 +251,34 @@ fn the_manuals_examples_are_valid_and_show_the_defaults() {
 }
 
 #[test]
+fn the_upstreams_knobs_have_bounds_and_say_so() {
+    let upstream = [
+        ("fairness.headroom = 51", "upstream.fairness.headroom: is more than 50"),
+        ("fairness.background_minimum = 101", "upstream.fairness.background_minimum: is 101"),
+        ("retry.budget = -1", "upstream.retry.budget: is -1"),
+        ("retry.first_wait = \"soon\"", "upstream.retry.first_wait: is \"soon\""),
+        ("ca_file = \"/no/such/ca.pem\"", "upstream.ca_file: cannot read /no/such/ca.pem"),
+        ("ca_file = \"@secret\"", "holds no certificate"),
+    ];
+    for (line, fault) in upstream {
+        let faults = load(&[GOOD, &format!("[upstream]\n{line}\n")], &[]).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let told = faults[0].to_string();
+        assert!(told.contains(fault) && !told.contains("hunter2"), "{told}");
+    }
+    let routes = "routes = [\"conversation\"]";
+    for (weight, fault) in
+        [("1001", "clients[0].weight: is more than 1000"), ("0", "clients[0].weight: is 0")]
+    {
+        assert!(faults(routes, &format!("{routes}\nweight = {weight}"))[0].starts_with(fault));
+    }
+    let scopes = "scopes = [\"analytics\", \"chat_history\"]";
+    let nobody = faults(scopes, &format!("{scopes}\nclaims = {{ sub = \"x\", abc = \"y\" }}"));
+    assert!(nobody[0].starts_with("accounts[0].credentials[0].claims.appId: is missing"), "{nobody:?}");
+    assert!(nobody[1].starts_with("accounts[0].credentials[0].claims.abc: unknown key"), "{nobody:?}");
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_named_with_its_line_and_not_quoted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("broken.toml");
