@@ -15,6 +15,8 @@ use crate::error::Error;
 pub struct Answer {
     pub status: StatusCode,
     pub content_type: Option<HeaderValue>,
+    /// The upstream's `Retry-After`, as it was.
+    pub retry_after: Option<HeaderValue>,
     pub body: Bytes,
     /// When the request for it was sent: nothing in it is older (RFC 9111 §4.2.3).
     pub asked_at: UnixMillis,

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::clock::UnixMillis;
@@ -57,14 +58,16 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A table of at most `capacity` ids; the least used are forgotten first.
+    /// A table of at most `capacity` ids; those named longest ago are forgotten first. (By use, a
+    /// new conversation would never push out an old one.)
     pub fn new(capacity: u64) -> Self {
-        Self { known: Cache::new(capacity) }
+        Self { known: Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build() }
     }
 
     /// Remembers what an answer told that was asked for at `asked_at`. The newest word counts, so a
     /// reopened conversation is live; and an answer that was slow to come does not take back what
-    /// a later one said. Of two asked for in the same millisecond the one that came last counts.
+    /// a later one said. What is told in the same millisecond, as by the rows of one answer, holds
+    /// together: a session with two conversations is over when both are.
     pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: UnixMillis) {
         for Sighting { names, phase } in sightings {
             let names: Arc<[Name]> = names.as_slice().into();
@@ -73,7 +76,11 @@ impl Seen {
                 let told = Known { phase: *phase, asked_at, names: names.clone() };
                 self.known.entry(id).and_compute_with(|held| match held.map(moka::Entry::into_value) {
                     Some(held) if held.asked_at > asked_at => Op::Nop,
-                    Some(held) => Op::Put(Known { names: together(told.names, &held.names), ..told }),
+                    Some(held) => {
+                        let phase =
+                            if held.asked_at == asked_at { held.phase.and(told.phase) } else { told.phase };
+                        Op::Put(Known { phase, names: together(told.names, &held.names), ..told })
+                    }
                     None => Op::Put(told),
                 });
             }
@@ -139,7 +146,10 @@ mod tests {
         assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
         assert!(seen.is_live_since(&account, &names[0], UnixMillis(7)));
         assert!(!seen.is_live_since(&account, &names[0], UnixMillis(8)));
+        // Told in the same moment, it is over only if all that is told is.
         seen.note(&account, &sighting(&names, OVER), UnixMillis(7));
+        assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
+        seen.note(&account, &sighting(&names, OVER), UnixMillis(8));
         assert_eq!(phase(&seen, &account, Kind::Session), Some(OVER));
     }
 
@@ -165,5 +175,8 @@ mod tests {
         }
         seen.known.run_pending_tasks();
         assert!(seen.known.entry_count() <= 100);
+        // The newest push out the oldest.
+        assert!(seen.get(&account, &(Kind::Conversation, "c-9999".to_owned())).is_some());
+        assert!(seen.get(&account, &(Kind::Conversation, "c-0".to_owned())).is_none());
     }
 }

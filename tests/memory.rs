@@ -89,7 +89,13 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
                     let (query, id) = query(&account, n);
                     let fill = move || {
                         let body = body(n, &id);
-                        let answer = Answer { status: StatusCode::OK, content_type: None, body, asked_at };
+                        let answer = Answer {
+                            status: StatusCode::OK,
+                            content_type: None,
+                            retry_after: None,
+                            body,
+                            asked_at,
+                        };
                         async { Ok(Fetched::Whole(answer)) }
                     };
                     cache.get_or_fill(&query, &RULE, DAY, fill).await.unwrap();

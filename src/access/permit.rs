@@ -20,14 +20,15 @@ impl Grant {
         if bots.iter().all(|bot| self.client.bots.include(bot)) { Ok(()) } else { Err(forbidden()) }
     }
 
-    /// Whether a body that nobody has looked into may go to this client.
+    /// Whether a body may go to this client that nobody could look into: for its size, or for what it
+    /// is.
     pub fn may_see_unread(&self) -> Result<(), Error> {
         if self.client.bots == Bots::Any {
             return Ok(());
         }
         Err(Error::new(
             Kind::UpstreamInvalid,
-            "the upstream's answer is too large to be looked into, and this client may see some bots only",
+            "the upstream's answer cannot be looked into, and this client may see some bots only",
         ))
     }
 }

@@ -76,7 +76,11 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
     }
     let reading = match (query.route.read)(&query.asked, &answer.body) {
         Ok(reading) => reading,
-        Err(Misfit::Shape) => return Ok(unread(query, answer, Reason::UnexpectedShape)),
+        Err(Misfit::Shape) => {
+            let entry = Entry { is_opaque: true, ..bare(query, answer, &[]) };
+            let verdict = Err(Reason::UnexpectedShape);
+            return Ok(Judgement { entry: entry.into(), verdict, names: Vec::new() });
+        }
         Err(Misfit::Cut) => {
             return Err(Error::new(Kind::UpstreamInvalid, "the upstream's answer ends in the middle")
                 .proxy_status("http_response_incomplete"));
@@ -105,7 +109,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         _ => told,
     };
 
-    let allowed = rule.lifetime(phase, query.asked.with_summary(), asked_at);
+    let allowed = rule.lifetime(phase, reading.summary, asked_at);
     let verdict = match allowed.standing {
         _ if !allowed.ttl.is_zero() => Ok(()),
         Standing::Live => Err(Reason::Live),
@@ -133,6 +137,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         standing: Some(allowed.standing),
         groups: groups(query, &reading.bots, &names),
         bots: reading.bots,
+        is_opaque: false,
         lifetime,
         variants: Variants::default(),
     };
@@ -215,6 +220,7 @@ fn bare(query: &Query, answer: Answer, names: &[Name]) -> Entry {
         standing: None,
         groups: groups(query, &[], names),
         bots: Vec::new(),
+        is_opaque: false,
         lifetime: Lifetime::default(),
         variants: Variants::default(),
     }

@@ -31,6 +31,8 @@ pub struct Entry {
     pub standing: Option<Standing>,
     /// The bots that the body names.
     pub bots: Vec<String>,
+    /// A 200 that could not be read: an encrypted payload, a page.
+    pub is_opaque: bool,
     /// What it is about.
     pub groups: Arc<[Group]>,
     pub lifetime: Lifetime,

@@ -7,14 +7,13 @@ use http::StatusCode;
 use super::Inner;
 use super::admit::{self, Reason};
 use super::entry::{Entry, Freshness, Lifetime, Tag, jittered};
-use super::failed;
 use super::group::Group;
 use super::memory::Refused;
 use super::purge::Began;
 use super::variants::Variants;
 use crate::answer::{Answer, Fetched, Large};
 use crate::error::{Error, Kind};
-use crate::phase::{Phase, Rule, Standing};
+use crate::phase::{Phase, Rule, Standing, Summary};
 use crate::routes::{Query, without_summary};
 
 /// What a fill leaves to everyone who waits for it.
@@ -131,7 +130,7 @@ impl Inner {
         let (key, whole) = self.memory.summarised(&query.key, now)?;
         let body = without_summary(&whole.answer.body)?;
         let asked_at = whole.answer.asked_at;
-        let allowed = rule.lifetime(whole.phase, false, asked_at);
+        let allowed = rule.lifetime(whole.phase, Summary::NotAsked, asked_at);
         let ttl = jittered(allowed.ttl, &query.key, asked_at);
         let entry = Arc::new(Entry {
             tag: Tag::of(&body),
@@ -140,6 +139,7 @@ impl Inner {
             word: whole.word,
             standing: Some(allowed.standing),
             bots: whole.bots.clone(),
+            is_opaque: false,
             groups: whole
                 .groups
                 .iter()
@@ -173,7 +173,8 @@ fn is_failure(filled: &Filled) -> bool {
 fn takes_its_place(reason: Reason, status: StatusCode) -> bool {
     match reason {
         Reason::UnexpectedShape | Reason::UnprovenIdentity => false,
-        Reason::Status => !failed(status),
+        // "There is none": deleted, or never there. Any other refusal is about the request.
+        Reason::Status => matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE),
         _ => true,
     }
 }

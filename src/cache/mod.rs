@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::answer::{Fetched, Large};
@@ -168,7 +167,7 @@ impl Cache {
             filled = within(deadline, inner.fetch(query, rule, fill())).await;
         }
         match (filled, stale) {
-            (Ok(Landed::Fetched(entry, _)), Some((stale, source))) if failed(entry.answer.status) => {
+            (Ok(Landed::Fetched(entry, _)), Some((stale, source))) if failed(&entry) => {
                 Ok(Served::Entry(stale, source))
             }
             (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
@@ -250,7 +249,8 @@ async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Error
     }
 }
 
-/// Whether a status of the upstream's is a failure that a stale answer is better than (RFC 5861 §4).
-fn failed(status: StatusCode) -> bool {
-    status.is_server_error()
+/// Whether an answer is a failure that a stale one is better than (RFC 5861 §4): an error of the
+/// upstream's own, also one that looks like a success (a page of its proxy's, an error envelope).
+fn failed(entry: &Entry) -> bool {
+    entry.answer.status.is_server_error() || entry.is_opaque
 }

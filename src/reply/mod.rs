@@ -63,6 +63,9 @@ pub async fn response(
     response
 }
 
+/// Seconds, where the upstream answers 503 and does not say.
+const WAIT_AFTER_503: &str = "5";
+
 /// The body is not touched. The tag is the one the caller has, so that he knows which of his copies
 /// is meant (RFC 9111 §4.3.4).
 fn not_modified(entry: &Entry, held: Coding) -> Response {
@@ -92,6 +95,11 @@ async fn whole(cache: &Cache, key: &Key, entry: &Arc<Entry>, conditions: &Condit
         headers.insert(header::CONTENT_TYPE, content_type.clone());
     }
     headers.insert(header::CONTENT_LENGTH, length.into());
+    // Every 503 says when it is worth asking again, the upstream's own too.
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        let wait = answer.retry_after.clone().unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
+        headers.insert(header::RETRY_AFTER, wait);
+    }
     response
 }
 

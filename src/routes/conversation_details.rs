@@ -12,7 +12,7 @@ use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
 use super::{Base, Canonical, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
-use crate::phase::Phase;
+use crate::phase::{Phase, Summary};
 use crate::seen::Kind;
 
 pub const ROUTE: Route = Route {
@@ -120,6 +120,8 @@ struct Body<'a> {
     conversation_info: Info<'a>,
     #[expect(dead_code, reason = "looked for, not used")]
     conversation_history: Vec<IgnoredAny>,
+    /// `null` is none.
+    summary: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -135,8 +137,13 @@ struct Info<'a> {
 /// another than the one that was sent, and a conversation is not named at all: then the session
 /// in the answer has to be known as the conversation's.
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Transcript(Transcript { kind, id, .. }) = asked else { return Err(Misfit::Other) };
+    let Asked::Transcript(Transcript { kind, id, with_summary }) = asked else { return Err(Misfit::Other) };
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    let summary = match (with_summary, body.summary) {
+        (false, _) => Summary::NotAsked,
+        (true, Some(_)) => Summary::There,
+        (true, None) => Summary::Missing,
+    };
     let Info { session_id, call_id } = body.conversation_info;
     let identity = match (kind, &session_id, &call_id) {
         (Kind::Session, Some(session), _) if session != id => return Err(Misfit::Other),
@@ -151,7 +158,14 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     let told = [(Kind::Session, session_id), (Kind::Call, call_id)];
     known_by.extend(told.into_iter().filter_map(|(kind, id)| Some((kind, id?.into_owned()))));
     known_by.dedup();
-    Ok(Reading { phase: Phase::Unknown, sightings: Vec::new(), known_by, bots: Vec::new(), identity })
+    Ok(Reading {
+        phase: Phase::Unknown,
+        sightings: Vec::new(),
+        known_by,
+        bots: Vec::new(),
+        identity,
+        summary,
+    })
 }
 
 #[derive(Deserialize)]

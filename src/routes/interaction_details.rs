@@ -12,7 +12,7 @@ use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
-use crate::phase::Phase;
+use crate::phase::{Phase, Summary};
 use crate::seen::{Kind, Sighting};
 
 pub const ROUTE: Route = Route {
@@ -211,6 +211,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         known_by: Vec::new(),
         bots: Vec::new(),
         identity: Identity::Proven,
+        summary: Summary::NotAsked,
     };
     for row in body.data {
         let phase = row.phase(end, offset_minutes);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Key, Route};
 use crate::clock::UnixMillis;
 use crate::config::Account;
-use crate::phase::Phase;
+use crate::phase::{Phase, Summary};
 use crate::seen::{Kind, Name, Sighting};
 
 /// A request that is allowed, valid and in canonical form. It says nothing of who asked.
@@ -72,6 +72,8 @@ pub struct Reading {
     pub bots: Vec<String>,
     /// Whether it is what was asked for.
     pub identity: Identity,
+    /// What it has of a summary.
+    pub summary: Summary,
 }
 
 /// Whether a body is about what was asked for, as far as the body itself can tell.

@@ -337,6 +337,9 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
     let response = match served? {
         Served::Entry(entry, source) => {
             grant.may_see(&entry.bots)?;
+            if entry.is_opaque {
+                grant.may_see_unread()?;
+            }
             let now = app.clock.now();
             reply::response(&app.cache, &query.key, (&entry, source), &conditions, now).await
         }

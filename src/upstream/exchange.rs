@@ -124,9 +124,18 @@ pub async fn exchange(
                 .proxy_status("http_protocol_error"),
         ));
     }
-    let body = match read(&mut response, config.max_body).await? {
-        Ok(body) => Body::Whole(body),
-        Err(start) => Body::Large(rest(start, response, config.timeout)),
+    // Of a compressed body there is none: its end is not known before it is reached.
+    let announced = response.content_length();
+    let body = match (read(&mut response, config.max_body).await?, announced) {
+        (Ok(body), _) => Body::Whole(body),
+        (Err(start), Some(_)) => Body::Large(rest(start, response, config.timeout)),
+        // It may have no end (a stream, a bomb), and whoever passed it on would be held by it.
+        (Err(_), None) => {
+            let detail =
+                format!("the upstream's answer is larger than {} bytes, without a length", config.max_body);
+            let too_large = Error::new(Kind::UpstreamInvalid, detail);
+            return Err(Broken::Invalid(too_large.proxy_status("http_response_body_size")));
+        }
     };
     Ok(Received { status, headers, body })
 }

@@ -57,8 +57,9 @@ impl Outcome {
             ));
         }
         let content_type = headers.get(header::CONTENT_TYPE).cloned();
+        let retry_after = headers.get(header::RETRY_AFTER).cloned();
         Self::Answered(match body {
-            Body::Whole(body) => Fetched::Whole(Answer { status, content_type, body, asked_at }),
+            Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
             Body::Large(body) => Fetched::Large(Large { status, content_type, body }),
         })
     }

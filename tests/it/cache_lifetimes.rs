@@ -162,7 +162,8 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let body = format!(r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z"}}"#);
                 let body = Bytes::from(body);
-                let answer = Answer { status: StatusCode::OK, content_type: None, body, asked_at };
+                let answer =
+                    Answer { status: StatusCode::OK, content_type: None, retry_after: None, body, asked_at };
                 async { Ok(Fetched::Whole(answer)) }
             };
             world.app.cache.get_or_fill(query, &rule, MINUTE, fill).await.unwrap();
