@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::phase::Rule;
 use crate::routes::{ROUTES, Route, Scope};
 
-pub use effective::effective;
+pub use effective::{effective, filled};
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
 pub use section::Fault;
 pub use value::{Rate, secret};

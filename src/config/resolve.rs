@@ -16,7 +16,7 @@ use super::{
     LogFormat, Ops, Quota, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
-use crate::routes::{Name, ROUTES, Scope, ids};
+use crate::routes::{Name, ROUTES, Route, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
@@ -416,11 +416,9 @@ impl Setting for Scope {
     const EXPECTED: &'static str = r#""analytics" or "chat_history""#;
 
     fn read(value: toml::Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("analytics") => Ok(Self::Analytics),
-            Some("chat_history") => Ok(Self::ChatHistory),
-            _ => Err(format!("is no scope; it is {}", Self::EXPECTED)),
-        }
+        let known = [Self::Analytics, Self::ChatHistory];
+        let named = known.into_iter().find(|scope| value.as_str() == Some(scope.as_str()));
+        named.ok_or_else(|| format!("is no scope; it is {}", Self::EXPECTED))
     }
 
     fn placeholder() -> Self {
@@ -486,6 +484,9 @@ impl Client {
     fn read(section: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
         let name: String = section.required("name");
         let permitted: Vec<String> = section.required("accounts");
+        if permitted.is_empty() {
+            section.report("accounts", "is empty; a client sees what it is given, so name the accounts");
+        }
         for id in &permitted {
             if !accounts.iter().any(|account| *account.id == **id) {
                 section.report("accounts", format!("{id:?} is no account of this file"));
@@ -503,6 +504,23 @@ impl Client {
             }
         }
         let named: Vec<Name> = section.required("routes");
+        if named.is_empty() {
+            section.report("routes", format!("is empty; it is a list of {}", Name::EXPECTED));
+        }
+        for route in named.iter().map(|name| Route::named(*name)) {
+            let serves = |account: &&Arc<Account>| {
+                let mut apps = account.credentials.iter();
+                permitted.iter().any(|id| **id == *account.id)
+                    && apps.any(|app| app.scopes.contains(&route.scope))
+            };
+            if !permitted.is_empty() && !accounts.iter().any(|account| serves(&account)) {
+                let (name, scope) = (route.name.as_str(), route.scope.as_str());
+                section.report(
+                    "routes",
+                    format!("{name:?} needs the scope {scope:?}, which no credential of its accounts has"),
+                );
+            }
+        }
         let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
         let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
         let client = Self {

@@ -68,6 +68,16 @@ pub enum Scope {
     ChatHistory,
 }
 
+impl Scope {
+    /// The word for it in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Analytics => "analytics",
+            Self::ChatHistory => "chat_history",
+        }
+    }
+}
+
 /// Which of an account's base URLs serves a route, and so which quota pool counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Base {

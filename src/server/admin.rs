@@ -42,8 +42,11 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 /// What is in effect, as TOML, secrets masked.
-async fn config(State(app): State<Arc<App>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/toml")], effective(app.snapshot().written.clone()))
+async fn config(State(app): State<Arc<App>>) -> Response {
+    match effective(app.snapshot().written.clone()) {
+        Ok(text) => ([(CONTENT_TYPE, "application/toml")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// Takes up the configuration as it is written now, or says everything that is wrong with it.
