@@ -93,7 +93,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         }
     };
     let asked_at = answer.asked_at;
-    let account = &query.account.id;
+    let account = &query.account;
     if !is_proven(query, seen, &reading) {
         return Ok(unread(query, answer, Reason::UnprovenIdentity));
     }
@@ -149,7 +149,7 @@ fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
     match &reading.identity {
         Identity::Proven => true,
         Identity::ProvenIf(name) => {
-            let known = query.asked.name().and_then(|asked| seen.get(&query.account.id, &asked));
+            let known = query.asked.name().and_then(|asked| seen.get(&query.account, &asked));
             known.is_some_and(|known| known.names.contains(name))
         }
         Identity::Unproven => false,
@@ -159,7 +159,7 @@ fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
 /// What other answers have said of the conversation: over only if every name of it that is known
 /// is. One that ended after this answer was asked for was not over in it.
 fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: UnixMillis) -> Phase {
-    let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account.id, name));
+    let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, name));
     match known.map(|known| known.phase).reduce(Phase::and) {
         Some(Phase::Over { since }) if since > asked_at => Phase::Live,
         Some(phase) => phase,
@@ -173,7 +173,7 @@ fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
     let mut names: Vec<Name> = query.asked.name().into_iter().chain(told.cloned()).collect();
     for name in &reading.known_by {
         names.push(name.clone());
-        if let Some(known) = seen.get(&query.account.id, name) {
+        if let Some(known) = seen.get(&query.account, name) {
             names.extend(known.names.iter().cloned());
         }
     }
@@ -184,7 +184,7 @@ fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
 
 fn groups(query: &Query, bots: &[String], names: &[Name]) -> Arc<[Group]> {
     let bots = query.bot.as_deref().into_iter().chain(bots.iter().map(String::as_str)).map(Group::bot);
-    let mut groups: Vec<Group> = std::iter::once(Group::account(&query.account.id))
+    let mut groups: Vec<Group> = std::iter::once(Group::account(&query.account))
         .chain(bots)
         .chain(names.iter().map(Group::named))
         .chain(query.plain.as_ref().map(Group::plain))

@@ -76,7 +76,7 @@ impl Inner {
     fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began) -> Filled {
         let judgement = admit::judge(query, rule, &self.seen, answer)?;
         let (entry, names) = (judgement.entry, judgement.names);
-        let (account, asked_at) = (&query.account.id, entry.answer.asked_at);
+        let (account, asked_at) = (&query.account, entry.answer.asked_at);
         self.compare(query, &entry);
 
         // Names seen live, in this answer or in a later one that came before it.

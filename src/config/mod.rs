@@ -22,7 +22,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::phase::Rule;
-use crate::routes::{ROUTES, Route, Scope};
+use crate::routes::{Limits, ROUTES, Route, Scope};
 
 pub use effective::{effective, filled};
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
@@ -120,13 +120,6 @@ pub struct Breaker {
     /// Failures in a row.
     pub failures: u32,
     pub open_for: Duration,
-}
-
-/// Limits of the routes that the vendor leaves open.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub conversation_details_limit: u64,
-    pub max_json_depth: usize,
 }
 
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Claims, Client, Clients, Config, Credential, Fairness, Lane, Limits, Log,
+    Account, Bots, Breaker, Cache, Claims, Client, Clients, Config, Credential, Fairness, Lane, Log,
     LogFormat, Ops, Quota, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
-use crate::routes::{Name, ROUTES, Route, Scope, ids};
+use crate::routes::{Limits, Name, ROUTES, Route, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);

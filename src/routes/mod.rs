@@ -18,7 +18,6 @@ use std::ops::Range;
 use http::Method;
 use http::uri::PathAndQuery;
 
-use crate::config::Limits;
 use crate::error::Fault;
 
 pub use conversation_details::without_summary;
@@ -110,6 +109,13 @@ impl Route {
 /// Names of what only the path may say, and policy is held against. Beside it, in the query string or
 /// in a body, they would go upstream unlooked at.
 const NAMED_BY_THE_PATH: [&str; 4] = ["accountId", "botId", "iId", "streamId"];
+
+/// Limits of the routes that the vendor leaves open.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub conversation_details_limit: u64,
+    pub max_json_depth: usize,
+}
 
 /// A request as a route sees it.
 pub struct Request<'a> {

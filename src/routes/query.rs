@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::{Key, Route};
 use crate::clock::UnixMillis;
-use crate::config::Account;
 use crate::phase::{Phase, Summary};
 use crate::seen::{Kind, Name, Sighting};
 
@@ -12,7 +11,8 @@ use crate::seen::{Kind, Name, Sighting};
 #[derive(Clone, Debug)]
 pub struct Query {
     pub route: &'static Route,
-    pub account: Arc<Account>,
+    /// Its id.
+    pub account: Arc<str>,
     pub bot: Option<Arc<str>>,
     pub key: Key,
     /// For a transcript with a summary: the same without it.

@@ -195,7 +195,7 @@ impl UpstreamPool {
     /// Where it stands after the request. For a caller who was sent away there is nothing left until
     /// it is told to come back: the draft wants no `Retry-After` that is earlier than `t`.
     fn standing(&self, refused: Option<&Error>) -> Option<Standing> {
-        let standing = self.snapshot.upstream.standing(&self.account, self.route, self.bot.as_deref())?;
+        let standing = self.snapshot.upstream.standing(&self.account.id, self.route, self.bot.as_deref())?;
         let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
         let (left, reset) = wait.map_or((standing.left, standing.reset), |wait| (0, wait));
         Some(Standing { policy: "upstream", rate: standing.rate, left, reset })
@@ -224,7 +224,7 @@ impl AsyncPredicate<Permitted> for Validate {
                 .map_err(Error::invalid_request)?;
             let query = Query {
                 route: call.route,
-                account: grant.account.clone(),
+                account: grant.account.id.clone(),
                 bot: call.ids.bot().map(Arc::from),
                 key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
                 plain: Key::plain(&grant.account.id, call.route, &call.ids, &canonical),

@@ -91,13 +91,17 @@ pub fn client(config: &config::Upstream, any_https: bool) -> Result<reqwest::Cli
 pub async fn exchange(
     client: &reqwest::Client,
     query: &Query,
+    account: &config::Account,
     token: &Token,
     config: &config::Upstream,
     reservation: &mut Reservation,
 ) -> Result<Received, Broken> {
-    let mut request = client
-        .request(query.route.method.clone(), request::url(query))
-        .headers(request::headers(query, token.header.clone()));
+    let headers = request::headers(query, account, token.header.clone()).map_err(|error| {
+        let detail = "the gateway cannot write the upstream request";
+        Broken::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
+    })?;
+    let url = request::url(query, account);
+    let mut request = client.request(query.route.method.clone(), url).headers(headers);
     let body = query.key.parts().body;
     if !body.is_empty() {
         request = request.body(body.to_owned());

@@ -58,6 +58,7 @@ pub struct Upstream {
 
 /// What lives with one account.
 struct State {
+    account: Arc<Account>,
     /// In the order of `Account::credentials`.
     minters: Vec<Minter>,
     shares: Shares,
@@ -82,6 +83,7 @@ struct Deadline {
 /// What one call needs to be made, more than once if need be.
 struct Call<'a> {
     query: &'a Query,
+    account: &'a Account,
     spender: &'a Spender,
     minter: &'a Minter,
     pool: Arc<Pool>,
@@ -122,7 +124,10 @@ impl Upstream {
                     pool.reshape(&account.quota.bot, shares, most);
                 }
                 let (pool, bot_pools) = (state.pool.clone(), state.bot_pools.clone());
-                return (account.id.clone(), State { minters, shares, pool, bot_pools });
+                return (
+                    account.id.clone(),
+                    State { account: account.clone(), minters, shares, pool, bot_pools },
+                );
             }
             let pool = Pool::new(&account.quota.account, shares, most, clock.clone());
             // The least recently used goes first: bots that callers make up must not keep one that is
@@ -131,7 +136,7 @@ impl Upstream {
                 .max_capacity(MOST_BOT_POOLS)
                 .eviction_policy(moka::policy::EvictionPolicy::lru())
                 .build();
-            (account.id.clone(), State { minters, shares, pool, bot_pools })
+            (account.id.clone(), State { account: account.clone(), minters, shares, pool, bot_pools })
         });
         let bases = config
             .accounts
@@ -196,10 +201,14 @@ impl Upstream {
     }
 
     fn prepare<'a>(&'a self, query: &'a Query, spender: &'a Spender) -> Result<Call<'a>, Error> {
-        let state = self.accounts.get(&query.account.id);
+        let state = self.accounts.get(&query.account);
         let found = state.and_then(|state| {
-            let index = query.account.credential(query.route.scope, query.bot.as_deref())?;
-            Some((state, state.minters.get(index)?, self.hosts.get(request::base(query))?))
+            let index = state.account.credential(query.route.scope, query.bot.as_deref())?;
+            Some((
+                state,
+                state.minters.get(index)?,
+                self.hosts.get(request::base(query.route, &state.account))?,
+            ))
         });
         let Some((state, minter, host)) = found else {
             return Err(Error::new(Kind::Internal, "no credential serves this route"));
@@ -209,16 +218,16 @@ impl Upstream {
             at: Instant::now() + timeout,
             quota: self.clock.uptime() + timeout - timeout / FOR_THE_EXCHANGE,
         };
-        let pool = self.pool(state, &query.account, query.route, query.bot.as_deref());
-        Ok(Call { query, spender, minter, pool, host, deadline })
+        let pool = self.pool(state, query.route, query.bot.as_deref());
+        Ok(Call { query, account: &state.account, spender, minter, pool, host, deadline })
     }
 
     /// The pool that counts a call: the account's, or its bot's (contract §1).
-    fn pool(&self, state: &State, account: &Account, route: &Route, bot: Option<&str>) -> Arc<Pool> {
+    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Arc<Pool> {
         match (route.base, bot) {
             (Base::Automation, Some(bot)) => state.bot_pools.get_with(bot.to_owned(), || {
                 let most = self.config.max_waiting;
-                Pool::new(&account.quota.bot, state.shares, most, self.clock.clone())
+                Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone())
             }),
             _ => state.pool.clone(),
         }
@@ -241,7 +250,8 @@ impl Upstream {
 
         let started = Instant::now();
         let asked_at = self.clock.now();
-        let exchange = exchange::exchange(&self.http, call.query, &token, &self.config, &mut reservation);
+        let exchange =
+            exchange::exchange(&self.http, call.query, call.account, &token, &self.config, &mut reservation);
         let outcome = match tokio::time::timeout_at(call.deadline.at, exchange).await {
             Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
             Ok(Err(broken)) => Outcome::Broken(broken),
@@ -316,13 +326,13 @@ impl Upstream {
     }
 
     /// Where the pool stands that a call to `route` would be counted by.
-    pub fn standing(&self, account: &Account, route: &Route, bot: Option<&str>) -> Option<Standing> {
-        let state = self.accounts.get(&account.id)?;
+    pub fn standing(&self, account: &str, route: &Route, bot: Option<&str>) -> Option<Standing> {
+        let state = self.accounts.get(account)?;
         let rates = match route.base {
-            Base::ContactCenter => &account.quota.account,
-            Base::Automation => &account.quota.bot,
+            Base::ContactCenter => &state.account.quota.account,
+            Base::Automation => &state.account.quota.bot,
         };
-        let (left, reset) = self.pool(state, account, route, bot).standing();
+        let (left, reset) = self.pool(state, route, bot).standing();
         Some(Standing { rate: *rates.first()?, left: u32::try_from(left).unwrap_or(u32::MAX), reset })
     }
 

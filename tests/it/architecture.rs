@@ -8,7 +8,10 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
     ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
-    ("routes", &["access", "cache", "upstream", "server", "cli", "app", "reply", "metrics", "standin"]),
+    (
+        "routes",
+        &["access", "cache", "upstream", "server", "cli", "app", "reply", "config", "metrics", "standin"],
+    ),
     ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("reply", &["access", "upstream", "server", "cli", "app", "standin"]),

@@ -140,7 +140,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
         stale_while_revalidate: Duration::ZERO,
         ..*config.cache.rule(routes::Route::named(routes::Name::Conversation))
     };
-    let account = config.accounts.iter().find(|account| *account.id == *EXAMPLE_ACCOUNT).unwrap();
+    let account: Arc<str> = EXAMPLE_ACCOUNT.into();
     let queries: Vec<Query> = (0..ENTRIES)
         .map(|n| {
             let id = format!("c-{n}");

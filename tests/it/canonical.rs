@@ -3,9 +3,8 @@
 
 use http::Method;
 use http::uri::PathAndQuery;
-use kore_gateway::config::Limits;
 use kore_gateway::routes::date::Date;
-use kore_gateway::routes::{self, Found, Key, Request};
+use kore_gateway::routes::{self, Found, Key, Limits, Request};
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use serde_json::{Map, Value, json};
