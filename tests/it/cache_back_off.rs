@@ -29,16 +29,29 @@ async fn five_hundred_at_once_to_a_failing_id_make_at_most_two_calls() {
         let path = conversation_path(&settled().conversation_id);
         world.standin.fault(Some(fault));
         let answered = AtomicI64::new(0);
-        let asking = join_all((0..500).map(|_| async {
-            let got = world.get(&path).await;
-            answered.fetch_add(1, Ordering::SeqCst);
-            got
+        let active = || world.app.metrics.active_requests.get();
+        // Three waves: the second and the third come when the first call is known to have failed, and
+        // each would make a call of its own.
+        let (come_in, arrived) = tokio::sync::watch::channel(0);
+        let asking = join_all((0..500).map(|n| {
+            let (mut arrived, answered, world, path) = (arrived.clone(), &answered, &world, &path);
+            async move {
+                arrived.wait_for(|wave| *wave > n % 3).await.unwrap();
+                let got = world.get(path).await;
+                answered.fetch_add(1, Ordering::SeqCst);
+                got
+            }
         }));
         let moving = async {
-            // Those who came too late for the first call wait for the clock.
-            let active = || world.app.metrics.active_requests.get();
-            until("all are in", || answered.load(Ordering::SeqCst) + active() == 500).await;
-            until("the first call has failed", || world.standin.count() >= 1).await;
+            for wave in 0..3 {
+                come_in.send_replace(wave + 1);
+                let so_far = i64::try_from((0..500).filter(|n| n % 3 <= wave).count()).unwrap();
+                until("they are in", || answered.load(Ordering::SeqCst) + active() == so_far).await;
+                until("the first call has failed", || answered.load(Ordering::SeqCst) > 0).await;
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+            }
             loop {
                 tokio::task::yield_now().await;
                 world.advance(SECOND);
