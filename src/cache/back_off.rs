@@ -3,11 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::routes::Key;
 
-/// Failures remembered at a time. With more of them the upstream is down, and its breaker opens.
+/// Failures remembered at a time, the latest ones.
 const MOST_REMEMBERED: u64 = 10_000;
 
 /// Until when fills that failed are not repeated, on the clock's uptime. Keys are remembered by
@@ -20,7 +21,10 @@ pub struct BackOff {
 
 impl BackOff {
     pub fn new(length: Duration) -> Self {
-        Self { length, until: Cache::new(MOST_REMEMBERED), hasher: RandomState::new() }
+        // By recency: by use, failures that are long past would keep out the new ones.
+        let until =
+            Cache::builder().max_capacity(MOST_REMEMBERED).eviction_policy(EvictionPolicy::lru()).build();
+        Self { length, until, hasher: RandomState::new() }
     }
 
     /// How much longer to wait at `now`.

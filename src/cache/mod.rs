@@ -166,6 +166,18 @@ impl Cache {
             // It can be passed through only once. Whoever else wants it makes a call of his own.
             filled = within(deadline, inner.fetch(query, rule, fill())).await;
         }
+        // It may have been purged, reopened or replaced meanwhile, or have become too old.
+        let stale = stale.and_then(|(entry, source)| {
+            let is_there = inner.memory.get(&query.key).is_some_and(|held| Arc::ptr_eq(&held, &entry));
+            match entry.freshness(inner.clock.now()) {
+                Freshness::OnlyIfError { past } if is_there => {
+                    Some((entry, Source::Stale { past, because: Because::Error }))
+                }
+                // A clock that was set back makes nothing fresh again.
+                Freshness::Fresh { .. } | Freshness::Revalidating { .. } if is_there => Some((entry, source)),
+                _ => None,
+            }
+        });
         match (filled, stale) {
             (Ok(Landed::Fetched(entry, _)), Some((stale, source))) if failed(&entry) => {
                 Ok(Served::Entry(stale, source))
@@ -208,19 +220,26 @@ impl Cache {
         if coding == Coding::Identity {
             return identity();
         }
-        let made = if entry.variants.lacks(coding) {
-            let made = if entry.answer.body.len() > LARGEST_INLINE {
-                let entry = entry.clone();
-                let make = move || entry.variants.get_or_make(coding, &entry.answer.body);
-                // A task that was lost to a panic or a shutdown: as it is, then.
-                tokio::task::spawn_blocking(make).await.unwrap_or_default()
-            } else {
-                entry.variants.get_or_make(coding, &entry.answer.body)
-            };
-            self.0.memory.weigh(key, entry);
-            made
+        if !entry.variants.lacks(coding) {
+            return entry
+                .variants
+                .get_or_make(coding, &entry.answer.body)
+                .map_or_else(identity, |made| (coding, made));
+        }
+        // Made and weighed in one go: a caller who leaves must not leave bytes that nobody counts.
+        let make = {
+            let (inner, key, entry) = (self.0.clone(), key.clone(), entry.clone());
+            move || {
+                let made = entry.variants.get_or_make(coding, &entry.answer.body);
+                inner.memory.weigh(&key, &entry);
+                made
+            }
+        };
+        let made = if entry.answer.body.len() > LARGEST_INLINE {
+            // A task that was lost to a panic or a shutdown: as it is, then.
+            tokio::task::spawn_blocking(make).await.unwrap_or_default()
         } else {
-            entry.variants.get_or_make(coding, &entry.answer.body)
+            make()
         };
         made.map_or_else(identity, |made| (coding, made))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::exchange::{Body, Broken, Received};
@@ -56,8 +56,10 @@ impl Outcome {
                 Error::new(Kind::UpstreamInvalid, detail).proxy_status("http_protocol_error"),
             ));
         }
-        let content_type = headers.get(header::CONTENT_TYPE).cloned();
-        let retry_after = headers.get(header::RETRY_AFTER).cloned();
+        // Copied: as it came, it is a slice of the connection's read buffer and would keep all of it.
+        let copied = |name| HeaderValue::from_bytes(headers.get(name)?.as_bytes()).ok();
+        let content_type = copied(header::CONTENT_TYPE);
+        let retry_after = copied(header::RETRY_AFTER);
         Self::Answered(match body {
             Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
             Body::Large(body) => Fetched::Large(Large { status, content_type, body }),

@@ -2,6 +2,7 @@
 //! of an error, then not at all; and whoever tunes `settle` is told how often it was too short.
 
 use http::StatusCode;
+use kore_gateway::cache::Purge;
 use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
 
 use crate::world::{DAY, HOUR, SECOND, World, before, conversation_path, until};
@@ -104,4 +105,24 @@ async fn what_changed_after_it_was_called_settled_is_counted() {
     world.get(&path).await;
     world.advance(SECOND);
     assert!((refreshes("changed").await + refreshes("unchanged").await - 2.0).abs() < 0.1);
+}
+
+/// The stale answer that is better than an error is looked at again when the error has come.
+#[tokio::test]
+async fn what_is_purged_while_a_call_fails_does_not_stand_in_for_it() {
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![settled()];
+        setup.config = "upstream.timeout = \"400ms\"".to_owned();
+    })
+    .await;
+    let path = conversation_path(&settled().conversation_id);
+    world.get(&path).await;
+    world.advance(3 * DAY);
+    world.standin.fault(Some(Fault::HangBeforeHead));
+    let purging = async {
+        until("the call is under way", || world.standin.count() == 2).await;
+        world.app.cache.purge(Purge::All);
+    };
+    let (answer, ()) = futures_util::join!(world.get(&path), purging);
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.cache_status());
 }

@@ -68,7 +68,7 @@ pub struct World {
     pub clock: Clock,
     pub address: SocketAddr,
     pub ops: SocketAddr,
-    http: reqwest::Client,
+    pub http: reqwest::Client,
     stop: CancellationToken,
     pub running: JoinHandle<()>,
     /// The configuration, for tests that change it and reload.
