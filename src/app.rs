@@ -30,7 +30,7 @@ pub struct Snapshot {
     /// The same as it is written, for people to read.
     pub written: toml::Table,
     pub upstream: Arc<Upstream>,
-    limiters: HashMap<Arc<str>, Limiter>,
+    limiters: HashMap<Arc<str>, Arc<Limiter>>,
 }
 
 impl App {
@@ -39,7 +39,7 @@ impl App {
         let (written, config) = config::load(&sources)?;
         let metrics = Arc::new(Metrics::new());
         let cache = Cache::new(config.cache.capacity, config.cache.seen, clock.clone(), &metrics);
-        let snapshot = Snapshot::new(written, config, &clock, &metrics)?;
+        let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
         metrics.config_loaded(true);
         Ok(Arc::new(Self {
             clock,
@@ -74,9 +74,10 @@ impl App {
 
     fn reloaded(&self) -> Result<Snapshot, Vec<Fault>> {
         let (written, config) = config::load(&self.sources)?;
-        let faults = config.needs_restart(&self.snapshot().config);
+        let previous = self.snapshot();
+        let faults = config.needs_restart(&previous.config);
         if faults.is_empty() {
-            Snapshot::new(written, config, &self.clock, &self.metrics)
+            Snapshot::new(written, config, &self.clock, &self.metrics, Some(&*previous))
         } else {
             Err(faults)
         }
@@ -98,6 +99,7 @@ impl Snapshot {
         config: Config,
         clock: &Clock,
         metrics: &Arc<Metrics>,
+        previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
         // Where the machine has no certificates to trust and an upstream is https.
         let upstream = Upstream::new(&config, clock, metrics).map_err(|error| {
@@ -106,9 +108,15 @@ impl Snapshot {
             );
             vec![Fault { path: "upstream".to_owned(), problem }]
         })?;
+        // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
-            let refused = metrics.rate_limited(&client.name);
-            (client.name.clone(), Limiter::new(client.rate_limit, clock.clone(), refused))
+            let kept = previous.and_then(|previous| previous.limiters.get(&client.name));
+            let kept = kept.filter(|limiter| limiter.rate() == client.rate_limit).cloned();
+            let new = || {
+                let refused = metrics.rate_limited(&client.name);
+                Arc::new(Limiter::new("client", client.rate_limit, clock.clone(), refused))
+            };
+            (client.name.clone(), kept.unwrap_or_else(new))
         };
         let limiters = config.clients.iter().map(limiter).collect();
         Ok(Self { config, written, upstream: Arc::new(upstream), limiters })
@@ -116,6 +124,6 @@ impl Snapshot {
 
     /// The limiter of a client of this configuration.
     pub fn limiter(&self, client: &Client) -> Option<&Limiter> {
-        self.limiters.get(&client.name)
+        self.limiters.get(&client.name).map(Arc::as_ref)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use crate::clock::UnixMillis;
 use crate::config::{Client, Clients};
 use crate::error::{Error, Fault, Kind};
 
@@ -23,9 +24,36 @@ pub fn key_digest(key: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// The client whose credential is in `headers`. `query` is the raw query string. An unknown key and
-/// a wrong one are the same answer.
-pub fn identify(headers: &HeaderMap, query: &str, clients: &Clients) -> Result<Arc<Client>, Error> {
+/// By what a caller is known. Kept with the request, for it may come to be nobody's in the meantime.
+#[derive(Clone)]
+pub enum Identity {
+    /// An API key, by its digest.
+    Key([u8; 32]),
+}
+
+impl Identity {
+    /// Whose it is at `now`.
+    pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
+        let client = match self {
+            Self::Key(digest) => clients.by_digest(digest, now),
+        };
+        client.cloned().ok_or_else(invalid)
+    }
+}
+
+/// One answer for what was never valid and for what is not valid any more.
+fn invalid() -> Error {
+    Error::new(Kind::Unauthenticated, "the credential is not valid")
+}
+
+/// The client whose credential is in `headers`. `query` is the raw query string. An unknown, a wrong
+/// and an expired key are the same answer.
+pub fn identify(
+    headers: &HeaderMap,
+    query: &str,
+    clients: &Clients,
+    now: UnixMillis,
+) -> Result<(Identity, Arc<Client>), Error> {
     let in_url = credentials_in(query);
     if !in_url.is_empty() {
         return Err(Error::invalid_request(in_url));
@@ -43,8 +71,9 @@ pub fn identify(headers: &HeaderMap, query: &str, clients: &Clients) -> Result<A
         return Err(Error::invalid_request(vec![Fault::in_header(second, detail)]));
     }
     let key = if name == AUTHORIZATION.as_str() { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
-    let client = key.and_then(|key| clients.by_digest(&key_digest(key)));
-    client.cloned().ok_or_else(|| Error::new(Kind::Unauthenticated, "the credential is not valid"))
+    let identity = Identity::Key(key_digest(key.ok_or_else(invalid)?));
+    let client = identity.client(clients, now)?;
+    Ok((identity, client))
 }
 
 /// The token of `Bearer <token>`; the scheme's letter case is free (RFC 9110 §11.1).

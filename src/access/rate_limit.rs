@@ -19,8 +19,9 @@ use crate::error::whole_seconds;
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
-/// One client's limiter.
+/// The limit of one client, or of whatever else asks.
 pub struct Limiter {
+    policy: &'static str,
     rate: Rate,
     /// The time in which one request's worth comes back.
     period: Duration,
@@ -29,9 +30,11 @@ pub struct Limiter {
     refused: Counter,
 }
 
-/// Where a client stands after a request.
+/// Where a caller stands after a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
+    /// The policy's name: what is counted.
+    pub policy: &'static str,
     pub rate: Rate,
     /// Requests that would pass at once.
     pub left: u32,
@@ -40,19 +43,24 @@ pub struct Standing {
 }
 
 impl Limiter {
-    pub fn new(rate: Rate, clock: Clock, refused: Counter) -> Self {
+    pub fn new(policy: &'static str, rate: Rate, clock: Clock, refused: Counter) -> Self {
         let amount = NonZeroU32::new(rate.amount).unwrap_or(NonZeroU32::MIN);
         let period = rate.window / amount.get();
         // A rate of billions a second has a period of less than a nanosecond: one will do.
         let quota =
             Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(amount);
         let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { rate, period, limiter, clock, refused }
+        Self { policy, rate, period, limiter, clock, refused }
     }
 
-    /// Counts one request; those that are over the limit in `refused` too. Both ways out say where the client stands; an `Err` is over the limit.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Counts one request; those that are over the limit in `refused` too. Both ways out say where
+    /// the caller stands; an `Err` is over the limit.
     pub fn check(&self) -> Result<Standing, Standing> {
-        let standing = |left, reset| Standing { rate: self.rate, left, reset };
+        let standing = |left, reset| Standing { policy: self.policy, rate: self.rate, left, reset };
         match self.limiter.check() {
             Ok(state) => {
                 let left = state.remaining_burst_capacity();
@@ -67,15 +75,16 @@ impl Limiter {
     }
 }
 
-impl Standing {
-    /// `RateLimit-Policy` and `RateLimit`.
-    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
-        let Rate { amount, window } = self.rate;
-        let policy = format!(r#""client";q={amount};w={}"#, window.as_secs());
-        let standing = format!(r#""client";r={};t={}"#, self.left, whole_seconds(self.reset));
-        let value = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-        [(POLICY, value(policy)), (STANDING, value(standing))]
-    }
+/// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy.
+pub fn headers(standings: &[Standing]) -> [(HeaderName, HeaderValue); 2] {
+    let list = |member: fn(&Standing) -> String| {
+        let text = standings.iter().map(member).collect::<Vec<_>>().join(", ");
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+    };
+    let policies =
+        list(|of| format!(r#""{}";q={};w={}"#, of.policy, of.rate.amount, of.rate.window.as_secs()));
+    let standings = list(|of| format!(r#""{}";r={};t={}"#, of.policy, of.left, whole_seconds(of.reset)));
+    [(POLICY, policies), (STANDING, standings)]
 }
 
 #[cfg(test)]
@@ -87,6 +96,7 @@ mod tests {
     fn waiting_as_long_as_told_works_and_a_moment_less_does_not() {
         let clock = Clock::manual(UnixMillis(0));
         let limiter = Limiter::new(
+            "client",
             Rate { amount: 3, window: Duration::from_secs(60) },
             clock.clone(),
             Counter::default(),
@@ -105,9 +115,10 @@ mod tests {
     #[test]
     fn the_fields_are_spelled_as_the_draft_spells_them() {
         let rate = Rate { amount: 600, window: Duration::from_secs(60) };
-        let standing = Standing { rate, left: 412, reset: Duration::from_millis(22_100) };
-        let [(_, policy), (_, standing)] = standing.headers();
-        assert_eq!(policy, r#""client";q=600;w=60"#);
-        assert_eq!(standing, r#""client";r=412;t=23"#);
+        let client = Standing { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
+        let subject = Standing { policy: "subject", left: 0, ..client };
+        let [(_, policies), (_, standings)] = headers(&[client, subject]);
+        assert_eq!(policies, r#""client";q=600;w=60, "subject";q=600;w=60"#);
+        assert_eq!(standings, r#""client";r=412;t=23, "subject";r=0;t=23"#);
     }
 }

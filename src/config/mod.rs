@@ -5,14 +5,13 @@
 //! What it means is [`Config`]: complete, checked, immutable, without an `Option` that stands for a
 //! default. [`Config::resolve`] is the only way from one to the other and reports **all** faults.
 
+mod client;
 mod effective;
 mod load;
 mod resolve;
 mod section;
 mod value;
 
-use std::collections::HashMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +21,7 @@ use secrecy::SecretString;
 use crate::phase::Rule;
 use crate::routes::{ROUTES, Route, Scope};
 
+pub use client::{Client, Clients, Lane};
 pub use effective::effective;
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
 pub use section::Fault;
@@ -203,51 +203,4 @@ pub struct Credential {
 pub struct Quota {
     pub account: Vec<Rate>,
     pub bot: Vec<Rate>,
-}
-
-/// One caller and what it may do.
-#[derive(Debug)]
-pub struct Client {
-    pub name: Arc<str>,
-    pub accounts: Vec<Arc<str>>,
-    pub bots: Bots,
-    routes: [bool; ROUTES.len()],
-    pub rate_limit: Rate,
-    pub lane: Lane,
-}
-
-/// Whose misses go first when the upstream's quota is short.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lane {
-    Interactive,
-    Background,
-}
-
-impl Client {
-    pub fn may_use(&self, route: &Route) -> bool {
-        self.routes[route.name as usize]
-    }
-}
-
-/// The clients, found by the digest of their key.
-pub struct Clients {
-    by_digest: HashMap<[u8; 32], Arc<Client>>,
-}
-
-impl Clients {
-    /// The client whose key has this SHA-256. What is compared is a digest, so the time it takes
-    /// tells nothing of a key.
-    pub fn by_digest(&self, digest: &[u8; 32]) -> Option<&Arc<Client>> {
-        self.by_digest.get(digest)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
-        self.by_digest.values()
-    }
-}
-
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter()).finish()
-    }
 }

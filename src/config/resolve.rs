@@ -1,7 +1,7 @@
 //! From what is written to what it means. Each part reads itself; then the parts are held against
 //! one another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Client, Clients, Config, Credential, Lane, Limits, Log, LogFormat, Ops,
-    Quota, Server, Upstream,
+    Account, Bots, Breaker, Cache, Clients, Config, Credential, Limits, Log, LogFormat, Ops, Quota, Server,
+    Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Name, ROUTES, Scope, ids};
@@ -175,7 +175,7 @@ impl Cache {
 }
 
 /// `["*"]` or a list of bot ids.
-fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
+pub(super) fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
     let read = match default {
         Some(default) => match section.optional::<Vec<String>>("bots") {
             Some(list) => list,
@@ -356,85 +356,6 @@ impl Quota {
         };
         section.close();
         quota
-    }
-}
-
-impl Clients {
-    fn read_all(root: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
-        let mut by_digest = HashMap::new();
-        let mut names = HashSet::new();
-        let sections = root.sections("clients");
-        if sections.is_empty() {
-            root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
-        }
-        for mut section in sections {
-            let digest = digest(&mut section);
-            let client = Client::read(&mut section, accounts);
-            if !names.insert(client.name.clone()) {
-                section.report("name", "is the name of an earlier client too");
-            }
-            if let Some(digest) = digest
-                && let Some(other) = by_digest.insert(digest, Arc::new(client))
-            {
-                section.report("api_key_sha256", format!("is the key of client {} too", other.name));
-            }
-            section.close();
-        }
-        Self { by_digest }
-    }
-}
-
-fn digest(section: &mut Section<'_>) -> Option<[u8; 32]> {
-    let text: String = section.required("api_key_sha256");
-    let mut digest = [0; 32];
-    match hex::decode_to_slice(&text, &mut digest) {
-        Ok(()) => Some(digest),
-        Err(_) if text.is_empty() => None, // Reported as missing.
-        Err(_) => {
-            section.report(
-                "api_key_sha256",
-                "is no SHA-256: 64 hexadecimal digits, as `kore-gateway key` prints them",
-            );
-            None
-        }
-    }
-}
-
-impl Client {
-    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
-        let name: String = section.required("name");
-        let permitted: Vec<String> = section.required("accounts");
-        for id in &permitted {
-            if !accounts.iter().any(|account| *account.id == **id) {
-                section.report("accounts", format!("{id:?} is no account of this file"));
-            }
-        }
-        let bots = bots(section, None);
-        if let Bots::These(list) = &bots {
-            let theirs = |bot: &str| {
-                accounts.iter().any(|account| {
-                    permitted.iter().any(|id| **id == *account.id) && account.bots.include(bot)
-                })
-            };
-            for bot in list.iter().filter(|bot| !theirs(bot)) {
-                section.report("bots", format!("{bot:?} belongs to none of this client's accounts"));
-            }
-        }
-        let named: Vec<Name> = section.required("routes");
-        let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
-        let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
-        let client = Self {
-            name: name.into(),
-            accounts: permitted.into_iter().map(Arc::from).collect(),
-            bots,
-            routes,
-            rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
-            lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
-        };
-        for later in ["oidc", "origins", "redact", "filter_rows", "may_refresh"] {
-            section.not_in_this_version(later);
-        }
-        client
     }
 }
 

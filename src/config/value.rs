@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::section::describe;
+use crate::clock::UnixMillis;
 
 /// A value of the configuration that reads itself from TOML.
 pub trait Setting: Sized {
@@ -173,6 +174,49 @@ impl Setting for Rate {
 
     fn placeholder() -> Self {
         Self { amount: 1, window: Duration::from_secs(1) }
+    }
+}
+
+/// A moment, with the offset of its time zone (RFC 3339): TOML's own date or a string.
+impl Setting for UnixMillis {
+    const EXPECTED: &'static str = "a time with its offset, for example 2026-12-31T23:59:59Z";
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let text = match &value {
+            toml::Value::Datetime(time) => time.to_string(),
+            toml::Value::String(text) => text.clone(),
+            other => return Err(mismatch::<Self>(other)),
+        };
+        let time: Result<jiff::Timestamp, _> = text.parse();
+        time.map(|time| Self(time.as_millisecond()))
+            .map_err(|_| format!("is {text:?}; it is {}", Self::EXPECTED))
+    }
+
+    fn placeholder() -> Self {
+        Self(0)
+    }
+}
+
+/// The SHA-256 of an API key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digest(pub [u8; 32]);
+
+impl Setting for Digest {
+    const EXPECTED: &'static str = "a SHA-256: 64 hexadecimal digits, as `kore-gateway key` prints them";
+
+    /// The value is not repeated: it may be the key itself.
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        let mut digest = [0; 32];
+        match hex::decode_to_slice(&text, &mut digest) {
+            Ok(()) => Ok(Self(digest)),
+            Err(_) => Err(format!("is no SHA-256; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    /// Of no key that anybody has.
+    fn placeholder() -> Self {
+        Self([0; 32])
     }
 }
 

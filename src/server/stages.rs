@@ -16,9 +16,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower::filter::{AsyncFilterLayer, AsyncPredicate, FilterLayer, Predicate};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 
-use crate::access::identify::identify;
+use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
-use crate::access::rate_limit::{Limiter, Standing};
+use crate::access::rate_limit::{self, Limiter, Standing};
 use crate::app::{App, Snapshot};
 use crate::config::Client;
 use crate::error::{Error, Fault, Kind};
@@ -30,7 +30,7 @@ pub fn stack(
     app: Arc<App>,
 ) -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send {
     ServiceBuilder::new()
-        .layer(FilterLayer::new(Identify)) //      Call       -> Identified: whose key it is
+        .layer(FilterLayer::new(Identify(app.clone()))) //      Call       -> Identified: whose key it is
         .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
         .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
         .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
@@ -49,34 +49,39 @@ pub struct Call {
 /// A request whose caller is known.
 pub struct Identified {
     call: Call,
+    identity: Identity,
     client: Arc<Client>,
 }
 
 /// A request whose caller may make it.
 pub struct Permitted {
     call: Call,
+    identity: Identity,
     grant: Grant,
 }
 
 /// A request that can be answered.
 pub struct Valid {
     snapshot: Arc<Snapshot>,
+    identity: Identity,
     grant: Grant,
+    ids: Ids,
     query: Query,
     conditions: Conditions,
 }
 
 /// Who is asking?
-#[derive(Clone, Copy)]
-pub struct Identify;
+#[derive(Clone)]
+pub struct Identify(Arc<App>);
 
 impl Predicate<Call> for Identify {
     type Request = Identified;
 
     fn check(&mut self, call: Call) -> Result<Identified, BoxError> {
         let query = call.head.uri.query().unwrap_or_default();
-        let client = identify(&call.head.headers, query, &call.snapshot.config.clients)?;
-        Ok(Identified { call, client })
+        let clients = &call.snapshot.config.clients;
+        let (identity, client) = identify(&call.head.headers, query, clients, self.0.clock.now())?;
+        Ok(Identified { call, identity, client })
     }
 }
 
@@ -87,7 +92,7 @@ pub struct Permit;
 impl Predicate<Identified> for Permit {
     type Request = Permitted;
 
-    fn check(&mut self, Identified { call, client }: Identified) -> Result<Permitted, BoxError> {
+    fn check(&mut self, Identified { call, identity, client }: Identified) -> Result<Permitted, BoxError> {
         let config = &call.snapshot.config;
         if !call.ids.faults().is_empty() {
             // No policy can be held against an id that is none. What is wrong with the query string
@@ -97,7 +102,7 @@ impl Predicate<Identified> for Permit {
         }
         let grant =
             permit(&client, call.route, &call.ids, config).map_err(|error| error.for_client(&client.name))?;
-        Ok(Permitted { call, grant })
+        Ok(Permitted { call, identity, grant })
     }
 }
 
@@ -148,7 +153,7 @@ where
                 async move {
                     match answered.await {
                         Ok(mut reply) => {
-                            reply.response.headers_mut().extend(standing.headers());
+                            reply.response.headers_mut().extend(rate_limit::headers(&[standing]));
                             Ok(reply)
                         }
                         Err(error) => {
@@ -164,7 +169,9 @@ where
 }
 
 fn with_standing(error: Error, standing: &Standing) -> Error {
-    standing.headers().into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
+    rate_limit::headers(&[*standing])
+        .into_iter()
+        .fold(error, |error, (name, value)| error.with_header(name, value))
 }
 
 /// What is it, in canonical form? Here the body is read: at last, and at most so much of it.
@@ -175,7 +182,7 @@ impl AsyncPredicate<Permitted> for Validate {
     type Future = BoxFuture<'static, Result<Valid, BoxError>>;
     type Request = Valid;
 
-    fn check(&mut self, Permitted { mut call, grant }: Permitted) -> Self::Future {
+    fn check(&mut self, Permitted { mut call, identity, grant }: Permitted) -> Self::Future {
         async move {
             let has_body = call.route.method == Method::POST;
             if has_body {
@@ -194,7 +201,7 @@ impl AsyncPredicate<Permitted> for Validate {
                 asked: canonical.asked,
             };
             let conditions = Conditions::of(&call.head.method, &call.head.headers);
-            Ok(Valid { snapshot: call.snapshot, grant, query, conditions })
+            Ok(Valid { snapshot: call.snapshot, identity, grant, ids: call.ids, query, conditions })
         }
         .map_err(|error: Error| error.into())
         .boxed()
@@ -256,7 +263,7 @@ impl Service<Valid> for Answer {
 }
 
 async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
-    let Valid { snapshot, grant, query, conditions } = valid;
+    let Valid { snapshot, identity, grant, ids, query, conditions } = valid;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
@@ -268,6 +275,14 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
         served.as_ref().map_or(crate::metrics::Outcome::Bypass, |served| reply::outcome(&served.source));
     app.metrics.cache_request(query.route, outcome);
     let served = served?;
+    // The answer may have taken its time: it is handed out under the policy of now.
+    let now = app.snapshot();
+    let grant = if Arc::ptr_eq(&now, &snapshot) {
+        grant
+    } else {
+        let client = identity.client(&now.config.clients, app.clock.now())?;
+        permit(&client, query.route, &ids, &now.config)?
+    };
     grant.may_see(served.entry.bot.as_deref())?;
     let response = reply::response(&served, &conditions, app.clock.now());
     Ok(Reply { response, client: grant.client.name.clone(), outcome })

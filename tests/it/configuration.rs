@@ -126,6 +126,22 @@ fn each_fault_is_named_with_its_path() {
             "clients[0].nmae: unknown key; did you mean `name`?",
         ),
         ("@digest", "abc", "clients[0].api_key_sha256: is no SHA-256"),
+        ("api_key_sha256 = \"@digest\"\n", "", "clients[0].api_key_sha256: is missing, and so is"),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_keys = [{ sha256 = \"hunter2\" }]",
+            "clients[0].api_keys[0].sha256: is no SHA-256",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_keys = [{ sha256 = \"@digest\", expires = 2026-12-31 }]",
+            "clients[0].api_keys[0].expires: is \"2026-12-31\"; it is a time with its offset",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_key_sha256 = \"@digest\"\napi_keys = [{ sha256 = \"@digest\" }]",
+            "clients[0].api_keys[0].sha256: is the key of client reporting too",
+        ),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),
@@ -221,14 +237,25 @@ fn the_manuals_examples_are_valid_and_show_the_defaults() {
         .collect();
     let examples = examples
         .replace("{ file = \"/run/secrets/kore\" }", "{ file = \"@secret\" }")
-        .replace("\"…\"", "\"@digest\"");
+        .replace("\"…\"", "\"@digest\"")
+        .replace("\"…2\"", &format!("\"{}\"", "cd".repeat(32)))
+        .replacen("{ sha256 = \"@digest\"", &format!("{{ sha256 = \"{}\"", "ef".repeat(32)), 1);
     let config = load(&[&examples], &[]).unwrap();
     let short: String = examples
         .lines()
         .filter(|line| {
-            !["lifetime", "jti", "rate_limit", "lane", "[accounts.quota]", "account =", "bot ="]
-                .iter()
-                .any(|left| line.starts_with(left))
+            ![
+                "lifetime",
+                "jti",
+                "rate_limit",
+                "lane",
+                "api_keys = []",
+                "[accounts.quota]",
+                "account =",
+                "bot =",
+            ]
+            .iter()
+            .any(|left| line.starts_with(left))
         })
         .map(|line| format!("{line}\n"))
         .collect();

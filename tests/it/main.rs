@@ -13,6 +13,7 @@ mod command_line;
 mod conditional;
 mod configuration;
 mod freshness;
+mod keys;
 mod limits;
 mod ops;
 mod rate_limit;

@@ -33,6 +33,9 @@ pub const NEIGHBOUR: &str = "kg_neighbour";
 /// The key of the client `one-bot`, who may see one bot of the first account.
 pub const ONE_BOT: &str = "kg_one-bot";
 
+/// What `/admin/*` asks for, where [`with_ops_token`] set it.
+pub const OPS_TOKEN: &str = "ops-token-canary";
+
 /// Before `NOON` by `ago`.
 pub fn before(ago: Duration) -> i64 {
     NOON - i64::try_from(ago.as_millis()).unwrap()
@@ -312,4 +315,27 @@ rate_limit = "{rate_limit}"
 "#,
         hex::encode(key_digest(key.as_bytes()))
     )
+}
+
+/// Lets `/admin/*` be used, with [`OPS_TOKEN`].
+pub fn with_ops_token(setup: &mut Setup) {
+    let token = setup.secrets.path().join("ops-token");
+    std::fs::write(&token, OPS_TOKEN).unwrap();
+    setup.config.insert_str(0, &format!("ops.token = {{ file = \"{}\" }}\n", token.display()));
+}
+
+/// A request to `/admin/*`.
+pub fn admin(world: &World, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
+    world.http.request(method, format!("http://{}{path}", world.ops)).bearer_auth(token)
+}
+
+/// Has the gateway read its configuration again.
+pub async fn reload(world: &World) -> Got {
+    got(admin(world, Method::POST, "/admin/reload", OPS_TOKEN)).await
+}
+
+/// Writes the configuration anew.
+pub fn change_config(world: &World, change: impl FnOnce(String) -> String) {
+    let written = std::fs::read_to_string(&world.config_file).unwrap();
+    std::fs::write(&world.config_file, change(written)).unwrap();
 }

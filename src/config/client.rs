@@ -1,0 +1,179 @@
+//! The callers: by which credential each is known, and what it may do.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+
+use super::resolve::bots;
+use super::section::Section;
+use super::value::{Digest, Rate};
+use super::{Account, Bots};
+use crate::clock::UnixMillis;
+use crate::routes::{Name, ROUTES, Route};
+
+/// One caller, or one team, and what it may do. What is not allowed here is denied.
+#[derive(Debug)]
+pub struct Client {
+    pub name: Arc<str>,
+    pub accounts: Vec<Arc<str>>,
+    pub bots: Bots,
+    routes: [bool; ROUTES.len()],
+    pub rate_limit: Rate,
+    pub lane: Lane,
+}
+
+/// Whose misses go first when the upstream's quota is short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    Interactive,
+    Background,
+}
+
+impl Client {
+    pub fn may_use(&self, route: &Route) -> bool {
+        self.routes[route.name as usize]
+    }
+}
+
+/// The clients, found by their credentials.
+pub struct Clients {
+    /// In the order of the file.
+    all: Vec<Arc<Client>>,
+    /// By the first eight bytes of the digest: what a look-up's time can tell is at most these.
+    keys: HashMap<u64, Vec<ApiKey>>,
+}
+
+/// One API key of a client. It may have several, so that a new one is in use before the old one goes.
+struct ApiKey {
+    digest: [u8; 32],
+    /// From then on it is nobody's.
+    expires: Option<UnixMillis>,
+    client: Arc<Client>,
+}
+
+impl Clients {
+    /// The client one of whose keys has this SHA-256 and has not expired at `now`. Digests are
+    /// compared in constant time.
+    pub fn by_digest(&self, digest: &[u8; 32], now: UnixMillis) -> Option<&Arc<Client>> {
+        let key = self.key(digest)?;
+        key.expires.is_none_or(|expires| now < expires).then_some(&key.client)
+    }
+
+    fn key(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
+        self.keys.get(&prefix(digest))?.iter().find(|key| key.digest.ct_eq(digest).into())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
+        self.all.iter()
+    }
+}
+
+fn prefix(digest: &[u8; 32]) -> u64 {
+    digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Clients {
+    pub(super) fn read_all(root: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
+        let mut clients = Self { all: Vec::new(), keys: HashMap::new() };
+        let mut names = HashSet::new();
+        let sections = root.sections("clients");
+        if sections.is_empty() {
+            root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
+        }
+        for mut section in sections {
+            let client = Arc::new(Client::read(&mut section, accounts));
+            if !names.insert(client.name.clone()) {
+                section.report("name", "is the name of an earlier client too");
+            }
+            clients.read_keys(&mut section, &client);
+            clients.all.push(client);
+            section.close();
+        }
+        clients
+    }
+
+    fn read_keys(&mut self, section: &mut Section<'_>, client: &Arc<Client>) {
+        let only: Option<Digest> = section.optional("api_key_sha256");
+        let several = section.sections("api_keys");
+        if only.is_none() && several.is_empty() {
+            section.report(
+                "api_key_sha256",
+                format!(
+                    "is missing, and so is `api_keys`; it is {}",
+                    <Digest as super::value::Setting>::EXPECTED
+                ),
+            );
+        }
+        if let Some(digest) = only {
+            self.add_key(
+                section,
+                "api_key_sha256",
+                ApiKey { digest: digest.0, expires: None, client: client.clone() },
+            );
+        }
+        for mut key in several {
+            let digest: Digest = key.required("sha256");
+            let expires = key.optional("expires");
+            self.add_key(&key, "sha256", ApiKey { digest: digest.0, expires, client: client.clone() });
+            key.close();
+        }
+    }
+
+    fn add_key(&mut self, section: &Section<'_>, name: &str, key: ApiKey) {
+        // All zeros stand for what was at fault and has been reported.
+        if key.digest == [0; 32] {
+            return;
+        }
+        if let Some(other) = self.key(&key.digest) {
+            section.report(name, format!("is the key of client {} too", other.client.name));
+        }
+        self.keys.entry(prefix(&key.digest)).or_default().push(key);
+    }
+}
+
+impl Client {
+    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
+        let name: String = section.required("name");
+        let permitted: Vec<String> = section.required("accounts");
+        for id in &permitted {
+            if !accounts.iter().any(|account| *account.id == **id) {
+                section.report("accounts", format!("{id:?} is no account of this file"));
+            }
+        }
+        let bots = bots(section, None);
+        if let Bots::These(list) = &bots {
+            let theirs = |bot: &str| {
+                accounts.iter().any(|account| {
+                    permitted.iter().any(|id| **id == *account.id) && account.bots.include(bot)
+                })
+            };
+            for bot in list.iter().filter(|bot| !theirs(bot)) {
+                section.report("bots", format!("{bot:?} belongs to none of this client's accounts"));
+            }
+        }
+        let named: Vec<Name> = section.required("routes");
+        let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
+        let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
+        let client = Self {
+            name: name.into(),
+            accounts: permitted.into_iter().map(Arc::from).collect(),
+            bots,
+            routes,
+            rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
+            lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
+        };
+        for later in ["oidc", "origins", "redact", "filter_rows", "may_refresh"] {
+            section.not_in_this_version(later);
+        }
+        client
+    }
+}
