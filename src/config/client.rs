@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 
 use super::resolve::bots;
 use super::section::Section;
-use super::value::{Digest, Rate};
+use super::value::{Digest, Origin, Rate};
 use super::{Account, Bots};
 use crate::clock::UnixMillis;
 use crate::routes::{Name, ROUTES, Route};
@@ -23,6 +23,8 @@ pub struct Client {
     routes: [bool; ROUTES.len()],
     pub rate_limit: Rate,
     pub lane: Lane,
+    /// The pages whose scripts may read its answers, as browsers spell them in `Origin`.
+    pub origins: Vec<String>,
 }
 
 /// Whose misses go first when the upstream's quota is short.
@@ -64,6 +66,16 @@ impl Clients {
 
     fn key(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
         self.keys.get(&prefix(digest))?.iter().find(|key| key.digest.ct_eq(digest).into())
+    }
+
+    /// The client of that name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Client>> {
+        self.all.iter().find(|client| *client.name == *name)
+    }
+
+    /// The origins of all clients.
+    pub fn origins(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().flat_map(|client| &client.origins).map(String::as_str)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
@@ -170,8 +182,13 @@ impl Client {
             routes,
             rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
             lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
+            origins: section
+                .or::<Vec<Origin>>("origins", Vec::new())
+                .into_iter()
+                .map(|origin| origin.0)
+                .collect(),
         };
-        for later in ["oidc", "origins", "redact", "filter_rows", "may_refresh"] {
+        for later in ["oidc", "redact", "filter_rows", "may_refresh"] {
             section.not_in_this_version(later);
         }
         client

@@ -220,6 +220,34 @@ impl Setting for Digest {
     }
 }
 
+/// The origin of a page, exactly as browsers spell it (RFC 6454 §6.2).
+pub struct Origin(pub String);
+
+impl Setting for Origin {
+    const EXPECTED: &'static str = r#"an origin, for example "https://desk.example.com""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        if text == "*" {
+            // Every client has a credential, and any page that gets hold of one could use it.
+            return Err(format!("is \"*\", which cannot go with a credential; it is {}", Self::EXPECTED));
+        }
+        let spelled = reqwest::Url::parse(&text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .map(|url| url.origin().ascii_serialization());
+        match spelled {
+            Some(spelled) if spelled == text => Ok(Self(text)),
+            Some(spelled) => Err(format!("is {text:?}; browsers spell it {spelled:?}")),
+            None => Err(format!("is {text:?}; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self(String::new())
+    }
+}
+
 /// A list; each item that is wrong is named by its place.
 impl<T: Setting> Setting for Vec<T> {
     const EXPECTED: &'static str = "a list";

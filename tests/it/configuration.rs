@@ -142,6 +142,17 @@ fn each_fault_is_named_with_its_path() {
             "api_key_sha256 = \"@digest\"\napi_keys = [{ sha256 = \"@digest\" }]",
             "clients[0].api_keys[0].sha256: is the key of client reporting too",
         ),
+        (
+            "routes = [\"conversation\"]",
+            "routes = [\"conversation\"]\norigins = [\"*\"]",
+            "clients[0].origins: item 1 is \"*\", which cannot go with a credential",
+        ),
+        (
+            "routes = [\"conversation\"]",
+            "routes = [\"conversation\"]\norigins = [\"null\", \"https://Desk.example.com:443/\"]",
+            "clients[0].origins: item 1 is \"null\"; it is an origin, for example \"https://desk.example.com\"; \
+             item 2 is \"https://Desk.example.com:443/\"; browsers spell it \"https://desk.example.com\"",
+        ),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),

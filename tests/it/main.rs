@@ -12,6 +12,7 @@ mod coalescing;
 mod command_line;
 mod conditional;
 mod configuration;
+mod cors;
 mod freshness;
 mod keys;
 mod limits;
