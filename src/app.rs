@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::access::rate_limit::Limiter;
+use crate::access::redact::Projection;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
+use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
+use crate::routes::{Name, ROUTES, Route};
 use crate::upstream::Upstream;
 
 /// Lives as long as the process.
@@ -31,6 +34,8 @@ pub struct Snapshot {
     pub written: toml::Table,
     pub upstream: Arc<Upstream>,
     limiters: HashMap<Arc<str>, Arc<Limiter>>,
+    /// What each client is shown, by route; none where that is everything.
+    projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
 }
 
 impl App {
@@ -119,11 +124,28 @@ impl Snapshot {
             (client.name.clone(), kept.unwrap_or_else(new))
         };
         let limiters = config.clients.iter().map(limiter).collect();
-        Ok(Self { config, written, upstream: Arc::new(upstream), limiters })
+        let projections = config.clients.iter().map(|client| {
+            let shown = ROUTES.each_ref().map(|route| {
+                let rows =
+                    (client.filter_rows && route.name == Name::InteractionDetails).then_some(&client.bots);
+                Projection::new(client.redact.iter().map(Arc::as_ref), rows).map(Arc::new)
+            });
+            (client.name.clone(), shown)
+        });
+        let projections = projections.collect();
+        Ok(Self { config, written, upstream: Arc::new(upstream), limiters, projections })
     }
 
     /// The limiter of a client of this configuration.
     pub fn limiter(&self, client: &Client) -> Option<&Limiter> {
         self.limiters.get(&client.name).map(Arc::as_ref)
+    }
+
+    /// What a client is shown of a route's answers; `None` is everything. A client that is none of
+    /// this configuration is an error.
+    pub fn projection(&self, client: &Client, route: &Route) -> Result<Option<&Arc<Projection>>, Error> {
+        let shown = self.projections.get(&client.name);
+        let shown = shown.ok_or_else(|| Error::new(Kind::Internal, "a client without a policy"))?;
+        Ok(shown.get(route.name as usize).and_then(Option::as_ref))
     }
 }

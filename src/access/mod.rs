@@ -4,3 +4,4 @@ pub mod cors;
 pub mod identify;
 pub mod permit;
 pub mod rate_limit;
+pub mod redact;

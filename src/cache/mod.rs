@@ -7,6 +7,7 @@ mod admit;
 mod entry;
 mod flight;
 mod memory;
+mod projected;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::resolve::bots;
 use super::section::Section;
 use super::value::{Digest, Origin, Rate};
-use super::{Account, Bots};
+use super::{Account, Bots, Redaction};
 use crate::clock::UnixMillis;
 use crate::routes::{Name, ROUTES, Route};
 
@@ -25,6 +25,11 @@ pub struct Client {
     pub lane: Lane,
     /// The pages whose scripts may read its answers, as browsers spell them in `Origin`.
     pub origins: Vec<String>,
+    /// What its answers are shown without.
+    pub redact: Vec<Arc<Redaction>>,
+    /// It may ask for a whole account's window although it may see some bots only, and gets the rows
+    /// of those.
+    pub filter_rows: bool,
 }
 
 /// Whose misses go first when the upstream's quota is short.
@@ -94,7 +99,11 @@ impl fmt::Debug for Clients {
 }
 
 impl Clients {
-    pub(super) fn read_all(root: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
+    pub(super) fn read_all(
+        root: &mut Section<'_>,
+        accounts: &[Arc<Account>],
+        redactions: &[Arc<Redaction>],
+    ) -> Self {
         let mut clients = Self { all: Vec::new(), keys: HashMap::new() };
         let mut names = HashSet::new();
         let sections = root.sections("clients");
@@ -102,7 +111,7 @@ impl Clients {
             root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
         }
         for mut section in sections {
-            let client = Arc::new(Client::read(&mut section, accounts));
+            let client = Arc::new(Client::read(&mut section, accounts, redactions));
             if !names.insert(client.name.clone()) {
                 section.report("name", "is the name of an earlier client too");
             }
@@ -153,7 +162,7 @@ impl Clients {
 }
 
 impl Client {
-    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
+    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>], redactions: &[Arc<Redaction>]) -> Self {
         let name: String = section.required("name");
         let permitted: Vec<String> = section.required("accounts");
         for id in &permitted {
@@ -175,7 +184,26 @@ impl Client {
         let named: Vec<Name> = section.required("routes");
         let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
         let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
+        let mut redact = Vec::new();
+        for name in section.or::<Vec<String>>("redact", Vec::new()) {
+            match redactions.iter().find(|redaction| *redaction.name == *name) {
+                Some(redaction) => redact.push(redaction.clone()),
+                None => section.report(
+                    "redact",
+                    format!("{name:?} is no profile of this file; write [redaction.{name}]"),
+                ),
+            }
+        }
+        let filter_rows = section.or("filter_rows", false);
+        if filter_rows && bots == Bots::Any {
+            section.report(
+                "filter_rows",
+                "is true, but this client may see all bots: there is nothing to filter",
+            );
+        }
         let client = Self {
+            redact,
+            filter_rows,
             name: name.into(),
             accounts: permitted.into_iter().map(Arc::from).collect(),
             bots,
@@ -188,7 +216,7 @@ impl Client {
                 .map(|origin| origin.0)
                 .collect(),
         };
-        for later in ["oidc", "redact", "filter_rows", "may_refresh"] {
+        for later in ["oidc", "may_refresh"] {
             section.not_in_this_version(later);
         }
         client

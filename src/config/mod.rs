@@ -8,6 +8,7 @@
 mod client;
 mod effective;
 mod load;
+mod redaction;
 mod resolve;
 mod section;
 mod value;
@@ -24,6 +25,7 @@ use crate::routes::{ROUTES, Route, Scope};
 pub use client::{Client, Clients, Lane};
 pub use effective::effective;
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
+pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
 pub use value::Rate;
 

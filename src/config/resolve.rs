@@ -12,8 +12,8 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Clients, Config, Credential, Limits, Log, LogFormat, Ops, Quota, Server,
-    Upstream,
+    Account, Bots, Breaker, Cache, Clients, Config, Credential, Limits, Log, LogFormat, Ops, Quota,
+    Redaction, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Name, ROUTES, Scope, ids};
@@ -45,8 +45,8 @@ impl Config {
         limits.close();
         let cache = Cache::read(root.section("cache"));
         let accounts = Account::read_all(&mut root, allow_plain_http);
-        let clients = Clients::read_all(&mut root, &accounts);
-        root.not_in_this_version("redaction");
+        let redactions = Redaction::read_all(root.section("redaction"));
+        let clients = Clients::read_all(&mut root, &accounts, &redactions);
         root.close();
         Self {
             limits: Limits { conversation_details_limit, max_json_depth: server.max_json_depth },

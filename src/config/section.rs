@@ -140,6 +140,21 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// The tables below this one, by their names; for names that are the operator's own.
+    pub fn named_sections(self) -> Vec<(String, Self)> {
+        let mut sections = Vec::with_capacity(self.table.len());
+        for (name, value) in self.table {
+            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
+            match value {
+                toml::Value::Table(table) => {
+                    sections.push((name, Self { path, table, known: Vec::new(), faults: self.faults }));
+                }
+                other => self.faults.report(path, format!("is {}; it is a table", describe(&other))),
+            }
+        }
+        sections
+    }
+
     /// A promised key that this version cannot honour. Starting without it would be a lie (a
     /// redaction that does not redact), so it is a fault unless it asks for nothing.
     pub fn not_in_this_version(&mut self, key: &'static str) {

@@ -24,7 +24,7 @@ fn mismatch<T: Setting>(value: &toml::Value) -> String {
     format!("is {}; it is {}", describe(value), T::EXPECTED)
 }
 
-fn text<T: Setting>(value: toml::Value) -> Result<String, String> {
+pub(super) fn text<T: Setting>(value: toml::Value) -> Result<String, String> {
     match value {
         toml::Value::String(text) => Ok(text),
         other => Err(mismatch::<T>(&other)),

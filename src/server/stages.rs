@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower::filter::{AsyncFilterLayer, AsyncPredicate, FilterLayer, Predicate};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
@@ -19,6 +19,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
 use crate::access::rate_limit::{self, Limiter, Standing};
+use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
 use crate::config::Client;
 use crate::error::{Error, Fault, Kind};
@@ -284,6 +285,15 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
         permit(&client, query.route, &ids, &now.config)?
     };
     grant.may_see(served.entry.bot.as_deref())?;
+    let served = match now.projection(&grant.client, query.route)?.cloned() {
+        None => served,
+        Some(projection) => {
+            let id = *projection.id();
+            let project =
+                move |answer: &Whole| Ok(projection.apply(&answer.body, answer.status == StatusCode::OK)?);
+            app.cache.projected(&query.key, served, &id, project).await?
+        }
+    };
     let response = reply::response(&served, &conditions, app.clock.now());
     Ok(Reply { response, client: grant.client.name.clone(), outcome })
 }

@@ -118,7 +118,7 @@ fn each_fault_is_named_with_its_path() {
         (
             "name = \"reporting\"",
             "name = \"reporting\"\nredact = [\"x\"]",
-            "clients[0].redact: is not available",
+            "clients[0].redact: \"x\" is no profile of this file",
         ),
         (
             "name = \"reporting\"",
@@ -141,6 +141,28 @@ fn each_fault_is_named_with_its_path() {
             "api_key_sha256 = \"@digest\"",
             "api_key_sha256 = \"@digest\"\napi_keys = [{ sha256 = \"@digest\" }]",
             "clients[0].api_keys[0].sha256: is the key of client reporting too",
+        ),
+        (
+            "name = \"reporting\"",
+            "name = \"reporting\"\nfilter_rows = true",
+            "clients[0].filter_rows: is true, but this client may see all bots",
+        ),
+        (
+            "[[clients]]",
+            "[redaction.x]\nremove = [\"a\"]\n[[clients]]",
+            "redaction.x.remove: item 1 is \"a\"; it is a JSON pointer",
+        ),
+        ("[[clients]]", "[redaction.x]\n[[clients]]", "redaction.x.remove: is missing, and so are"),
+        (
+            "[[clients]]",
+            "[redaction.x]\nkinds = [\"e-mail\"]\n[[clients]]",
+            "redaction.x.kinds: item 1 is no kind",
+        ),
+        ("[[clients]]", "[redaction]\nx = 1\n[[clients]]", "redaction.x: is an integer; it is a table"),
+        (
+            "[[clients]]",
+            "[redaction.x]\nremvoe = [\"/a\"]\n[[clients]]",
+            "redaction.x.remvoe: unknown key; did you mean `remove`?",
         ),
         (
             "routes = [\"conversation\"]",

@@ -18,6 +18,7 @@ mod keys;
 mod limits;
 mod ops;
 mod rate_limit;
+mod redaction;
 mod reload;
 mod samples;
 mod standin;
