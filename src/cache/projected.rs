@@ -55,3 +55,40 @@ impl Cache {
         Ok(Served { entry, source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::clock::{Clock, UnixMillis};
+    use crate::metrics::Metrics;
+    use crate::phase::Phase;
+    use crate::routes::ROUTES;
+
+    /// The clock stands still, as it does between two answers of the same millisecond.
+    #[tokio::test]
+    async fn a_view_of_one_answer_is_never_shown_for_another() {
+        let cache = Cache::new(1 << 20, 10, Clock::manual(UnixMillis(0)), &Metrics::new());
+        let key = Key::of_nothing(&ROUTES[0]);
+        for body in ["first", "second"] {
+            let answer = Answer {
+                status: StatusCode::OK,
+                content_type: None,
+                body: Bytes::from_static(body.as_bytes()),
+            };
+            let lifetime = entry::Lifetime { ttl: std::time::Duration::from_secs(1), ..Default::default() };
+            let entry = Arc::new(Entry {
+                etag: entry::etag(&answer.body),
+                answer,
+                phase: Phase::Unknown,
+                bot: None,
+                fetched_at: UnixMillis(0),
+                lifetime,
+            });
+            let served = Served { entry, source: Source::Hit { left: lifetime.ttl } };
+            let shown = cache.projected(&key, served, b"id", |answer| Ok(answer.body.to_vec())).await;
+            assert_eq!(shown.expect("a view").entry.answer.body, body);
+        }
+    }
+}

@@ -134,3 +134,18 @@ async fn an_answer_under_way_is_not_handed_to_a_key_that_has_gone() {
     assert_eq!(under_way.await.unwrap().status, StatusCode::UNAUTHORIZED);
     assert_eq!(lasting.await.unwrap().status, StatusCode::NOT_FOUND, "the upstream's own answer");
 }
+
+/// The key stays, but what it opens does not.
+#[tokio::test]
+async fn an_answer_under_way_is_handed_out_under_the_policy_of_then() {
+    let (world, _) = world(rotating(&[(OLD, "")])).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let under_way = tokio::spawn(got(world.request(Method::GET, &conversation_path("c-2"), OLD)));
+    until("the call", || world.standin.count() == 1).await;
+    let without = rotating(&[(OLD, "")]).replace("\"conversation\", ", "");
+    change_config(&world, |written| written.replace(&rotating(&[(OLD, "")]), &without));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    gate.open();
+    assert_eq!(under_way.await.unwrap().status, StatusCode::FORBIDDEN);
+}

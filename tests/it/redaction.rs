@@ -113,6 +113,14 @@ async fn a_new_answer_is_shown_anew() {
     assert_eq!(text(&new.body), SHOWN.replace("5.0e0", "6"));
     assert_ne!(new.header("etag"), old.header("etag"));
     assert_eq!(new.header("age"), "0");
+
+    world.advance(8 * DAY);
+    let same = got(world.request(Method::GET, &path, MASKED)).await;
+    assert_eq!(
+        (same.header("etag"), same.header("age")),
+        (new.header("etag"), "0"),
+        "as old as what it shows"
+    );
 }
 
 #[tokio::test]
