@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::access::oidc::Issuers;
 use crate::access::rate_limit::Limiter;
 use crate::access::redact::Projection;
 use crate::cache::Cache;
@@ -33,6 +34,7 @@ pub struct Snapshot {
     /// The same as it is written, for people to read.
     pub written: toml::Table,
     pub upstream: Arc<Upstream>,
+    pub issuers: Issuers,
     limiters: HashMap<Arc<str>, Arc<Limiter>>,
     /// What each client is shown, by route; none where that is everything.
     projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
@@ -106,13 +108,18 @@ impl Snapshot {
         metrics: &Arc<Metrics>,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
-        // Where the machine has no certificates to trust and an upstream is https.
-        let upstream = Upstream::new(&config, clock, metrics).map_err(|error| {
-            let problem = format!(
-                "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
-            );
-            vec![Fault { path: "upstream".to_owned(), problem }]
-        })?;
+        // Where the machine has no certificates to trust and something is https.
+        let no_https = |path: &'static str| {
+            move |error: reqwest::Error| {
+                let problem = format!(
+                    "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
+                );
+                vec![Fault { path: path.to_owned(), problem }]
+            }
+        };
+        let upstream = Upstream::new(&config, clock, metrics).map_err(no_https("upstream"))?;
+        let known = previous.map(|previous| &previous.issuers);
+        let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
             let kept = previous.and_then(|previous| previous.limiters.get(&client.name));
@@ -133,7 +140,7 @@ impl Snapshot {
             (client.name.clone(), shown)
         });
         let projections = projections.collect();
-        Ok(Self { config, written, upstream: Arc::new(upstream), limiters, projections })
+        Ok(Self { config, written, upstream: Arc::new(upstream), issuers, limiters, projections })
     }
 
     /// The limiter of a client of this configuration.

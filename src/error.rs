@@ -35,6 +35,8 @@ pub enum Kind {
     /// The upstream's answer is cut, not HTTP, a redirect, or about something else.
     UpstreamInvalid,
     UpstreamUnreachable,
+    /// The keys of an identity token's issuer have never been seen.
+    IdentityUnavailable,
     /// The upstream's quota is used up, its breaker is open, or the gateway sheds load.
     TemporaryReducedCapacity,
     UpstreamTimeout,
@@ -57,7 +59,7 @@ impl Kind {
             Self::UpstreamRefused | Self::UpstreamInvalid | Self::UpstreamUnreachable => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::TemporaryReducedCapacity => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TemporaryReducedCapacity | Self::IdentityUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -79,6 +81,7 @@ impl Kind {
             Self::UpstreamRefused => "upstream-refused",
             Self::UpstreamInvalid => "upstream-invalid",
             Self::UpstreamUnreachable => "upstream-unreachable",
+            Self::IdentityUnavailable => "identity-unavailable",
             Self::TemporaryReducedCapacity => "temporary-reduced-capacity",
             Self::UpstreamTimeout => "upstream-timeout",
         }
@@ -100,6 +103,7 @@ impl Kind {
             Self::UpstreamRefused => "The upstream refused the gateway's credential",
             Self::UpstreamInvalid => "The upstream's answer cannot be used",
             Self::UpstreamUnreachable => "The upstream cannot be reached",
+            Self::IdentityUnavailable => "The identity provider cannot be reached",
             Self::TemporaryReducedCapacity => "Temporarily out of upstream capacity",
             Self::UpstreamTimeout => "The upstream took too long",
         }

@@ -71,6 +71,17 @@ struct PoolLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct IssuerLabels {
+    issuer: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct FetchLabels {
+    issuer: String,
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ReloadLabels {
     result: &'static str,
 }
@@ -142,6 +153,8 @@ pub struct Metrics {
     tokens_minted: Family<CredentialLabels, Counter>,
     token_expiry: Family<CredentialLabels, Gauge>,
     config_reloads: Family<ReloadLabels, Counter>,
+    jwks_fetches: Family<FetchLabels, Counter>,
+    jwks_keys: Family<IssuerLabels, Gauge>,
 }
 
 impl Metrics {
@@ -163,6 +176,8 @@ impl Metrics {
             tokens_minted: Family::default(),
             token_expiry: Family::default(),
             config_reloads: Family::default(),
+            jwks_fetches: Family::default(),
+            jwks_keys: Family::default(),
         };
         metrics.register();
         metrics
@@ -226,6 +241,8 @@ impl Metrics {
             "Configurations taken up and refused",
             self.config_reloads.clone(),
         );
+        r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());
+        r.register("kore_gateway_jwks_keys", "Keys of an issuer that are known", self.jwks_keys.clone());
         r.register(
             "kore_gateway_build",
             "What is running",
@@ -277,6 +294,15 @@ impl Metrics {
     pub fn credential(&self, credential: &str) -> (Counter, Gauge) {
         let labels = CredentialLabels { credential: credential.to_owned() };
         (self.tokens_minted.get_or_create_owned(&labels), self.token_expiry.get_or_create_owned(&labels))
+    }
+
+    /// The counters of fetches of an issuer's keys that worked and failed, and the gauge of the keys.
+    pub fn jwks(&self, issuer: &str) -> (Counter, Counter, Gauge) {
+        let fetches = |result| {
+            self.jwks_fetches.get_or_create_owned(&FetchLabels { issuer: issuer.to_owned(), result })
+        };
+        let keys = self.jwks_keys.get_or_create_owned(&IssuerLabels { issuer: issuer.to_owned() });
+        (fetches("success"), fetches("failure"), keys)
     }
 
     /// A configuration was taken up, or refused.

@@ -1,10 +1,11 @@
-//! Who is asking: exactly one API key, in one of three headers.
+//! Who is asking: exactly one API key, in one of three headers, or one identity token.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use super::oidc::{self, Claims, Issuers};
 use crate::clock::UnixMillis;
 use crate::config::{Client, Clients};
 use crate::error::{Error, Fault, Kind};
@@ -29,6 +30,8 @@ pub fn key_digest(key: &[u8]) -> [u8; 32] {
 pub enum Identity {
     /// An API key, by its digest.
     Key([u8; 32]),
+    /// An identity token, by what it proves.
+    Token(Arc<Claims>),
 }
 
 impl Identity {
@@ -36,6 +39,7 @@ impl Identity {
     pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
         let client = match self {
             Self::Key(digest) => clients.by_digest(digest, now),
+            Self::Token(claims) => oidc::client(clients, claims, now),
         };
         client.cloned().ok_or_else(invalid)
     }
@@ -46,14 +50,37 @@ fn invalid() -> Error {
     Error::new(Kind::Unauthenticated, "the credential is not valid")
 }
 
-/// The client whose credential is in `headers`. `query` is the raw query string. An unknown, a wrong
-/// and an expired key are the same answer.
-pub fn identify(
+/// A credential as it was presented.
+struct Presented<'a> {
+    bytes: &'a [u8],
+    /// In `Authorization`, where a token may stand.
+    is_bearer: bool,
+}
+
+/// Who the caller is whose credential is in `headers`, and which client that makes it. `query` is the
+/// raw query string. An unknown, a wrong and an expired credential are the same answer.
+pub async fn identify(
     headers: &HeaderMap,
     query: &str,
     clients: &Clients,
+    issuers: &Issuers,
     now: UnixMillis,
 ) -> Result<(Identity, Arc<Client>), Error> {
+    let Presented { bytes, is_bearer } = presented(headers, query)?;
+    let key = Identity::Key(key_digest(bytes));
+    match key.client(clients, now) {
+        Ok(client) => Ok((key, client)),
+        Err(_) if is_bearer && oidc::is_token(bytes) => {
+            let token = Identity::Token(Arc::new(issuers.verify(bytes).await?));
+            let client = token.client(clients, now)?;
+            Ok((token, client))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The one credential there is.
+fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a>, Error> {
     let in_url = credentials_in(query);
     if !in_url.is_empty() {
         return Err(Error::invalid_request(in_url));
@@ -70,10 +97,9 @@ pub fn identify(
         let detail = format!("a credential is in `{name}` and in `{second}`; send exactly one");
         return Err(Error::invalid_request(vec![Fault::in_header(second, detail)]));
     }
-    let key = if name == AUTHORIZATION.as_str() { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
-    let identity = Identity::Key(key_digest(key.ok_or_else(invalid)?));
-    let client = identity.client(clients, now)?;
-    Ok((identity, client))
+    let is_bearer = name == AUTHORIZATION.as_str();
+    let bytes = if is_bearer { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
+    Ok(Presented { bytes: bytes.ok_or_else(invalid)?, is_bearer })
 }
 
 /// The token of `Bearer <token>`; the scheme's letter case is free (RFC 9110 §11.1).

@@ -2,6 +2,7 @@
 
 pub mod cors;
 pub mod identify;
+pub mod oidc;
 pub mod permit;
 pub mod rate_limit;
 pub mod redact;

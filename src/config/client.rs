@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::resolve::bots;
 use super::section::Section;
 use super::value::{Digest, Origin, Rate};
-use super::{Account, Bots, Redaction};
+use super::{Account, Bots, Oidc, OidcRule, Redaction};
 use crate::clock::UnixMillis;
 use crate::routes::{Name, ROUTES, Route};
 
@@ -30,6 +30,8 @@ pub struct Client {
     /// It may ask for a whole account's window although it may see some bots only, and gets the rows
     /// of those.
     pub filter_rows: bool,
+    /// Whose identity tokens make their bearers this client.
+    pub oidc: Option<OidcRule>,
 }
 
 /// Whose misses go first when the upstream's quota is short.
@@ -103,6 +105,7 @@ impl Clients {
         root: &mut Section<'_>,
         accounts: &[Arc<Account>],
         redactions: &[Arc<Redaction>],
+        oidc: &Oidc,
     ) -> Self {
         let mut clients = Self { all: Vec::new(), keys: HashMap::new() };
         let mut names = HashSet::new();
@@ -111,11 +114,12 @@ impl Clients {
             root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
         }
         for mut section in sections {
-            let client = Arc::new(Client::read(&mut section, accounts, redactions));
+            let client = Arc::new(Client::read(&mut section, accounts, redactions, oidc));
             if !names.insert(client.name.clone()) {
                 section.report("name", "is the name of an earlier client too");
             }
             clients.read_keys(&mut section, &client);
+            clients.check_issuer(&section, &client);
             clients.all.push(client);
             section.close();
         }
@@ -125,11 +129,11 @@ impl Clients {
     fn read_keys(&mut self, section: &mut Section<'_>, client: &Arc<Client>) {
         let only: Option<Digest> = section.optional("api_key_sha256");
         let several = section.sections("api_keys");
-        if only.is_none() && several.is_empty() {
+        if only.is_none() && several.is_empty() && client.oidc.is_none() {
             section.report(
                 "api_key_sha256",
                 format!(
-                    "is missing, and so is `api_keys`; it is {}",
+                    "is missing, and so are `api_keys` and `oidc`; it is {}",
                     <Digest as super::value::Setting>::EXPECTED
                 ),
             );
@@ -149,6 +153,26 @@ impl Clients {
         }
     }
 
+    /// An issuer's keys come from one place.
+    fn check_issuer(&self, section: &Section<'_>, client: &Client) {
+        let Some(rule) = &client.oidc else { return };
+        let others = self.all.iter().filter_map(|other| Some((other, other.oidc.as_ref()?)));
+        for (other, known) in others.filter(|(_, known)| known.issuer == rule.issuer) {
+            if known.jwks_url != rule.jwks_url {
+                let problem = format!("has another jwks_url than client {}, for the same issuer", other.name);
+                return section.report("oidc", problem);
+            }
+            // Whoever is this client would be the other one first.
+            let is_hidden = known.audience == rule.audience
+                && (known.groups.is_empty()
+                    || known.groups_claim == rule.groups_claim && known.groups == rule.groups);
+            if is_hidden {
+                let problem = format!("is met by nobody: whoever meets it is client {} already", other.name);
+                return section.report("oidc", problem);
+            }
+        }
+    }
+
     fn add_key(&mut self, section: &Section<'_>, name: &str, key: ApiKey) {
         // All zeros stand for what was at fault and has been reported.
         if key.digest == [0; 32] {
@@ -162,7 +186,12 @@ impl Clients {
 }
 
 impl Client {
-    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>], redactions: &[Arc<Redaction>]) -> Self {
+    fn read(
+        section: &mut Section<'_>,
+        accounts: &[Arc<Account>],
+        redactions: &[Arc<Redaction>],
+        oidc: &Oidc,
+    ) -> Self {
         let name: String = section.required("name");
         let permitted: Vec<String> = section.required("accounts");
         for id in &permitted {
@@ -204,6 +233,7 @@ impl Client {
         let client = Self {
             redact,
             filter_rows,
+            oidc: section.optional_section("oidc").map(|section| OidcRule::read(section, oidc)),
             name: name.into(),
             accounts: permitted.into_iter().map(Arc::from).collect(),
             bots,
@@ -216,9 +246,7 @@ impl Client {
                 .map(|origin| origin.0)
                 .collect(),
         };
-        for later in ["oidc", "may_refresh"] {
-            section.not_in_this_version(later);
-        }
+        section.not_in_this_version("may_refresh");
         client
     }
 }

@@ -8,6 +8,7 @@
 mod client;
 mod effective;
 mod load;
+mod oidc;
 mod redaction;
 mod resolve;
 mod section;
@@ -25,6 +26,7 @@ use crate::routes::{ROUTES, Route, Scope};
 pub use client::{Client, Clients, Lane};
 pub use effective::effective;
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
+pub use oidc::{Oidc, OidcRule};
 pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
 pub use value::Rate;
@@ -41,6 +43,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub limits: Limits,
     pub cache: Cache,
+    pub oidc: Oidc,
     pub accounts: Vec<Arc<Account>>,
     pub clients: Clients,
 }

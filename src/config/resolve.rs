@@ -12,7 +12,7 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Clients, Config, Credential, Limits, Log, LogFormat, Ops, Quota,
+    Account, Bots, Breaker, Cache, Clients, Config, Credential, Limits, Log, LogFormat, Oidc, Ops, Quota,
     Redaction, Server, Upstream,
 };
 use crate::phase::Rule;
@@ -46,7 +46,8 @@ impl Config {
         let cache = Cache::read(root.section("cache"));
         let accounts = Account::read_all(&mut root, allow_plain_http);
         let redactions = Redaction::read_all(root.section("redaction"));
-        let clients = Clients::read_all(&mut root, &accounts, &redactions);
+        let oidc = Oidc::read(root.section("oidc"));
+        let clients = Clients::read_all(&mut root, &accounts, &redactions, &oidc);
         root.close();
         Self {
             limits: Limits { conversation_details_limit, max_json_depth: server.max_json_depth },
@@ -55,6 +56,7 @@ impl Config {
             log,
             upstream,
             cache,
+            oidc,
             accounts,
             clients,
         }
@@ -62,7 +64,7 @@ impl Config {
 }
 
 /// A count that has to fit the machine's words.
-fn count(section: &mut Section<'_>, key: &'static str) -> usize {
+pub(super) fn count(section: &mut Section<'_>, key: &'static str) -> usize {
     usize::try_from(section.required::<u64>(key)).unwrap_or(usize::MAX)
 }
 
@@ -71,7 +73,7 @@ fn bytes(section: &mut Section<'_>, key: &'static str) -> usize {
 }
 
 /// A duration that makes no sense at zero.
-fn positive(section: &mut Section<'_>, key: &'static str) -> Duration {
+pub(super) fn positive(section: &mut Section<'_>, key: &'static str) -> Duration {
     let duration: Duration = section.required(key);
     if duration.is_zero() {
         section.report(key, "is zero or no duration; it is longer than that");
@@ -230,7 +232,7 @@ fn base_url(section: &mut Section<'_>, key: &'static str, allow_plain_http: bool
     text.trim_end_matches('/').to_owned()
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -117,6 +117,13 @@ impl<'a> Section<'a> {
         Section { path: self.path_of(key), table, known: Vec::new(), faults: self.faults }
     }
 
+    /// A table below this one, if it is there.
+    pub fn optional_section(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let is_there = self.table.contains_key(key);
+        let section = self.section(key);
+        is_there.then_some(section)
+    }
+
     /// The tables of a list of tables (`[[key]]`).
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let items = match self.take(key) {

@@ -31,7 +31,7 @@ pub fn stack(
     app: Arc<App>,
 ) -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send {
     ServiceBuilder::new()
-        .layer(FilterLayer::new(Identify(app.clone()))) //      Call       -> Identified: whose key it is
+        .layer(AsyncFilterLayer::new(Identify(app.clone()))) //      Call       -> Identified: whose key it is
         .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
         .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
         .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
@@ -75,14 +75,21 @@ pub struct Valid {
 #[derive(Clone)]
 pub struct Identify(Arc<App>);
 
-impl Predicate<Call> for Identify {
+impl AsyncPredicate<Call> for Identify {
+    type Future = BoxFuture<'static, Result<Identified, BoxError>>;
     type Request = Identified;
 
-    fn check(&mut self, call: Call) -> Result<Identified, BoxError> {
-        let query = call.head.uri.query().unwrap_or_default();
-        let clients = &call.snapshot.config.clients;
-        let (identity, client) = identify(&call.head.headers, query, clients, self.0.clock.now())?;
-        Ok(Identified { call, identity, client })
+    fn check(&mut self, call: Call) -> Self::Future {
+        let now = self.0.clock.now();
+        async move {
+            let query = call.head.uri.query().unwrap_or_default();
+            let Snapshot { config, issuers, .. } = &*call.snapshot;
+            let (identity, client) =
+                identify(&call.head.headers, query, &config.clients, issuers, now).await?;
+            Ok(Identified { call, identity, client })
+        }
+        .map_err(|error: Error| error.into())
+        .boxed()
     }
 }
 

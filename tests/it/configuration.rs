@@ -126,7 +126,7 @@ fn each_fault_is_named_with_its_path() {
             "clients[0].nmae: unknown key; did you mean `name`?",
         ),
         ("@digest", "abc", "clients[0].api_key_sha256: is no SHA-256"),
-        ("api_key_sha256 = \"@digest\"\n", "", "clients[0].api_key_sha256: is missing, and so is"),
+        ("api_key_sha256 = \"@digest\"\n", "", "clients[0].api_key_sha256: is missing, and so are"),
         (
             "api_key_sha256 = \"@digest\"",
             "api_keys = [{ sha256 = \"hunter2\" }]",
@@ -175,6 +175,17 @@ fn each_fault_is_named_with_its_path() {
             "clients[0].origins: item 1 is \"null\"; it is an origin, for example \"https://desk.example.com\"; \
              item 2 is \"https://Desk.example.com:443/\"; browsers spell it \"https://desk.example.com\"",
         ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "oidc = { issuer = \"i\", audience = \"a\", jwks_url = \"http://login.example.com/jwks\" }",
+            "clients[0].oidc.jwks_url: is plain http to another machine",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "oidc = { issuer = \"i\", jwks_url = \"https://u:p@login.example.com\" }",
+            "clients[0].oidc.audience: is missing",
+        ),
+        ("[[clients]]", "[oidc]\nrefresh = \"0s\"\n[[clients]]", "oidc.refresh: is zero"),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),
@@ -233,6 +244,31 @@ fn a_bot_leads_to_one_account_and_a_key_to_one_client() {
     let found = texts(format!("{GOOD}[[clients]]{client}"));
     assert!(found.iter().any(|fault| fault.contains("is the key of client reporting too")), "{found:?}");
     assert!(found.iter().any(|fault| fault.starts_with("clients[1].name")), "{found:?}");
+}
+
+#[test]
+fn an_issuer_has_one_place_of_keys_and_no_client_is_hidden_behind_another() {
+    let rule = |more: &str| {
+        format!("oidc = {{ issuer = \"i\", audience = \"a\", jwks_url = \"https://i.example/jwks\"{more} }}")
+    };
+    let with = |first: &str, second: &str| {
+        let (accounts, client) = GOOD.split_once("[[clients]]").unwrap();
+        let block = |name: &str, rule: &str| {
+            let client = client.replace("api_key_sha256 = \"@digest\"", rule);
+            format!("[[clients]]{}", client.replace("\"reporting\"", &format!("\"{name}\"")))
+        };
+        let layer = format!("{accounts}{}{}", block("first", first), block("second", second));
+        load(&[&layer], &[]).map(|_| String::new()).unwrap_or_else(|faults| faults[0].to_string())
+    };
+    let teams = (rule(", groups = [\"x\"]"), rule(", groups = [\"y\"]"));
+    assert_eq!(with(&teams.0, &teams.1), "");
+    assert_eq!(with(&teams.0, &rule("")), "");
+    assert!(with(&rule(""), &teams.0).starts_with("clients[1].oidc: is met by nobody"));
+    assert!(with(&teams.0, &teams.0).starts_with("clients[1].oidc: is met by nobody"));
+    let elsewhere = teams.1.replace("i.example", "j.example");
+    assert!(
+        with(&teams.0, &elsewhere).starts_with("clients[1].oidc: has another jwks_url than client first")
+    );
 }
 
 #[test]
