@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::access::oidc::Issuers;
-use crate::access::rate_limit::Limiter;
+use crate::access::rate_limit::{Limiter, Table};
 use crate::access::redact::Projection;
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -22,6 +23,10 @@ pub struct App {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub cache: Cache,
+    /// The limits of those who bring no valid credential, by address.
+    pub strangers: Table,
+    /// The limits of the bearers of tokens.
+    pub subjects: Table,
     sources: Sources,
     current: ArcSwap<Snapshot>,
     draining: AtomicBool,
@@ -48,7 +53,11 @@ impl App {
         let cache = Cache::new(config.cache.capacity, config.cache.seen, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
         metrics.config_loaded(true);
+        let most = snapshot.config.callers.tracked;
+        let table = |policy, refused: &Counter| Table::new(policy, most, clock.clone(), refused.clone());
         Ok(Arc::new(Self {
+            strangers: table("address", &metrics.addresses_limited),
+            subjects: table("subject", &metrics.subjects_limited),
             clock,
             metrics,
             cache,

@@ -170,6 +170,8 @@ pub struct Error {
 struct More {
     faults: Vec<Fault>,
     headers: HeaderMap,
+    /// The limit that was exceeded, by its name in `RateLimit-Policy`.
+    violated: Option<&'static str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -206,6 +208,12 @@ impl Error {
     /// waiting that long works.
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Names the limit that was exceeded.
+    pub fn violates(mut self, policy: &'static str) -> Self {
+        self.more.violated = Some(policy);
+        self
     }
 
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -271,7 +279,9 @@ impl Error {
             "errors": errors,
         });
         match self.kind {
-            Kind::QuotaExceeded => document["violated-policies"] = json!(["client"]),
+            Kind::QuotaExceeded => {
+                document["violated-policies"] = json!([self.more.violated.unwrap_or("client")]);
+            }
             Kind::TemporaryReducedCapacity => document["violated-policies"] = json!(["upstream"]),
             _ => {}
         }

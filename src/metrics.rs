@@ -146,6 +146,8 @@ pub struct Metrics {
     cache_bytes: Gauge<f64, AtomicU64>,
     pub cache_evictions: Counter,
     rate_limited: Family<ClientLabels, Counter>,
+    pub subjects_limited: Counter,
+    pub addresses_limited: Counter,
     attempts: Family<ResultLabels, Counter>,
     quota_available: Family<PoolLabels, Gauge>,
     pub quota_wait: Histogram,
@@ -169,6 +171,8 @@ impl Metrics {
             cache_bytes: Gauge::default(),
             cache_evictions: Counter::default(),
             rate_limited: Family::default(),
+            subjects_limited: Counter::default(),
+            addresses_limited: Counter::default(),
             attempts: Family::default(),
             quota_available: Family::default(),
             quota_wait: seconds(),
@@ -205,6 +209,16 @@ impl Metrics {
             "kore_gateway_rate_limited",
             "Requests over their client's rate limit",
             self.rate_limited.clone(),
+        );
+        r.register(
+            "kore_gateway_subjects_rate_limited",
+            "Requests over the limit of one bearer of a token",
+            self.subjects_limited.clone(),
+        );
+        r.register(
+            "kore_gateway_addresses_rate_limited",
+            "Requests without a valid credential over the limit of their address",
+            self.addresses_limited.clone(),
         );
         r.register(
             "kore_gateway_upstream_attempts",

@@ -6,6 +6,7 @@ use aws_lc_rs::digest;
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::oidc::{self, Claims, Issuers};
+use super::rate_limit::Caller;
 use crate::clock::UnixMillis;
 use crate::config::{Client, Clients};
 use crate::error::{Error, Fault, Kind};
@@ -35,6 +36,14 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// Which bearer of a token it is, as `client`; nobody in particular if it is a key.
+    pub fn bearer(&self, client: &Client) -> Option<Caller> {
+        match self {
+            Self::Key(_) => None,
+            Self::Token(claims) => Some(Caller::bearing(&client.name, claims.issuer()?, claims.subject()?)),
+        }
+    }
+
     /// Whose it is at `now`.
     pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
         let client = match self {

@@ -22,6 +22,8 @@ pub struct Client {
     pub bots: Bots,
     routes: [bool; ROUTES.len()],
     pub rate_limit: Rate,
+    /// Of each bearer of a token apart, within the client's.
+    pub subject_rate_limit: Option<Rate>,
     pub lane: Lane,
     /// The pages whose scripts may read its answers, as browsers spell them in `Origin`.
     pub origins: Vec<String>,
@@ -239,6 +241,7 @@ impl Client {
             bots,
             routes,
             rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
+            subject_rate_limit: section.optional("subject_rate_limit"),
             lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
             origins: section
                 .or::<Vec<Origin>>("origins", Vec::new())
@@ -246,6 +249,9 @@ impl Client {
                 .map(|origin| origin.0)
                 .collect(),
         };
+        if client.subject_rate_limit.is_some() && client.oidc.is_none() {
+            section.report("subject_rate_limit", "is there, but without `oidc` this client has no subjects");
+        }
         section.not_in_this_version("may_refresh");
         client
     }

@@ -42,6 +42,7 @@ pub struct Config {
     pub log: Log,
     pub upstream: Upstream,
     pub limits: Limits,
+    pub callers: Callers,
     pub cache: Cache,
     pub oidc: Oidc,
     pub accounts: Vec<Arc<Account>>,
@@ -106,6 +107,15 @@ pub struct Limits {
     pub max_json_depth: usize,
 }
 
+/// Limits of callers that are not clients, or not whole ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Callers {
+    /// What one address may ask without a valid credential.
+    pub unauthenticated: Rate,
+    /// Addresses, and bearers of tokens, that are counted at a time.
+    pub tracked: u64,
+}
+
 #[derive(Debug)]
 pub struct Cache {
     /// Bytes.
@@ -157,6 +167,7 @@ impl Config {
             ("ops.listen", new.ops.listen == old.ops.listen),
             ("log.level", new.log.level == old.log.level),
             ("log.format", new.log.format == old.log.format),
+            ("limits.tracked_callers", new.callers.tracked == old.callers.tracked),
             ("cache.capacity", new.cache.capacity == old.cache.capacity),
             ("cache.seen", new.cache.seen == old.cache.seen),
         ];

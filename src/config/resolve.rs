@@ -12,8 +12,8 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Clients, Config, Credential, Limits, Log, LogFormat, Oidc, Ops, Quota,
-    Redaction, Server, Upstream,
+    Account, Bots, Breaker, Cache, Callers, Clients, Config, Credential, Limits, Log, LogFormat, Oidc, Ops,
+    Quota, Redaction, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Name, ROUTES, Scope, ids};
@@ -42,6 +42,10 @@ impl Config {
         let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
         let mut limits = root.section("limits");
         let conversation_details_limit = limits.required("conversation_details_limit");
+        let callers = Callers {
+            unauthenticated: limits.required("unauthenticated"),
+            tracked: limits.required("tracked_callers"),
+        };
         limits.close();
         let cache = Cache::read(root.section("cache"));
         let accounts = Account::read_all(&mut root, allow_plain_http);
@@ -51,6 +55,7 @@ impl Config {
         root.close();
         Self {
             limits: Limits { conversation_details_limit, max_json_depth: server.max_json_depth },
+            callers,
             server,
             ops,
             log,

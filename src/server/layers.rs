@@ -2,6 +2,7 @@
 //! metrics, and the one spot where an error becomes a response.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -32,9 +33,9 @@ const LONGEST_REQUEST_ID: usize = 128;
 /// Bytes of path and query. The longest request that makes sense has some 300.
 const LONGEST_TARGET: usize = 8 * 1024;
 
-/// The main listener's service.
-pub fn service(app: Arc<App>) -> Router {
-    let observe = Observe { stack: stages::stack(app.clone()), app };
+/// The main listener's service, for one connection.
+pub fn service(app: Arc<App>, peer: IpAddr) -> Router {
+    let observe = Observe { stack: stages::stack(app.clone()), app, peer };
     Router::new().fallback_service(observe).layer(CatchPanicLayer::custom(|_| {
         // The panic itself has been logged where it was caught by the runtime's hook.
         let id = random_id().unwrap_or_default();
@@ -46,6 +47,7 @@ pub fn service(app: Arc<App>) -> Router {
 #[derive(Clone)]
 struct Observe<S> {
     app: Arc<App>,
+    peer: IpAddr,
     stack: S,
 }
 
@@ -65,11 +67,12 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let app = self.app.clone();
         let stack = self.stack.clone();
-        async move { Ok(observe(app, stack, request).await) }.boxed()
+        let peer = self.peer;
+        async move { Ok(observe(app, stack, peer, request).await) }.boxed()
     }
 }
 
-async fn observe<S>(app: Arc<App>, mut stack: S, request: Request<Body>) -> Response
+async fn observe<S>(app: Arc<App>, mut stack: S, peer: IpAddr, request: Request<Body>) -> Response
 where
     S: Service<Call, Response = Reply, Error = BoxError>,
 {
@@ -92,7 +95,7 @@ where
         let (route, outcome) = match found(&head) {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
-                let call = Call { snapshot, route, ids, head, body };
+                let call = Call { snapshot, route, ids, peer, head, body };
                 (Some(route), stack.call(call).await.map_err(Error::from_stack))
             }
         };

@@ -2,6 +2,7 @@
 //! the one above has established and hands on more: a request cannot reach the cache unidentified,
 //! because there is no value of the type the cache's stage takes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
-use crate::access::rate_limit::{self, Limiter, Standing};
+use crate::access::rate_limit::{self, Caller, Standing};
 use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
 use crate::config::Client;
@@ -33,7 +34,7 @@ pub fn stack(
     ServiceBuilder::new()
         .layer(AsyncFilterLayer::new(Identify(app.clone()))) //      Call       -> Identified: whose key it is
         .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
-        .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
+        .layer(RateLimit(app.clone())) //                       Permitted  -> Permitted:  not too often
         .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
         .service(Answer(app)) //                   Valid      -> Reply:      out of the cache, or filled
 }
@@ -43,6 +44,8 @@ pub struct Call {
     pub snapshot: Arc<Snapshot>,
     pub route: &'static Route,
     pub ids: Ids,
+    /// Who is at the other end of the connection.
+    pub peer: IpAddr,
     pub head: Parts,
     pub body: Body,
 }
@@ -80,17 +83,40 @@ impl AsyncPredicate<Call> for Identify {
     type Request = Identified;
 
     fn check(&mut self, call: Call) -> Self::Future {
-        let now = self.0.clock.now();
+        let app = self.0.clone();
         async move {
             let query = call.head.uri.query().unwrap_or_default();
             let Snapshot { config, issuers, .. } = &*call.snapshot;
-            let (identity, client) =
-                identify(&call.head.headers, query, &config.clients, issuers, now).await?;
-            Ok(Identified { call, identity, client })
+            let identified =
+                identify(&call.head.headers, query, &config.clients, issuers, app.clock.now()).await;
+            match identified {
+                Ok((identity, client)) => Ok(Identified { call, identity, client }),
+                Err(error) => Err(count_stranger(&app, &call, error)),
+            }
         }
         .map_err(|error: Error| error.into())
         .boxed()
     }
+}
+
+/// Only who fails is counted: callers behind one address with somebody who guesses are not held up.
+fn count_stranger(app: &App, call: &Call, error: Error) -> Error {
+    if error.kind == Kind::IdentityUnavailable {
+        return error;
+    }
+    let rate = call.snapshot.config.callers.unauthenticated;
+    match app.strangers.check(Caller::at(call.peer), rate) {
+        Ok(standing) => with_standings(error, &[standing]),
+        Err(standing) => {
+            let detail = "too many requests without a valid credential from this address";
+            over_limit(detail, &standing, &[standing])
+        }
+    }
+}
+
+fn over_limit(detail: &'static str, over: &Standing, standings: &[Standing]) -> Error {
+    let error = Error::new(Kind::QuotaExceeded, detail).violates(over.policy).retry_after(over.reset);
+    with_standings(error, standings)
 }
 
 /// May they?
@@ -120,17 +146,20 @@ fn contract<'a>(call: &'a Call, body: Option<&'a [u8]>) -> routes::Request<'a> {
 }
 
 /// Not too often? Also tells the caller where it stands, on every answer from here on down.
-#[derive(Clone, Copy)]
-pub struct RateLimit;
+#[derive(Clone)]
+pub struct RateLimit(Arc<App>);
 
 #[derive(Clone)]
-pub struct RateLimited<S>(S);
+pub struct RateLimited<S> {
+    app: Arc<App>,
+    inner: S,
+}
 
 impl<S> Layer<S> for RateLimit {
     type Service = RateLimited<S>;
 
     fn layer(&self, inner: S) -> RateLimited<S> {
-        RateLimited(inner)
+        RateLimited { app: self.0.clone(), inner }
     }
 }
 
@@ -143,43 +172,61 @@ where
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Permitted) -> Self::Future {
-        let client = &request.grant.client;
-        let name = client.name.clone();
-        match request.call.snapshot.limiter(client).map(Limiter::check) {
-            Some(Err(standing)) => {
-                let error = Error::new(Kind::QuotaExceeded, "this client's rate limit is used up")
-                    .retry_after(standing.reset);
-                let error = with_standing(error.for_client(&name), &standing);
-                async move { Err(error.into()) }.boxed()
-            }
-            Some(Ok(standing)) => {
-                let answered = self.0.call(request);
+        let name = request.grant.client.name.clone();
+        match may_now(&self.app, &request) {
+            Err(error) => async move { Err(error.for_client(&name).into()) }.boxed(),
+            Ok(standings) => {
+                let answered = self.inner.call(request);
                 async move {
                     match answered.await {
                         Ok(mut reply) => {
-                            reply.response.headers_mut().extend(rate_limit::headers(&[standing]));
+                            reply.response.headers_mut().extend(rate_limit::headers(&standings));
                             Ok(reply)
                         }
                         Err(error) => {
-                            Err(with_standing(Error::from_stack(error).for_client(&name), &standing).into())
+                            let error = Error::from_stack(error).for_client(&name);
+                            Err(with_standings(error, &standings).into())
                         }
                     }
                 }
                 .boxed()
             }
-            None => async { Err(Error::new(Kind::Internal, "a client without a limiter").into()) }.boxed(),
         }
     }
 }
 
-fn with_standing(error: Error, standing: &Standing) -> Error {
-    rate_limit::headers(&[*standing])
-        .into_iter()
-        .fold(error, |error, (name, value)| error.with_header(name, value))
+/// Where the caller stands, counting this request: first the one bearer, so that one who asks too
+/// often costs the others of its client nothing, then the client.
+fn may_now(app: &App, request: &Permitted) -> Result<Vec<Standing>, Error> {
+    let client = &request.grant.client;
+    let mut standings = Vec::with_capacity(2);
+    if let Some(rate) = client.subject_rate_limit
+        && let Some(bearer) = request.identity.bearer(client)
+    {
+        let standing = app
+            .subjects
+            .check(bearer, rate)
+            .map_err(|over| over_limit("the rate limit of this user is used up", &over, &[over]))?;
+        standings.push(standing);
+    }
+    let Some(limiter) = request.call.snapshot.limiter(client) else {
+        return Err(Error::new(Kind::Internal, "a client without a limiter"));
+    };
+    let standing = limiter.check().map_err(|over| {
+        let standings: Vec<_> = std::iter::once(over).chain(standings.iter().copied()).collect();
+        over_limit("this client's rate limit is used up", &over, &standings)
+    })?;
+    standings.insert(0, standing);
+    Ok(standings)
+}
+
+fn with_standings(error: Error, standings: &[Standing]) -> Error {
+    let headers = rate_limit::headers(standings);
+    headers.into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
 }
 
 /// What is it, in canonical form? Here the body is read: at last, and at most so much of it.

@@ -185,6 +185,11 @@ fn each_fault_is_named_with_its_path() {
             "oidc = { issuer = \"i\", jwks_url = \"https://u:p@login.example.com\" }",
             "clients[0].oidc.audience: is missing",
         ),
+        (
+            "name = \"reporting\"",
+            "name = \"reporting\"\nsubject_rate_limit = \"1/s\"",
+            "clients[0].subject_rate_limit: is there, but without `oidc`",
+        ),
         ("[[clients]]", "[oidc]\nrefresh = \"0s\"\n[[clients]]", "oidc.refresh: is zero"),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),

@@ -265,8 +265,9 @@ pub fn transcript_path() -> String {
 
 /// Two accounts, three clients, any ports, a rate limit that only its own tests reach.
 fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str) -> String {
-    let mut config =
-        String::from("server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n");
+    let mut config = String::from(
+        "server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\nlimits.unauthenticated = \"1000000/min\"\n",
+    );
     let accounts = [
         (EXAMPLE_ACCOUNT, standin::EXAMPLE_CLIENT_ID, standin::example_secret(), "\"*\"".to_owned()),
         (OTHER_ACCOUNT, standin::OTHER_CLIENT_ID, standin::other_secret(), format!("\"{OTHER_STREAM}\"")),
