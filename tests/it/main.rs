@@ -7,6 +7,7 @@ mod world;
 
 mod access;
 mod architecture;
+mod browser;
 mod canonical;
 mod coalescing;
 mod command_line;
