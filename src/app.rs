@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::access::oidc::Issuers;
 use crate::access::rate_limit::{Limiter, Table};
 use crate::access::redact::Projection;
+use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
@@ -40,6 +41,7 @@ pub struct Snapshot {
     pub written: toml::Table,
     pub upstream: Arc<Upstream>,
     pub issuers: Issuers,
+    pub audit: Audit,
     limiters: HashMap<Arc<str>, Arc<Limiter>>,
     /// What each client is shown, by route; none where that is everything.
     projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
@@ -129,6 +131,10 @@ impl Snapshot {
         let upstream = Upstream::new(&config, clock, metrics).map_err(no_https("upstream"))?;
         let known = previous.map(|previous| &previous.issuers);
         let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
+        let audit = Audit::open(&config.audit, metrics).map_err(|error| {
+            let problem = format!("cannot be written: {error}");
+            vec![Fault { path: "audit.to".to_owned(), problem }]
+        })?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
             let kept = previous.and_then(|previous| previous.limiters.get(&client.name));
@@ -149,7 +155,7 @@ impl Snapshot {
             (client.name.clone(), shown)
         });
         let projections = projections.collect();
-        Ok(Self { config, written, upstream: Arc::new(upstream), issuers, limiters, projections })
+        Ok(Self { config, written, upstream: Arc::new(upstream), issuers, audit, limiters, projections })
     }
 
     /// The limiter of a client of this configuration.

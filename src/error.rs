@@ -37,6 +37,8 @@ pub enum Kind {
     UpstreamUnreachable,
     /// The keys of an identity token's issuer have never been seen.
     IdentityUnavailable,
+    /// Who was handed what cannot be written down.
+    AuditUnavailable,
     /// The upstream's quota is used up, its breaker is open, or the gateway sheds load.
     TemporaryReducedCapacity,
     UpstreamTimeout,
@@ -59,7 +61,9 @@ impl Kind {
             Self::UpstreamRefused | Self::UpstreamInvalid | Self::UpstreamUnreachable => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::TemporaryReducedCapacity | Self::IdentityUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TemporaryReducedCapacity | Self::IdentityUnavailable | Self::AuditUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -82,6 +86,7 @@ impl Kind {
             Self::UpstreamInvalid => "upstream-invalid",
             Self::UpstreamUnreachable => "upstream-unreachable",
             Self::IdentityUnavailable => "identity-unavailable",
+            Self::AuditUnavailable => "audit-unavailable",
             Self::TemporaryReducedCapacity => "temporary-reduced-capacity",
             Self::UpstreamTimeout => "upstream-timeout",
         }
@@ -104,6 +109,7 @@ impl Kind {
             Self::UpstreamInvalid => "The upstream's answer cannot be used",
             Self::UpstreamUnreachable => "The upstream cannot be reached",
             Self::IdentityUnavailable => "The identity provider cannot be reached",
+            Self::AuditUnavailable => "The audit cannot be written",
             Self::TemporaryReducedCapacity => "Temporarily out of upstream capacity",
             Self::UpstreamTimeout => "The upstream took too long",
         }

@@ -82,7 +82,7 @@ struct FetchLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct ReloadLabels {
+struct DoneLabels {
     result: &'static str,
 }
 
@@ -154,7 +154,8 @@ pub struct Metrics {
     breaker_state: Family<UpstreamLabels, Gauge>,
     tokens_minted: Family<CredentialLabels, Counter>,
     token_expiry: Family<CredentialLabels, Gauge>,
-    config_reloads: Family<ReloadLabels, Counter>,
+    config_reloads: Family<DoneLabels, Counter>,
+    audit_records: Family<DoneLabels, Counter>,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
 }
@@ -180,6 +181,7 @@ impl Metrics {
             tokens_minted: Family::default(),
             token_expiry: Family::default(),
             config_reloads: Family::default(),
+            audit_records: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
         };
@@ -255,6 +257,7 @@ impl Metrics {
             "Configurations taken up and refused",
             self.config_reloads.clone(),
         );
+        r.register("kore_gateway_audit_records", "Lines of the audit", self.audit_records.clone());
         r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());
         r.register("kore_gateway_jwks_keys", "Keys of an issuer that are known", self.jwks_keys.clone());
         r.register(
@@ -310,6 +313,12 @@ impl Metrics {
         (self.tokens_minted.get_or_create_owned(&labels), self.token_expiry.get_or_create_owned(&labels))
     }
 
+    /// The counters of lines of the audit that were written and lost.
+    pub fn audit(&self) -> (Counter, Counter) {
+        let records = |result| self.audit_records.get_or_create_owned(&DoneLabels { result });
+        (records("success"), records("failure"))
+    }
+
     /// The counters of fetches of an issuer's keys that worked and failed, and the gauge of the keys.
     pub fn jwks(&self, issuer: &str) -> (Counter, Counter, Gauge) {
         let fetches = |result| {
@@ -322,7 +331,7 @@ impl Metrics {
     /// A configuration was taken up, or refused.
     pub fn config_loaded(&self, good: bool) {
         let result = if good { "success" } else { "failure" };
-        self.config_reloads.get_or_create_owned(&ReloadLabels { result }).inc();
+        self.config_reloads.get_or_create_owned(&DoneLabels { result }).inc();
     }
 
     /// All of it, as OpenMetrics text.

@@ -36,6 +36,14 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// Who it is, for the audit alone: the first digits of a key's digest, or a token's subject.
+    pub fn who(&self) -> String {
+        match self {
+            Self::Key(digest) => hex::encode(digest.first_chunk::<4>().unwrap_or(&[0; 4])),
+            Self::Token(claims) => claims.subject().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// Which bearer of a token it is, as `client`; nobody in particular if it is a key.
     pub fn bearer(&self, client: &Client) -> Option<Caller> {
         match self {

@@ -15,6 +15,7 @@ mod section;
 mod value;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub struct Config {
     pub server: Server,
     pub ops: Ops,
     pub log: Log,
+    pub audit: Audit,
     pub upstream: Upstream,
     pub limits: Limits,
     pub callers: Callers,
@@ -80,6 +82,22 @@ pub struct Log {
 pub enum LogFormat {
     Json,
     Text,
+}
+
+/// Where it is written down who was handed what.
+#[derive(Debug)]
+pub struct Audit {
+    pub to: AuditTo,
+    /// What cannot be written down is not handed out.
+    pub refuse_on_failure: bool,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AuditTo {
+    Nowhere,
+    Stdout,
+    File(PathBuf),
 }
 
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Callers, Clients, Config, Credential, Limits, Log, LogFormat, Oidc, Ops,
-    Quota, Redaction, Server, Upstream,
+    Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Clients, Config, Credential, Limits, Log,
+    LogFormat, Oidc, Ops, Quota, Redaction, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Name, ROUTES, Scope, ids};
@@ -39,6 +39,7 @@ impl Config {
             root.report("ops.listen", "is the address of server.listen too; the two need one each");
         }
         let log = Log::read(root.section("log"));
+        let audit = Audit::read(root.section("audit"));
         let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
         let mut limits = root.section("limits");
         let conversation_details_limit = limits.required("conversation_details_limit");
@@ -59,6 +60,7 @@ impl Config {
             server,
             ops,
             log,
+            audit,
             upstream,
             cache,
             oidc,
@@ -126,6 +128,30 @@ impl Log {
         let log = Self { level, format, access: section.required("access") };
         section.close();
         log
+    }
+}
+
+impl Audit {
+    fn read(mut section: Section<'_>) -> Self {
+        let to: String = section.required("to");
+        let outcomes = [("serve", false), ("refuse", true)];
+        let audit = Self {
+            to: match to.as_str() {
+                "off" => AuditTo::Nowhere,
+                "stdout" => AuditTo::Stdout,
+                path => AuditTo::File(path.into()),
+            },
+            refuse_on_failure: section.one_of("on_failure", &outcomes, None),
+            timeout: positive(&mut section, "timeout"),
+        };
+        if let AuditTo::File(path) = &audit.to
+            && !path.is_absolute()
+        {
+            section
+                .report("to", format!("is {to:?}; it is \"off\", \"stdout\" or the absolute path of a file"));
+        }
+        section.close();
+        audit
     }
 }
 

@@ -42,6 +42,14 @@ pub struct Transcript {
 }
 
 impl Asked {
+    /// The conversation, session or call asked for, if it is one.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Conversation { id } | Self::Transcript(Transcript { id, .. }) => Some(id),
+            Self::Window { .. } => None,
+        }
+    }
+
     pub fn with_summary(&self) -> bool {
         matches!(self, Self::Transcript(transcript) if transcript.with_summary)
     }

@@ -95,7 +95,8 @@ where
         let (route, outcome) = match found(&head) {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
-                let call = Call { snapshot, route, ids, peer, head, body };
+                let call =
+                    Call { snapshot, route, ids, request_id: request_id.as_str().into(), peer, head, body };
                 (Some(route), stack.call(call).await.map_err(Error::from_stack))
             }
         };

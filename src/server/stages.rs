@@ -13,6 +13,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower::filter::{AsyncFilterLayer, AsyncPredicate, FilterLayer, Predicate};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
@@ -22,6 +23,8 @@ use crate::access::permit::{Grant, permit};
 use crate::access::rate_limit::{self, Caller, Standing};
 use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
+use crate::audit::Record;
+use crate::clock::UnixMillis;
 use crate::config::Client;
 use crate::error::{Error, Fault, Kind};
 use crate::reply::{self, Conditions, Reply};
@@ -44,6 +47,7 @@ pub struct Call {
     pub snapshot: Arc<Snapshot>,
     pub route: &'static Route,
     pub ids: Ids,
+    pub request_id: Arc<str>,
     /// Who is at the other end of the connection.
     pub peer: IpAddr,
     pub head: Parts,
@@ -70,6 +74,8 @@ pub struct Valid {
     identity: Identity,
     grant: Grant,
     ids: Ids,
+    request_id: Arc<str>,
+    peer: IpAddr,
     query: Query,
     conditions: Conditions,
 }
@@ -256,7 +262,16 @@ impl AsyncPredicate<Permitted> for Validate {
                 asked: canonical.asked,
             };
             let conditions = Conditions::of(&call.head.method, &call.head.headers);
-            Ok(Valid { snapshot: call.snapshot, identity, grant, ids: call.ids, query, conditions })
+            Ok(Valid {
+                snapshot: call.snapshot,
+                identity,
+                grant,
+                ids: call.ids,
+                request_id: call.request_id,
+                peer: call.peer,
+                query,
+                conditions,
+            })
         }
         .map_err(|error: Error| error.into())
         .boxed()
@@ -318,7 +333,7 @@ impl Service<Valid> for Answer {
 }
 
 async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
-    let Valid { snapshot, identity, grant, ids, query, conditions } = valid;
+    let Valid { snapshot, identity, grant, ids, request_id, peer, query, conditions } = valid;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
@@ -349,5 +364,27 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
         }
     };
     let response = reply::response(&served, &conditions, app.clock.now());
+    if now.audit.is_on() && response.body().size_hint().exact() != Some(0) {
+        let record = Record {
+            time: rfc3339(app.clock.now()),
+            request_id: &request_id,
+            client: &grant.client.name,
+            who: &identity.who(),
+            address: peer,
+            route: query.route.name.as_str(),
+            account: &grant.account.id,
+            bot: query.bot.as_deref(),
+            id: query.asked.id(),
+            status: response.status().as_u16(),
+            outcome: outcome.as_str(),
+            redaction: grant.client.redact.iter().map(|redaction| &*redaction.name).collect(),
+            own_rows_only: grant.client.filter_rows,
+        };
+        now.audit.record(&record).await?;
+    }
     Ok(Reply { response, client: grant.client.name.clone(), outcome })
+}
+
+fn rfc3339(time: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(time.0).unwrap_or_default().to_string()
 }

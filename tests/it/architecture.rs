@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part, and the parts it must not name.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
     ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
     ("routes", &["access", "cache", "upstream", "server", "cli", "app", "reply", "metrics", "standin"]),
     ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
+    ("audit.rs", &["access", "cache", "upstream", "server", "cli", "app", "reply", "routes", "standin"]),
     ("reply.rs", &["access", "upstream", "server", "cli", "app", "standin"]),
     ("config", &["access", "cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("error.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),

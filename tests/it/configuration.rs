@@ -190,6 +190,12 @@ fn each_fault_is_named_with_its_path() {
             "name = \"reporting\"\nsubject_rate_limit = \"1/s\"",
             "clients[0].subject_rate_limit: is there, but without `oidc`",
         ),
+        (
+            "[[clients]]",
+            "[audit]\nto = \"audit.log\"\n[[clients]]",
+            "audit.to: is \"audit.log\"; it is \"off\"",
+        ),
+        ("[[clients]]", "[audit]\non_failure = \"x\"\n[[clients]]", "audit.on_failure: is none of"),
         ("[[clients]]", "[oidc]\nrefresh = \"0s\"\n[[clients]]", "oidc.refresh: is zero"),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),

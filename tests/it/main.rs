@@ -7,6 +7,7 @@ mod world;
 
 mod access;
 mod architecture;
+mod audit;
 mod browser;
 mod canonical;
 mod coalescing;
