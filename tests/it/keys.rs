@@ -149,3 +149,30 @@ async fn an_answer_under_way_is_handed_out_under_the_policy_of_then() {
     gate.open();
     assert_eq!(under_way.await.unwrap().status, StatusCode::FORBIDDEN);
 }
+
+/// A look-up leaves nothing behind: a million keys that nobody has take no memory, and the one that
+/// somebody has opens as before.
+#[tokio::test]
+async fn a_million_random_keys_leave_nothing_behind() {
+    let (world, path) = world(rotating(&[(OLD, "")])).await;
+    let snapshot = world.app.snapshot();
+    let now = world.clock.now();
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let mut random = key_digest(b"a seed");
+    let mut guess = || {
+        random = key_digest(&random);
+        snapshot.config.clients.by_digest(&random, now).is_some()
+    };
+    // The first thousand bring in what is loaded on first use.
+    assert!(!(0..1000).any(|_| guess()));
+    let before = resident();
+    assert!(!(0..999_000).any(|_| guess()));
+    let more = resident().saturating_sub(before);
+    println!("a million keys: {more} bytes more");
+    assert!(more < 64 << 20, "{more}");
+    assert!(snapshot.config.clients.by_digest(&key_digest(OLD.as_bytes()), now).is_some());
+    assert_eq!(got(world.request(Method::GET, &path, OLD)).await.status, StatusCode::OK);
+}
