@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::cache::{Because, Served, Source};
+use crate::cache::{Because, Forwarded, Served, Source};
 use crate::clock::UnixMillis;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
@@ -108,8 +108,12 @@ fn cache_status(source: &Source, status: StatusCode) -> HeaderValue {
             };
             format!("kore-gateway; hit; ttl=-{}; detail={detail}", past.as_secs())
         }
-        Source::Upstream { stored, collapsed, replaced } => {
-            let forwarded = if replaced { "stale" } else { "uri-miss" };
+        Source::Upstream { stored, collapsed, because } => {
+            let forwarded = match because {
+                Forwarded::Miss => "uri-miss",
+                Forwarded::Stale => "stale",
+                Forwarded::Request => "request",
+            };
             let mut text = format!("kore-gateway; fwd={forwarded}; fwd-status={}", status.as_u16());
             match stored {
                 Ok(()) => text.push_str("; stored"),

@@ -6,3 +6,4 @@ pub mod oidc;
 pub mod permit;
 pub mod rate_limit;
 pub mod redact;
+pub mod refresh;

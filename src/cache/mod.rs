@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::answer::Answer;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::phase::Rule;
@@ -60,9 +60,19 @@ pub enum Source {
         stored: Result<(), Reason>,
         /// By a call that another request had started.
         collapsed: bool,
-        /// There was an entry, but it was past its lifetime.
-        replaced: bool,
+        because: Forwarded,
     },
+}
+
+/// Why a request went to the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forwarded {
+    /// There was no entry.
+    Miss,
+    /// There was one, past its lifetime.
+    Stale,
+    /// There was one, but the caller wanted it anew.
+    Request,
 }
 
 /// Why an answer past its lifetime was served.
@@ -89,12 +99,14 @@ impl Cache {
     }
 
     /// The answer to `query`: from the store, from a fill under way, or from a new one. Waits at
-    /// most `wait`; the fill goes on without this caller.
+    /// most `wait`; the fill goes on without this caller. With `anew`, what is stored is not an
+    /// answer, but better than an error.
     pub async fn get_or_fill<F>(
         &self,
         query: &Query,
         rule: &Rule,
         wait: Duration,
+        anew: bool,
         fill: impl FnOnce() -> F + Send + 'static,
     ) -> Result<Served, Error>
     where
@@ -102,20 +114,28 @@ impl Cache {
     {
         let now = self.0.clock.now();
         let stored = self.0.memory.get(&query.key);
-        let stale = match stored.map(|entry| (entry.freshness(now), entry)) {
+        let fallback = match stored.map(|entry| (entry.freshness(now), entry)) {
             Some((Freshness::Fresh { left }, entry)) => {
-                return Ok(Served { entry, source: Source::Hit { left } });
+                let hit = Served { entry, source: Source::Hit { left } };
+                if !anew {
+                    return Ok(hit);
+                }
+                Some((Forwarded::Request, hit))
             }
-            Some((Freshness::Revalidating { past }, entry)) => {
+            Some((Freshness::Revalidating { past }, entry)) if !anew => {
                 // Nobody waits for this ticket; the flight lands all the same.
-                drop(self.fly(query, *rule, fill));
+                drop(self.fly(query, *rule, now, anew, fill));
                 return Ok(Served { entry, source: Source::Stale { past, because: Because::Revalidating } });
             }
-            Some((Freshness::OnlyIfError { past }, entry)) => Some((past, entry)),
+            Some((Freshness::OnlyIfError { past } | Freshness::Revalidating { past }, entry)) => {
+                let source = Source::Stale { past, because: Because::Error };
+                let because = if anew { Forwarded::Request } else { Forwarded::Stale };
+                Some((because, Served { entry, source }))
+            }
             Some((Freshness::Gone, _)) | None => None,
         };
 
-        let ticket = self.fly(query, *rule, fill);
+        let ticket = self.fly(query, *rule, now, anew, fill);
         let collapsed = ticket.joined;
         let filled = match tokio::time::timeout(wait, ticket.landed()).await {
             Ok(Some(filled)) => filled,
@@ -123,41 +143,52 @@ impl Cache {
             Err(_) => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
                 .proxy_status("http_response_timeout")),
         };
-        match (filled, stale) {
-            (Ok(admitted), Some((past, entry))) if failed(admitted.entry.answer.status) => {
-                Ok(Served { entry, source: Source::Stale { past, because: Because::Error } })
-            }
-            (Err(_), Some((past, entry))) => {
-                Ok(Served { entry, source: Source::Stale { past, because: Because::Error } })
-            }
-            (Ok(Admitted { entry, stored }), stale) => {
-                let replaced = stale.is_some();
-                Ok(Served { entry, source: Source::Upstream { stored, collapsed, replaced } })
+        match (filled, fallback) {
+            (Ok(admitted), Some((_, served))) if failed(admitted.entry.answer.status) => Ok(served),
+            (Err(_), Some((_, served))) => Ok(served),
+            (Ok(Admitted { entry, stored }), fallback) => {
+                let because = fallback.map_or(Forwarded::Miss, |(because, _)| because);
+                Ok(Served { entry, source: Source::Upstream { stored, collapsed, because } })
             }
             (Err(error), None) => Err(error),
         }
     }
 
-    fn fly<F>(&self, query: &Query, rule: Rule, fill: impl FnOnce() -> F + Send + 'static) -> Ticket<Filled>
+    fn fly<F>(
+        &self,
+        query: &Query,
+        rule: Rule,
+        asked_at: UnixMillis,
+        anew: bool,
+        fill: impl FnOnce() -> F + Send + 'static,
+    ) -> Ticket<Filled>
     where
         F: Future<Output = Result<Answer, Error>> + Send + 'static,
     {
         self.0.flights.join_or_start(&query.key, || {
             let (cache, query) = (self.0.clone(), query.clone());
-            async move { cache.fill(query, rule, fill).await }
+            let not_before = anew.then_some(asked_at);
+            async move { cache.fill(query, rule, not_before, fill).await }
         })
     }
 }
 
 impl Inner {
-    /// Runs in a flight.
-    async fn fill<F>(&self, query: Query, rule: Rule, fill: impl FnOnce() -> F) -> Filled
+    /// Runs in a flight. An answer that was fetched until `not_before` will not do.
+    async fn fill<F>(
+        &self,
+        query: Query,
+        rule: Rule,
+        not_before: Option<UnixMillis>,
+        fill: impl FnOnce() -> F,
+    ) -> Filled
     where
         F: Future<Output = Result<Answer, Error>> + Send,
     {
         // Again: another flight may have landed between the caller's look and this one's start.
         if let Some(entry) = self.memory.get(&query.key)
             && let Freshness::Fresh { .. } = entry.freshness(self.clock.now())
+            && not_before.is_none_or(|not_before| entry.fetched_at > not_before)
         {
             return Ok(Admitted { entry, stored: Ok(()) });
         }

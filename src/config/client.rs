@@ -32,6 +32,8 @@ pub struct Client {
     /// It may ask for a whole account's window although it may see some bots only, and gets the rows
     /// of those.
     pub filter_rows: bool,
+    /// Its `Cache-Control: no-cache` is heard.
+    pub may_refresh: bool,
     /// Whose identity tokens make their bearers this client.
     pub oidc: Option<OidcRule>,
 }
@@ -235,6 +237,7 @@ impl Client {
         let client = Self {
             redact,
             filter_rows,
+            may_refresh: section.or("may_refresh", false),
             oidc: section.optional_section("oidc").map(|section| OidcRule::read(section, oidc)),
             name: name.into(),
             accounts: permitted.into_iter().map(Arc::from).collect(),
@@ -252,7 +255,6 @@ impl Client {
         if client.subject_rate_limit.is_some() && client.oidc.is_none() {
             section.report("subject_rate_limit", "is there, but without `oidc` this client has no subjects");
         }
-        section.not_in_this_version("may_refresh");
         client
     }
 }

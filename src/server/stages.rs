@@ -21,6 +21,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
 use crate::access::rate_limit::{self, Caller, Standing};
+use crate::access::refresh;
 use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
 use crate::audit::Record;
@@ -77,6 +78,8 @@ pub struct Valid {
     request_id: Arc<str>,
     peer: IpAddr,
     query: Query,
+    /// What is stored will not do.
+    anew: bool,
     conditions: Conditions,
 }
 
@@ -261,6 +264,7 @@ impl AsyncPredicate<Permitted> for Validate {
                 key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
                 asked: canonical.asked,
             };
+            let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
             let conditions = Conditions::of(&call.head.method, &call.head.headers);
             Ok(Valid {
                 snapshot: call.snapshot,
@@ -270,6 +274,7 @@ impl AsyncPredicate<Permitted> for Validate {
                 request_id: call.request_id,
                 peer: call.peer,
                 query,
+                anew,
                 conditions,
             })
         }
@@ -333,14 +338,16 @@ impl Service<Valid> for Answer {
 }
 
 async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
-    let Valid { snapshot, identity, grant, ids, request_id, peer, query, conditions } = valid;
+    let Valid { snapshot, identity, grant, ids, request_id, peer, query, anew, conditions } = valid;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
         || async move { upstream.call(&query).await }
     };
-    let served =
-        app.cache.get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, fill).await;
+    let served = app
+        .cache
+        .get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, anew, fill)
+        .await;
     let outcome =
         served.as_ref().map_or(crate::metrics::Outcome::Bypass, |served| reply::outcome(&served.source));
     app.metrics.cache_request(query.route, outcome);

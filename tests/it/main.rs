@@ -26,6 +26,7 @@ mod ops;
 mod policy;
 mod rate_limit;
 mod redaction;
+mod refresh;
 mod reload;
 mod samples;
 mod standin;
