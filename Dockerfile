@@ -20,12 +20,11 @@ RUN apt-get update \
 COPY --from=build /src/target/release/kore-gateway /usr/local/bin/kore-gateway
 # Nobody: no home, no shell, no name needed. The file system can be read-only.
 USER 65532:65532
-# In a container, loopback is the container's own: callers come from outside, the probe from inside.
-# To have metrics scraped, set KORE_GATEWAY__OPS__LISTEN=0.0.0.0:9090 and keep that port private.
-ENV KORE_GATEWAY__SERVER__LISTEN=0.0.0.0:8080
+# Callers come from outside the container, the probe from inside. It lies under the operator's file.
+COPY config/container.toml /usr/share/kore-gateway/container.toml
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=4s --start-period=5s --retries=3 \
     CMD ["/usr/local/bin/kore-gateway", "healthcheck", "--url", "http://127.0.0.1:9090"]
 ENTRYPOINT ["/usr/local/bin/kore-gateway"]
-CMD ["serve", "--config", "/etc/kore-gateway/gateway.toml"]
+CMD ["serve", "--config", "/usr/share/kore-gateway/container.toml", "--config", "/etc/kore-gateway/gateway.toml"]

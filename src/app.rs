@@ -11,7 +11,7 @@ use crate::access::oidc::Issuers;
 use crate::access::rate_limit::{Limiter, Table};
 use crate::access::redact::Projection;
 use crate::audit::Audit;
-use crate::cache::Cache;
+use crate::cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
 use crate::error::{Error, Kind};
@@ -52,7 +52,8 @@ impl App {
     pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<Fault>> {
         let (written, config) = config::load(&sources)?;
         let metrics = Arc::new(Metrics::new());
-        let cache = Cache::new(config.cache.capacity, config.cache.seen, clock.clone(), &metrics);
+        let config::Cache { capacity, seen, back_off, .. } = config.cache;
+        let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
         metrics.config_loaded(true);
         let most = snapshot.config.callers.tracked;
@@ -128,7 +129,8 @@ impl Snapshot {
                 vec![Fault { path: path.to_owned(), problem }]
             }
         };
-        let upstream = Upstream::new(&config, clock, metrics).map_err(no_https("upstream"))?;
+        let known = previous.map(|previous| &*previous.upstream);
+        let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
         let known = previous.map(|previous| &previous.issuers);
         let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
         let audit = Audit::open(&config.audit, metrics).map_err(|error| {
@@ -155,7 +157,7 @@ impl Snapshot {
             (client.name.clone(), shown)
         });
         let projections = projections.collect();
-        Ok(Self { config, written, upstream: Arc::new(upstream), issuers, audit, limiters, projections })
+        Ok(Self { config, written, upstream, issuers, audit, limiters, projections })
     }
 
     /// The limiter of a client of this configuration.

@@ -1,7 +1,7 @@
 //! What can go wrong with a request, and the one place where it becomes HTTP.
 //!
 //! A stage returns an [`Error`]; nobody logs it on the way. [`Error::into_response`] writes the
-//! `application/problem+json` document (RFC 9457) that interface promises, and the access log says
+//! `application/problem+json` document (RFC 9457) that README promises, and the access log says
 //! the rest (the source) once.
 
 use std::borrow::Cow;
@@ -23,6 +23,7 @@ pub enum Kind {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    NotAcceptable,
     RequestTimeout,
     ContentTooLarge,
     UriTooLong,
@@ -52,6 +53,7 @@ impl Kind {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -76,6 +78,7 @@ impl Kind {
             Self::Forbidden => "forbidden",
             Self::NotFound => "not-found",
             Self::MethodNotAllowed => "method-not-allowed",
+            Self::NotAcceptable => "not-acceptable",
             Self::RequestTimeout => "request-timeout",
             Self::ContentTooLarge => "content-too-large",
             Self::UriTooLong => "uri-too-long",
@@ -99,6 +102,7 @@ impl Kind {
             Self::Forbidden => "Not allowed for this caller",
             Self::NotFound => "No such route",
             Self::MethodNotAllowed => "Method not allowed",
+            Self::NotAcceptable => "Nothing acceptable to offer",
             Self::RequestTimeout => "The request took too long to arrive",
             Self::ContentTooLarge => "The request body is too large",
             Self::UriTooLong => "The request target is too long",
@@ -138,6 +142,13 @@ pub enum Place {
     Header(&'static str),
 }
 
+/// Faults that one answer lists. A caller who has fixed so many asks again; a body of nothing but
+/// faults must not become an answer many times its size.
+pub const MOST_FAULTS: usize = 50;
+
+/// Characters of a place in the request that an answer repeats.
+const LONGEST_PLACE: usize = 200;
+
 /// One thing that is wrong with a request: where, what was there, and what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
@@ -147,16 +158,28 @@ pub struct Fault {
 
 impl Fault {
     pub fn at_pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { place: Place::Pointer(pointer.into()), detail: detail.into() }
+        Self { place: Place::Pointer(short(pointer.into())), detail: detail.into() }
     }
 
     pub fn in_parameter(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { place: Place::Parameter(name.into()), detail: detail.into() }
+        let name = match name.into() {
+            Cow::Borrowed(name) => Cow::Borrowed(name),
+            Cow::Owned(name) => Cow::Owned(short(name)),
+        };
+        Self { place: Place::Parameter(name), detail: detail.into() }
     }
 
     pub fn in_header(name: &'static str, detail: impl Into<String>) -> Self {
         Self { place: Place::Header(name), detail: detail.into() }
     }
+}
+
+fn short(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_PLACE) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// A request that gets no answer of the upstream's. Shared by those who waited for one fill, so it
@@ -187,13 +210,17 @@ impl Error {
         Self { kind, detail: detail.into(), retry_after: None, client: None, more: Box::default() }
     }
 
-    /// A request with these faults; never call it with none.
+    /// A request with these faults, of which at most [`MOST_FAULTS`] are listed; never call it with
+    /// none.
     pub fn invalid_request(faults: Vec<Fault>) -> Self {
         let detail = match &faults[..] {
             [only] => only.detail.clone(),
+            all if all.len() > MOST_FAULTS => {
+                format!("at least {MOST_FAULTS} faults; the first {MOST_FAULTS} are listed in `errors`")
+            }
             all => format!("{} faults; each is listed in `errors`", all.len()),
         };
-        faults.into_iter().fold(Self::new(Kind::InvalidRequest, detail), Self::with_fault)
+        faults.into_iter().take(MOST_FAULTS).fold(Self::new(Kind::InvalidRequest, detail), Self::with_fault)
     }
 
     /// An error that came up through tower, which boxes them. All of them are ours.
@@ -220,6 +247,11 @@ impl Error {
     pub fn violates(mut self, policy: &'static str) -> Self {
         self.more.violated = Some(policy);
         self
+    }
+
+    /// How long the caller is told to wait.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -1,4 +1,5 @@
-//! What is counted. Names are promises (README, "Metrics"); no id and no free text is in a label.
+//! What is counted. Names are promises (README, "Metrics"); no id but an account's and a credential's,
+//! which operators have configured, and no free text is in a label.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -44,6 +45,13 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RefreshLabels {
+    route: &'static str,
+    /// `changed` or `unchanged`.
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ResultLabels {
     route: &'static str,
     result: &'static str,
@@ -79,6 +87,16 @@ struct IssuerLabels {
 struct FetchLabels {
     issuer: String,
     result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct AccountLabels {
+    account: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -145,12 +163,15 @@ pub struct Metrics {
     cache_entries: Gauge,
     cache_bytes: Gauge<f64, AtomicU64>,
     pub cache_evictions: Counter,
+    settled_refreshes: Family<RefreshLabels, Counter>,
     rate_limited: Family<ClientLabels, Counter>,
     pub subjects_limited: Counter,
     pub addresses_limited: Counter,
     attempts: Family<ResultLabels, Counter>,
     quota_available: Family<PoolLabels, Gauge>,
     pub quota_wait: Histogram,
+    quota_waiting: Family<AccountLabels, Gauge>,
+    retries: Family<RouteLabels, Counter>,
     breaker_state: Family<UpstreamLabels, Gauge>,
     tokens_minted: Family<CredentialLabels, Counter>,
     token_expiry: Family<CredentialLabels, Gauge>,
@@ -171,12 +192,15 @@ impl Metrics {
             cache_entries: Gauge::default(),
             cache_bytes: Gauge::default(),
             cache_evictions: Counter::default(),
+            settled_refreshes: Family::default(),
             rate_limited: Family::default(),
             subjects_limited: Counter::default(),
             addresses_limited: Counter::default(),
             attempts: Family::default(),
             quota_available: Family::default(),
             quota_wait: seconds(),
+            quota_waiting: Family::default(),
+            retries: Family::default(),
             breaker_state: Family::default(),
             tokens_minted: Family::default(),
             token_expiry: Family::default(),
@@ -208,6 +232,11 @@ impl Metrics {
             self.cache_evictions.clone(),
         );
         r.register(
+            "kore_gateway_cache_settled_refreshes",
+            "Answers called settled that were fetched anew; if many have changed, settle is too short",
+            self.settled_refreshes.clone(),
+        );
+        r.register(
             "kore_gateway_rate_limited",
             "Requests over their client's rate limit",
             self.rate_limited.clone(),
@@ -236,6 +265,16 @@ impl Metrics {
             "kore_gateway_upstream_quota_wait_seconds",
             "Time that calls waited for room",
             self.quota_wait.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_quota_waiting",
+            "Calls that wait for room",
+            self.quota_waiting.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_retries",
+            "Calls to the upstream that were made again",
+            self.retries.clone(),
         );
         r.register(
             "kore_gateway_breaker_state",
@@ -279,6 +318,13 @@ impl Metrics {
         self.cache_requests.get_or_create_owned(&labels).inc();
     }
 
+    /// An answer that had been called settled was fetched anew, and was `changed` or not.
+    pub fn settled_refresh(&self, route: &Route, changed: bool) {
+        let result = if changed { "changed" } else { "unchanged" };
+        let labels = RefreshLabels { route: route.name.as_str(), result };
+        self.settled_refreshes.get_or_create_owned(&labels).inc();
+    }
+
     /// Sets what is read rather than counted.
     pub fn cache_size(&self, entries: u64, bytes: u64) {
         self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
@@ -301,6 +347,15 @@ impl Metrics {
     pub fn quota_available(&self, account: &str, pool: &'static str, calls: u32) {
         let labels = PoolLabels { account: account.to_owned(), pool };
         self.quota_available.get_or_create_owned(&labels).set(calls.into());
+    }
+
+    pub fn quota_waiting(&self, account: &str, calls: usize) {
+        let labels = AccountLabels { account: account.to_owned() };
+        self.quota_waiting.get_or_create_owned(&labels).set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    pub fn upstream_retry(&self, route: &Route) {
+        self.retries.get_or_create_owned(&RouteLabels { route: route.name.as_str() }).inc();
     }
 
     pub fn breaker(&self, upstream: &str) -> Gauge {

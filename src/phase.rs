@@ -38,11 +38,22 @@ pub struct Rule {
     pub over_ttl: Duration,
     /// Not over. Zero: shared by those who ask at the same moment, never stored.
     pub live_ttl: Duration,
-    /// Takes the place of `settled_ttl` for an answer with a summary. A summary costs a call of a
+    /// For an answer with a summary about what is over, settled or not. A summary costs a call of a
     /// language model and is worded anew each time, so it may be kept for longer.
     pub summary_ttl: Option<Duration>,
+    /// A 404's. Zero: not stored.
+    pub not_found_ttl: Duration,
     pub stale_while_revalidate: Duration,
     pub stale_if_error: Duration,
+}
+
+/// What an answer has of a summary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Summary {
+    NotAsked,
+    There,
+    /// It was asked for and did not come: the language model failed, or was not done.
+    Missing,
 }
 
 /// What a rule makes of a phase: how long an answer is fresh, and the word for it.
@@ -63,18 +74,30 @@ pub enum Standing {
 }
 
 impl Rule {
+    /// The phase of a window of time that ends at `end`, whatever is in it: rows can turn up late,
+    /// so it is over only when it has been past for as long as it takes to settle.
+    pub fn window(&self, end: UnixMillis, now: UnixMillis) -> Phase {
+        if now < end.plus(self.settle) { Phase::Live } else { Phase::Over { since: end } }
+    }
+
     /// How long an answer in `phase` is fresh, asked at `now`.
-    pub fn lifetime(&self, phase: Phase, with_summary: bool, now: UnixMillis) -> Lifetime {
+    pub fn lifetime(&self, phase: Phase, summary: Summary, now: UnixMillis) -> Lifetime {
         match phase {
             Phase::Live => Lifetime { ttl: self.live_ttl, standing: Standing::Live },
             Phase::Unknown => Lifetime { ttl: self.live_ttl, standing: Standing::UnknownPhase },
             // An end that is still to come is an end on another clock: not settled yet.
-            Phase::Over { since } if since > now || now.since(since) < self.settle => {
-                Lifetime { ttl: self.over_ttl, standing: Standing::NotSettled }
-            }
-            Phase::Over { .. } => {
-                let summary_ttl = self.summary_ttl.filter(|_| with_summary);
-                Lifetime { ttl: summary_ttl.unwrap_or(self.settled_ttl), standing: Standing::Settled }
+            Phase::Over { since } => {
+                let is_settled = since <= now && now.since(since) >= self.settle;
+                let standing = if is_settled { Standing::Settled } else { Standing::NotSettled };
+                let ttl = match (summary, self.summary_ttl) {
+                    // What comes late is notes and surveys, which no transcript has; and a call of a
+                    // language model is never spent twice for a conversation that is over.
+                    (Summary::There, Some(summary_ttl)) if since <= now => summary_ttl,
+                    (Summary::Missing, _) => self.over_ttl,
+                    _ if is_settled => self.settled_ttl,
+                    _ => self.over_ttl,
+                };
+                Lifetime { ttl, standing }
             }
         }
     }
@@ -90,13 +113,14 @@ mod tests {
         over_ttl: Duration::from_secs(30),
         live_ttl: Duration::ZERO,
         summary_ttl: Some(Duration::from_secs(7 * 86_400)),
+        not_found_ttl: Duration::ZERO,
         stale_while_revalidate: Duration::ZERO,
         stale_if_error: Duration::ZERO,
     };
 
     fn lifetime_after(seconds_over: i64) -> Lifetime {
         let phase = Phase::Over { since: UnixMillis(0) };
-        RULE.lifetime(phase, false, UnixMillis(seconds_over * 1000))
+        RULE.lifetime(phase, Summary::NotAsked, UnixMillis(seconds_over * 1000))
     }
 
     #[test]
@@ -107,26 +131,41 @@ mod tests {
     }
 
     #[test]
+    fn a_window_is_live_until_it_has_been_past_for_the_settle_time() {
+        let end = UnixMillis(1_000);
+        assert_eq!(RULE.window(end, UnixMillis(0)), Phase::Live);
+        assert_eq!(RULE.window(end, UnixMillis(900_999)), Phase::Live);
+        assert_eq!(RULE.window(end, UnixMillis(901_000)), Phase::Over { since: end });
+    }
+
+    #[test]
     fn an_end_in_the_future_is_not_settled() {
         assert_eq!(lifetime_after(-5).standing, Standing::NotSettled);
         let unsettling = Rule { settle: Duration::ZERO, ..RULE };
         let phase = Phase::Over { since: UnixMillis(1) };
-        assert_eq!(unsettling.lifetime(phase, false, UnixMillis(0)).standing, Standing::NotSettled);
+        assert_eq!(
+            unsettling.lifetime(phase, Summary::NotAsked, UnixMillis(0)).standing,
+            Standing::NotSettled
+        );
     }
 
     #[test]
     fn what_is_live_or_unknown_gets_the_live_lifetime() {
-        assert_eq!(RULE.lifetime(Phase::Live, false, UnixMillis(0)).ttl, Duration::ZERO);
-        let unknown = RULE.lifetime(Phase::Unknown, true, UnixMillis(0));
+        assert_eq!(RULE.lifetime(Phase::Live, Summary::NotAsked, UnixMillis(0)).ttl, Duration::ZERO);
+        let unknown = RULE.lifetime(Phase::Unknown, Summary::There, UnixMillis(0));
         assert_eq!(unknown, Lifetime { ttl: Duration::ZERO, standing: Standing::UnknownPhase });
     }
 
     #[test]
-    fn a_summary_has_a_lifetime_of_its_own_only_once_settled() {
-        let settled = Phase::Over { since: UnixMillis(0) };
-        let now = UnixMillis(900_000);
-        assert_eq!(RULE.lifetime(settled, true, now).ttl, Duration::from_secs(7 * 86_400));
-        assert_eq!(RULE.lifetime(settled, true, UnixMillis(1)).ttl, RULE.over_ttl);
+    fn a_summary_of_what_is_over_has_a_lifetime_of_its_own_and_a_missing_one_a_short_one() {
+        let over = Phase::Over { since: UnixMillis(0) };
+        let ttl = |summary, seconds: i64| RULE.lifetime(over, summary, UnixMillis(seconds * 1000)).ttl;
+        for seconds in [1, 900] {
+            assert_eq!(ttl(Summary::There, seconds), Duration::from_secs(7 * 86_400));
+            assert_eq!(ttl(Summary::Missing, seconds), RULE.over_ttl);
+        }
+        assert_eq!(ttl(Summary::There, -1), RULE.over_ttl);
+        assert_eq!(RULE.lifetime(Phase::Live, Summary::There, UnixMillis(0)).ttl, Duration::ZERO);
     }
 
     #[test]

@@ -7,85 +7,162 @@
 
 use std::sync::Arc;
 
+use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use crate::clock::UnixMillis;
 use crate::phase::Phase;
 
 /// What kind of id an answer named. The kinds do not share a name space.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Kind {
     Conversation,
     Session,
     Call,
 }
 
-/// One id and the phase it was seen in.
+/// An id and its kind.
+pub type Name = (Kind, String);
+
+/// Names one conversation goes by beyond which no more are remembered.
+const MOST_NAMES: usize = 8;
+
+/// One conversation under all the ids an answer gave it, and the phase it was seen in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
-    pub kind: Kind,
-    pub id: String,
+    pub names: Vec<Name>,
     pub phase: Phase,
 }
 
+/// What was last told about an id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Known {
+    pub phase: Phase,
+    /// When the answer that told it was asked for.
+    pub asked_at: UnixMillis,
+    /// Every name the conversation goes by, this one included.
+    pub names: Arc<[Name]>,
+}
+
 #[derive(PartialEq, Eq, Hash)]
-struct Name {
+struct Id {
     account: Arc<str>,
     kind: Kind,
-    id: String,
+    id: Box<str>,
 }
 
 /// The table of ids with the phase they were last seen in, per account.
 pub struct Seen {
-    phases: Cache<Name, Phase>,
+    known: Cache<Id, Known>,
 }
 
 impl Seen {
-    /// A table of at most `capacity` ids; the least used are forgotten first.
+    /// A table of at most `capacity` ids; those named longest ago are forgotten first. (By use, a
+    /// new conversation would never push out an old one.)
     pub fn new(capacity: u64) -> Self {
-        Self { phases: Cache::new(capacity) }
+        Self { known: Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build() }
     }
 
-    /// Remembers what an answer told. The newest word counts, so a reopened conversation is live.
-    pub fn note(&self, account: &Arc<str>, sightings: Vec<Sighting>) {
-        for Sighting { kind, id, phase } in sightings {
-            self.phases.insert(Name { account: account.clone(), kind, id }, phase);
+    /// Remembers what an answer told that was asked for at `asked_at`. The newest word counts, so a
+    /// reopened conversation is live; and an answer that was slow to come does not take back what
+    /// a later one said. What is told in the same millisecond, as by the rows of one answer, holds
+    /// together: a session with two conversations is over when both are.
+    pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: UnixMillis) {
+        for Sighting { names, phase } in sightings {
+            let names: Arc<[Name]> = names.as_slice().into();
+            for (kind, id) in names.iter() {
+                let id = Id { account: account.clone(), kind: *kind, id: id.as_str().into() };
+                let told = Known { phase: *phase, asked_at, names: names.clone() };
+                self.known.entry(id).and_compute_with(|held| match held.map(moka::Entry::into_value) {
+                    Some(held) if held.asked_at > asked_at => Op::Nop,
+                    Some(held) => {
+                        let phase =
+                            if held.asked_at == asked_at { held.phase.and(told.phase) } else { told.phase };
+                        Op::Put(Known { phase, names: together(told.names, &held.names), ..told })
+                    }
+                    None => Op::Put(told),
+                });
+            }
         }
     }
 
-    /// The phase in which `id` was last seen; [`Phase::Unknown`] if never, or too long ago.
-    pub fn phase(&self, account: &Arc<str>, kind: Kind, id: &str) -> Phase {
-        let name = Name { account: account.clone(), kind, id: id.to_owned() };
-        self.phases.get(&name).unwrap_or(Phase::Unknown)
+    /// What is known of `id`; nothing if it was never named, or too long ago.
+    pub fn get(&self, account: &Arc<str>, (kind, id): &Name) -> Option<Known> {
+        self.known.get(&Id { account: account.clone(), kind: *kind, id: id.as_str().into() })
     }
+
+    /// Whether `name` was seen live by an answer not older than one asked for at `asked_at`.
+    pub fn is_live_since(&self, account: &Arc<str>, name: &Name, asked_at: UnixMillis) -> bool {
+        self.get(account, name).is_some_and(|known| known.phase == Phase::Live && known.asked_at >= asked_at)
+    }
+}
+
+/// What was told, and what was known before and is not told again: one route names the call, the
+/// other does not.
+fn together(told: Arc<[Name]>, held: &[Name]) -> Arc<[Name]> {
+    let more = held.iter().filter(|name| !told.contains(name));
+    let room = MOST_NAMES.saturating_sub(told.len());
+    let more: Vec<_> = more.take(room).cloned().collect();
+    if more.is_empty() { told } else { told.iter().cloned().chain(more).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
 
-    fn sighting(kind: Kind, phase: Phase) -> Vec<Sighting> {
-        vec![Sighting { kind, id: "x-1".to_owned(), phase }]
+    const OVER: Phase = Phase::Over { since: UnixMillis(1) };
+
+    fn name(kind: Kind) -> Name {
+        (kind, "x-1".to_owned())
+    }
+
+    fn sighting(names: &[Name], phase: Phase) -> [Sighting; 1] {
+        [Sighting { names: names.to_vec(), phase }]
+    }
+
+    fn phase(seen: &Seen, account: &Arc<str>, kind: Kind) -> Option<Phase> {
+        seen.get(account, &name(kind)).map(|known| known.phase)
     }
 
     #[test]
     fn an_id_is_known_by_account_and_kind() {
         let seen = Seen::new(10);
         let (ours, theirs): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let over = Phase::Over { since: UnixMillis(1) };
-        seen.note(&ours, sighting(Kind::Session, over));
-        assert_eq!(seen.phase(&ours, Kind::Session, "x-1"), over);
-        assert_eq!(seen.phase(&ours, Kind::Call, "x-1"), Phase::Unknown);
-        assert_eq!(seen.phase(&theirs, Kind::Session, "x-1"), Phase::Unknown);
+        seen.note(&ours, &sighting(&[name(Kind::Session)], OVER), UnixMillis(5));
+        assert_eq!(phase(&seen, &ours, Kind::Session), Some(OVER));
+        assert_eq!(phase(&seen, &ours, Kind::Call), None);
+        assert_eq!(phase(&seen, &theirs, Kind::Session), None);
     }
 
     #[test]
-    fn the_newest_word_counts() {
+    fn the_word_asked_for_last_counts_whenever_it_comes() {
         let seen = Seen::new(10);
         let account: Arc<str> = "a".into();
-        seen.note(&account, sighting(Kind::Session, Phase::Over { since: UnixMillis(1) }));
-        seen.note(&account, sighting(Kind::Session, Phase::Live));
-        assert_eq!(seen.phase(&account, Kind::Session, "x-1"), Phase::Live);
+        let names = [name(Kind::Session)];
+        seen.note(&account, &sighting(&names, OVER), UnixMillis(5));
+        seen.note(&account, &sighting(&names, Phase::Live), UnixMillis(7));
+        seen.note(&account, &sighting(&names, OVER), UnixMillis(6));
+        assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
+        assert!(seen.is_live_since(&account, &names[0], UnixMillis(7)));
+        assert!(!seen.is_live_since(&account, &names[0], UnixMillis(8)));
+        // Told in the same moment, it is over only if all that is told is.
+        seen.note(&account, &sighting(&names, OVER), UnixMillis(7));
+        assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
+        seen.note(&account, &sighting(&names, OVER), UnixMillis(8));
+        assert_eq!(phase(&seen, &account, Kind::Session), Some(OVER));
+    }
+
+    #[test]
+    fn names_told_by_different_routes_are_put_together() {
+        let seen = Seen::new(10);
+        let account: Arc<str> = "a".into();
+        let (session, call) = (name(Kind::Session), name(Kind::Call));
+        seen.note(&account, &sighting(&[session.clone(), call.clone()], OVER), UnixMillis(1));
+        seen.note(&account, &sighting(&[session.clone(), name(Kind::Conversation)], OVER), UnixMillis(2));
+        let names = seen.get(&account, &session).expect("known").names;
+        assert_eq!(names.len(), 3);
+        assert!(names.contains(&call));
     }
 
     #[test]
@@ -93,10 +170,13 @@ mod tests {
         let seen = Seen::new(100);
         let account: Arc<str> = "a".into();
         for n in 0..10_000 {
-            let id = format!("c-{n}");
-            seen.note(&account, vec![Sighting { kind: Kind::Conversation, id, phase: Phase::Live }]);
+            let names = [(Kind::Conversation, format!("c-{n}"))];
+            seen.note(&account, &sighting(&names, Phase::Live), UnixMillis(0));
         }
-        seen.phases.run_pending_tasks();
-        assert!(seen.phases.entry_count() <= 100);
+        seen.known.run_pending_tasks();
+        assert!(seen.known.entry_count() <= 100);
+        // The newest push out the oldest.
+        assert!(seen.get(&account, &(Kind::Conversation, "c-9999".to_owned())).is_some());
+        assert!(seen.get(&account, &(Kind::Conversation, "c-0".to_owned())).is_none());
     }
 }

@@ -14,13 +14,22 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Whether a body that names `bot` as its own may go to this client. A client of some bots asks
-    /// under one of them, but only the answer tells whose conversation it was.
-    pub fn may_see(&self, bot: Option<&str>) -> Result<(), Error> {
-        match bot {
-            Some(bot) if !self.client.bots.include(bot) => Err(forbidden()),
-            _ => Ok(()),
+    /// Whether a body that names `bots` as its own may go to this client. A client of some bots
+    /// asks under one of them, but only the answer tells whose conversation it was.
+    pub fn may_see(&self, bots: &[String]) -> Result<(), Error> {
+        if bots.iter().all(|bot| self.client.bots.include(bot)) { Ok(()) } else { Err(forbidden()) }
+    }
+
+    /// Whether a body may go to this client that nobody could look into: for its size, or for what it
+    /// is.
+    pub fn may_see_unread(&self) -> Result<(), Error> {
+        if self.client.bots == Bots::Any {
+            return Ok(());
         }
+        Err(Error::new(
+            Kind::UpstreamInvalid,
+            "the upstream's answer cannot be looked into, and this client may see some bots only",
+        ))
     }
 }
 
@@ -48,10 +57,14 @@ pub fn permit(client: &Arc<Client>, route: &Route, ids: &Ids, config: &Config) -
     let accounts = || config.accounts.iter().filter(theirs);
     let account = match (ids.account(), bot) {
         (Some(id), _) => accounts().find(|account| *account.id == *id),
-        // An account that names the bot goes before one that takes any.
-        (None, Some(bot)) => accounts()
-            .find(|account| account.bots != Bots::Any && account.bots.include(bot))
-            .or_else(|| accounts().find(|account| account.bots == Bots::Any)),
+        // A bot that an account names is that account's, whoever else takes any.
+        (None, Some(bot)) => {
+            let names = |account: &&Arc<Account>| account.bots != Bots::Any && account.bots.include(bot);
+            match config.accounts.iter().find(names) {
+                Some(account) => Some(account).filter(theirs),
+                None => accounts().find(|account| account.bots == Bots::Any),
+            }
+        }
         (None, None) => None,
     };
     let account =

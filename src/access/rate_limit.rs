@@ -97,10 +97,10 @@ impl Caller {
     }
 }
 
-/// Where a caller stands after a request.
+/// Where a caller stands after a request; or a pool of the upstream's quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// The policy's name: what is counted.
+    /// The policy's name: `client`, `subject`, `address` or `upstream`.
     pub policy: &'static str,
     pub rate: Rate,
     /// Requests that would pass at once.
@@ -211,9 +211,9 @@ mod tests {
     fn the_fields_are_spelled_as_the_draft_spells_them() {
         let rate = Rate { amount: 600, window: Duration::from_secs(60) };
         let client = Standing { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
-        let subject = Standing { policy: "subject", left: 0, ..client };
-        let [(_, policies), (_, standings)] = headers(&[client, subject]);
-        assert_eq!(policies, r#""client";q=600;w=60, "subject";q=600;w=60"#);
-        assert_eq!(standings, r#""client";r=412;t=23, "subject";r=0;t=23"#);
+        let upstream = Standing { policy: "upstream", left: 0, ..client };
+        let [(_, policies), (_, standings)] = headers(&[client, upstream]);
+        assert_eq!(policies, r#""client";q=600;w=60, "upstream";q=600;w=60"#);
+        assert_eq!(standings, r#""client";r=412;t=23, "upstream";r=0;t=23"#);
     }
 }

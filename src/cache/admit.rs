@@ -1,15 +1,19 @@
-//! Whether an answer may be kept, and for how long. Pure, but for the look into [`Seen`].
+//! Whether an answer may be kept, and for how long. Pure, but for what [`Seen`] remembers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::entry::{Entry, Lifetime, etag, jittered};
+use http::StatusCode;
+
+use super::entry::{Entry, Lifetime, Tag, Word, jittered};
+use super::group::Group;
+use super::variants::Variants;
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing};
-use crate::routes::{Misfit, Query};
-use crate::seen::Seen;
-use http::StatusCode;
+use crate::routes::{Asked, Identity, Misfit, Query, Reading};
+use crate::seen::{Name, Seen};
 
 /// Why an answer that callers get is not stored. The same word in `Cache-Status`, log, metric and
 /// test.
@@ -25,8 +29,14 @@ pub enum Reason {
     Status,
     /// A 200 that is not of the route's shape: an encrypted payload, an error envelope, a page.
     UnexpectedShape,
+    /// A 200 of the right shape that does not show that it is what was asked for.
+    UnprovenIdentity,
     /// Settled, but its lifetime is configured to be zero.
     ZeroLifetime,
+    /// Larger than what is held.
+    TooLarge,
+    /// Purged while it was fetched.
+    Purged,
 }
 
 impl Reason {
@@ -37,81 +47,181 @@ impl Reason {
             Self::UnknownPhase => "unknown-phase",
             Self::Status => "status",
             Self::UnexpectedShape => "unexpected-shape",
+            Self::UnprovenIdentity => "unproven-identity",
             Self::ZeroLifetime => "zero-lifetime",
+            Self::TooLarge => "too-large",
+            Self::Purged => "purged",
         }
     }
 }
 
-/// An answer that callers get, and whether it is to be stored.
-#[derive(Clone, Debug)]
-pub struct Admitted {
-    pub entry: std::sync::Arc<Entry>,
-    pub stored: Result<(), Reason>,
+/// An answer that callers get, and what is to be done with it.
+#[derive(Debug)]
+pub struct Judgement {
+    pub entry: Arc<Entry>,
+    /// Whether it may be stored.
+    pub verdict: Result<(), Reason>,
+    /// What the conversations in it are called.
+    pub names: Vec<Name>,
 }
 
-/// Judges an answer to `query` that came at `now`. An error is an answer that nobody gets: a cut
-/// one, or one about something else.
-pub fn admit(
-    query: &Query,
-    rule: &Rule,
-    seen: &Seen,
-    answer: Answer,
-    now: UnixMillis,
-) -> Result<Admitted, Error> {
+/// Judges an answer to `query`. An error is an answer that nobody gets: a cut one, or one about
+/// something else.
+///
+/// Phases and lifetimes are judged at the moment the answer was asked for: what it tells was true
+/// then, and perhaps not any more when it came.
+pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<Judgement, Error> {
     if answer.status != StatusCode::OK {
-        return Ok(unstored(answer, Phase::Unknown, None, now, Reason::Status));
+        return Ok(without_reading(query, rule, answer));
     }
     let reading = match (query.route.read)(&query.asked, &answer.body) {
         Ok(reading) => reading,
         Err(Misfit::Shape) => {
-            return Ok(unstored(answer, Phase::Unknown, None, now, Reason::UnexpectedShape));
+            let entry = Entry { is_opaque: true, ..bare(query, answer, &[]) };
+            let verdict = Err(Reason::UnexpectedShape);
+            return Ok(Judgement { entry: entry.into(), verdict, names: Vec::new() });
         }
         Err(Misfit::Cut) => {
             return Err(Error::new(Kind::UpstreamInvalid, "the upstream's answer ends in the middle")
                 .proxy_status("http_response_incomplete"));
         }
-        Err(Misfit::Identity) => {
+        Err(Misfit::Other) => {
             return Err(Error::new(
                 Kind::UpstreamInvalid,
                 "the upstream's answer is about something else than was asked",
             ));
         }
     };
-    let account = &query.account.id;
-    let known = reading.known_by.iter().map(|(kind, id)| seen.phase(account, *kind, id));
-    let phase = match reading.phase {
-        Phase::Unknown => known.into_iter().find(|phase| *phase != Phase::Unknown).unwrap_or(Phase::Unknown),
-        told => told,
-    };
-    seen.note(account, reading.sightings);
-
-    let lifetime = rule.lifetime(phase, query.asked.with_summary(), now);
-    if lifetime.ttl.is_zero() {
-        let reason = match lifetime.standing {
-            Standing::Live => Reason::Live,
-            Standing::UnknownPhase => Reason::UnknownPhase,
-            Standing::NotSettled => Reason::NotSettled,
-            Standing::Settled => Reason::ZeroLifetime,
-        };
-        return Ok(unstored(answer, phase, reading.bot, now, reason));
+    let asked_at = answer.asked_at;
+    let account = &query.account;
+    if !is_proven(query, seen, &reading) {
+        return Ok(unread(query, answer, Reason::UnprovenIdentity));
     }
+    seen.note(account, &reading.sightings, asked_at);
+    let (told, word) = match reading.phase {
+        Phase::Unknown if !reading.known_by.is_empty() => {
+            (learnt(query, seen, &reading, asked_at), Word::Learnt)
+        }
+        told => (told, Word::Told),
+    };
+    let phase = match query.asked {
+        Asked::Window { end, .. } => told.and(rule.window(end, asked_at)),
+        _ => told,
+    };
+
+    let allowed = rule.lifetime(phase, reading.summary, asked_at);
+    let verdict = match allowed.standing {
+        _ if !allowed.ttl.is_zero() => Ok(()),
+        Standing::Live => Err(Reason::Live),
+        Standing::UnknownPhase => Err(Reason::UnknownPhase),
+        Standing::NotSettled => Err(Reason::NotSettled),
+        Standing::Settled => Err(Reason::ZeroLifetime),
+    };
     // What is not over may have changed the moment after: it is never served past its lifetime.
     let is_over = matches!(phase, Phase::Over { .. });
     let stale = |allowed: Duration| if is_over { allowed } else { Duration::ZERO };
-    let lifetime = Lifetime {
-        ttl: jittered(lifetime.ttl, &query.key, now),
-        stale_while_revalidate: stale(rule.stale_while_revalidate),
-        stale_if_error: stale(rule.stale_if_error),
+    let lifetime = match verdict {
+        Ok(()) => Lifetime {
+            ttl: jittered(allowed.ttl, &query.key, asked_at),
+            stale_while_revalidate: stale(rule.stale_while_revalidate),
+            stale_if_error: stale(rule.stale_if_error),
+        },
+        Err(_) => Lifetime::default(),
     };
-    let entry = entry(answer, phase, reading.bot, now, lifetime);
-    Ok(Admitted { entry: entry.into(), stored: Ok(()) })
+    let names = names(query, seen, &reading);
+    let entry = Entry {
+        tag: Tag::of(&answer.body),
+        answer,
+        phase,
+        word,
+        standing: Some(allowed.standing),
+        groups: groups(query, &reading.bots, &names),
+        bots: reading.bots,
+        is_opaque: false,
+        lifetime,
+        variants: Variants::default(),
+    };
+    Ok(Judgement { entry: entry.into(), verdict, names })
 }
 
-fn unstored(answer: Answer, phase: Phase, bot: Option<String>, now: UnixMillis, reason: Reason) -> Admitted {
-    let entry = entry(answer, phase, bot, now, Lifetime::default());
-    Admitted { entry: entry.into(), stored: Err(reason) }
+/// Whether the body is what was asked for, by its own word or by what was seen before.
+fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
+    match &reading.identity {
+        Identity::Proven => true,
+        Identity::ProvenIf(name) => {
+            let known = query.asked.name().and_then(|asked| seen.get(&query.account, &asked));
+            known.is_some_and(|known| known.names.contains(name))
+        }
+        Identity::Unproven => false,
+    }
 }
 
-fn entry(answer: Answer, phase: Phase, bot: Option<String>, now: UnixMillis, lifetime: Lifetime) -> Entry {
-    Entry { etag: etag(&answer.body), answer, phase, bot, fetched_at: now, lifetime }
+/// What other answers have said of the conversation: over only if every name of it that is known
+/// is. One that ended after this answer was asked for was not over in it.
+fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: UnixMillis) -> Phase {
+    let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, name));
+    match known.map(|known| known.phase).reduce(Phase::and) {
+        Some(Phase::Over { since }) if since > asked_at => Phase::Live,
+        Some(phase) => phase,
+        None => Phase::Unknown,
+    }
+}
+
+/// All that the conversations in a body are called, here and in other answers.
+fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
+    let told = reading.sightings.iter().flat_map(|sighting| &sighting.names);
+    let mut names: Vec<Name> = query.asked.name().into_iter().chain(told.cloned()).collect();
+    for name in &reading.known_by {
+        names.push(name.clone());
+        if let Some(known) = seen.get(&query.account, name) {
+            names.extend(known.names.iter().cloned());
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn groups(query: &Query, bots: &[String], names: &[Name]) -> Arc<[Group]> {
+    let bots = query.bot.as_deref().into_iter().chain(bots.iter().map(String::as_str)).map(Group::bot);
+    let mut groups: Vec<Group> = std::iter::once(Group::account(&query.account))
+        .chain(bots)
+        .chain(names.iter().map(Group::named))
+        .chain(query.plain.as_ref().map(Group::plain))
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.into()
+}
+
+/// Not a 200: only "there is none" may be kept, and only for as long as the rule says.
+fn without_reading(query: &Query, rule: &Rule, answer: Answer) -> Judgement {
+    if answer.status != StatusCode::NOT_FOUND || rule.not_found_ttl.is_zero() {
+        return unread(query, answer, Reason::Status);
+    }
+    let ttl = jittered(rule.not_found_ttl, &query.key, answer.asked_at);
+    let names: Vec<Name> = query.asked.name().into_iter().collect();
+    let entry = Entry { lifetime: Lifetime { ttl, ..Lifetime::default() }, ..bare(query, answer, &names) };
+    Judgement { entry: entry.into(), verdict: Ok(()), names }
+}
+
+/// An answer that is passed on unread.
+fn unread(query: &Query, answer: Answer, reason: Reason) -> Judgement {
+    let entry = bare(query, answer, &[]);
+    Judgement { entry: entry.into(), verdict: Err(reason), names: Vec::new() }
+}
+
+fn bare(query: &Query, answer: Answer, names: &[Name]) -> Entry {
+    Entry {
+        tag: Tag::of(&answer.body),
+        answer,
+        phase: Phase::Unknown,
+        word: Word::Told,
+        standing: None,
+        groups: groups(query, &[], names),
+        bots: Vec::new(),
+        is_opaque: false,
+        lifetime: Lifetime::default(),
+        variants: Variants::default(),
+    }
 }

@@ -1,34 +1,68 @@
 //! One stored answer and how fresh it is.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use http::HeaderValue;
 
+use super::group::Group;
+use super::index::MEMBERSHIP;
+use super::variants::Variants;
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
-use crate::phase::Phase;
+use crate::phase::{Phase, Standing};
 use crate::routes::Key;
 
-/// What an entry costs beside its body and its key: its own fields, moka's bookkeeping, the
-/// allocator's rounding. Measured over 100,000 entries.
-const OVERHEAD: usize = 600;
+/// What an entry costs beside its body, its key and its memberships: its own fields, moka's
+/// bookkeeping, the allocator's rounding. Measured by tests/memory.rs.
+const OVERHEAD: usize = 1000;
 
 /// An answer, with what is needed to serve it again. The same for every caller.
 #[derive(Debug)]
 pub struct Entry {
     pub answer: Answer,
-    /// Strong: there is one byte stream under it.
-    pub etag: HeaderValue,
+    /// Of the body's bytes.
+    pub tag: Tag,
     pub phase: Phase,
-    /// The bot that the body names as its own.
-    pub bot: Option<String>,
-    pub fetched_at: UnixMillis,
+    /// Where the phase comes from.
+    pub word: Word,
+    /// The part of the rule that set the lifetime; none where no rule was asked.
+    pub standing: Option<Standing>,
+    /// The bots that the body names.
+    pub bots: Vec<String>,
+    /// A 200 that could not be read: an encrypted payload, a page.
+    pub is_opaque: bool,
+    /// What it is about.
+    pub groups: Arc<[Group]>,
     pub lifetime: Lifetime,
+    /// The body in other codings, as far as callers have asked for them.
+    pub variants: Variants,
 }
 
-/// For how long an entry may be served, from `fetched_at`. All zero for one that is not stored.
+/// Where an entry's phase comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// Its own body says it.
+    Told,
+    /// Other answers said it.
+    Learnt,
+}
+
+/// 128 bits of a body's SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag(pub [u8; 16]);
+
+impl Tag {
+    pub fn of(body: &[u8]) -> Self {
+        let mut short = [0; 16];
+        let whole = digest::digest(&digest::SHA256, body);
+        short.iter_mut().zip(whole.as_ref()).for_each(|(short, byte)| *short = *byte);
+        Self(short)
+    }
+}
+
+/// For how long an entry may be served, from `asked_at`. All zero for one that is not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lifetime {
     pub ttl: Duration,
@@ -56,10 +90,10 @@ pub enum Freshness {
 }
 
 impl Lifetime {
-    /// Pure: where an entry fetched at `fetched_at` is at `now`. A clock that was set back makes
+    /// Pure: where an entry asked for at `asked_at` is at `now`. A clock that was set back makes
     /// nothing younger than new.
-    pub fn at(&self, fetched_at: UnixMillis, now: UnixMillis) -> Freshness {
-        let age = now.since(fetched_at);
+    pub fn at(&self, asked_at: UnixMillis, now: UnixMillis) -> Freshness {
+        let age = now.since(asked_at);
         if age < self.ttl {
             return Freshness::Fresh { left: self.ttl.saturating_sub(age) };
         }
@@ -73,7 +107,7 @@ impl Lifetime {
         }
     }
 
-    /// From when it was fetched to when it is of no use at all.
+    /// From when it was asked for to when it is of no use at all.
     pub fn whole(&self) -> Duration {
         self.ttl.saturating_add(self.stale_while_revalidate.max(self.stale_if_error))
     }
@@ -81,35 +115,38 @@ impl Lifetime {
 
 impl Entry {
     pub fn freshness(&self, now: UnixMillis) -> Freshness {
-        self.lifetime.at(self.fetched_at, now)
+        self.lifetime.at(self.answer.asked_at, now)
     }
 
-    /// Whole seconds since it was fetched (RFC 9111 §5.1).
+    /// Whole seconds since it was asked for (RFC 9111 §5.1, §4.2.3).
     pub fn age(&self, now: UnixMillis) -> u64 {
-        now.since(self.fetched_at).as_secs()
+        now.since(self.answer.asked_at).as_secs()
     }
 
-    /// Bytes it takes in the store. An entry is at most `max_body` and a key, so it fits.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over { .. })
+    }
+
+    /// Whether a sighting as live, in an answer asked for at `live_at`, makes this one void.
+    pub fn is_voided_by_life_at(&self, live_at: UnixMillis) -> bool {
+        self.is_over() && (self.word == Word::Learnt || self.answer.asked_at <= live_at)
+    }
+
+    /// Bytes it takes in the store.
     pub fn weight(&self, key: &Key) -> u32 {
-        let bot = self.bot.as_ref().map_or(0, String::len);
-        let bytes = self.answer.body.len() + key.as_bytes().len() + bot + OVERHEAD;
+        let bots: usize = self.bots.iter().map(String::len).sum();
+        let indexed = self.groups.iter().filter(|group| group.is_indexed()).count();
+        let groups = size_of_val(&*self.groups) + indexed * MEMBERSHIP;
+        let bodies = self.answer.body.len() + self.variants.len();
+        let bytes = bodies + key.as_bytes().len() + bots + groups + OVERHEAD;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
 
-/// The entity tag of a body: 128 bits of its SHA-256.
-pub fn etag(body: &[u8]) -> HeaderValue {
-    let digest = digest::digest(&digest::SHA256, body);
-    let half = digest.as_ref().get(..16).unwrap_or_default();
-    // Quotes and hexadecimal digits always make a header value.
-    HeaderValue::try_from(format!("\"{}\"", hex::encode(half)))
-        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-}
-
 /// `ttl` up to a tenth shorter or longer, the same for the same key and time: what was loaded at
 /// once does not expire at once.
-pub fn jittered(ttl: Duration, key: &Key, fetched_at: UnixMillis) -> Duration {
-    let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one((key, fetched_at.0)) % 2001;
+pub fn jittered(ttl: Duration, key: &Key, asked_at: UnixMillis) -> Duration {
+    let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one((key, asked_at.0)) % 2001;
     let factor = u32::try_from(9_000 + spread).unwrap_or(10_000);
     ttl.checked_mul(factor).map_or(ttl, |scaled| scaled / 10_000)
 }

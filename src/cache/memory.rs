@@ -1,71 +1,219 @@
-//! The store: moka, bounded in bytes.
+//! The store: moka, bounded in bytes, and beside it the index of groups.
+//!
+//! Look-ups go to moka alone. Whatever changes the store goes through one lock, so that a purge and
+//! a fill that lands are one before the other. moka evicts when it likes, on any thread; what left
+//! is written down and taken out of the index under the lock, at the next change.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use prometheus_client::metrics::counter::Counter;
 
-use super::entry::Entry;
+use super::entry::{Entry, Freshness};
+use super::group::Group;
+use super::index::{Index, Serial};
+use super::purge::{Began, Purge, Removed, Tombstones};
+use crate::clock::{Clock, UnixMillis};
 use crate::routes::Key;
 
 /// Entries by key. When it is full, what is asked for least goes first (TinyLFU).
 pub struct Memory {
-    entries: Cache<Key, Arc<Entry>>,
+    slots: Cache<Key, Slot>,
+    capacity: u64,
+    departed: Departed,
+    writes: Mutex<Writes>,
 }
 
-/// Lets go of memory when an entry is of no use any more. Freshness is judged on every look-up, by
-/// the gateway's own clock; this is housekeeping.
-struct EndOfUse;
+#[derive(Clone)]
+struct Slot {
+    entry: Arc<Entry>,
+    serial: Serial,
+}
 
-impl moka::Expiry<Key, Arc<Entry>> for EndOfUse {
-    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.lifetime.whole())
+#[derive(Default)]
+struct Writes {
+    index: Index,
+    tombstones: Tombstones,
+    last: Serial,
+}
+
+/// What has left the store and is still in the index.
+type Departed = Arc<Mutex<Vec<(Serial, Arc<[Group]>)>>>;
+
+/// Lets go of memory when an entry is of no use any more. Freshness is judged on every look-up;
+/// this is housekeeping.
+struct EndOfUse(Clock);
+
+impl EndOfUse {
+    fn left(&self, Slot { entry, .. }: &Slot) -> Duration {
+        entry.lifetime.whole().saturating_sub(self.0.now().since(entry.answer.asked_at))
+    }
+}
+
+impl moka::Expiry<Key, Slot> for EndOfUse {
+    fn expire_after_create(&self, _: &Key, slot: &Slot, _: Instant) -> Option<Duration> {
+        Some(self.left(slot))
     }
 
-    fn expire_after_update(
-        &self,
-        _: &Key,
-        entry: &Arc<Entry>,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(entry.lifetime.whole())
+    fn expire_after_update(&self, _: &Key, slot: &Slot, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(self.left(slot))
     }
+}
+
+/// Why an entry was not put into the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// It alone is heavier than the store may be.
+    TooHeavy,
+    /// It was purged while it was fetched.
+    Purged,
+    /// It is older than what made it void.
+    Outdated,
 }
 
 impl Memory {
     /// A store of at most `capacity` bytes; `evictions` counts what had to go for want of room.
-    pub fn new(capacity: u64, evictions: Counter) -> Self {
-        let entries = Cache::builder()
+    pub fn new(capacity: u64, evictions: Counter, clock: Clock) -> Self {
+        let departed = Departed::default();
+        let leave = departed.clone();
+        let slots = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|key: &Key, entry: &Arc<Entry>| entry.weight(key))
-            .expire_after(EndOfUse)
-            .eviction_listener(move |_, _, cause| {
+            .weigher(|key: &Key, slot: &Slot| slot.entry.weight(key))
+            .expire_after(EndOfUse(clock))
+            .eviction_listener(move |_, slot: Slot, cause| {
                 if cause == RemovalCause::Size {
                     evictions.inc();
                 }
+                locked(&leave).push((slot.serial, slot.entry.groups.clone()));
             })
             .build();
-        Self { entries }
+        Self { slots, capacity, departed, writes: Mutex::default() }
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.entries.get(key)
+        self.slots.get(key).map(|slot| slot.entry)
     }
 
-    pub fn put(&self, key: Key, entry: Arc<Entry>) {
-        self.entries.insert(key, entry);
+    /// The moment a fill begins: what is purged from now on, it cannot bring back.
+    pub fn now(&self) -> Began {
+        locked(&self.writes).tombstones.now()
+    }
+
+    /// Stores what was fetched by a fill that began at `began`, unless it has been purged since or
+    /// `is_outdated` by then. The new entry takes the place of an old one.
+    pub fn put(
+        &self,
+        key: Key,
+        entry: Arc<Entry>,
+        began: Began,
+        is_outdated: impl FnOnce() -> bool,
+    ) -> Result<(), Refused> {
+        if u64::from(entry.weight(&key)) > self.capacity {
+            return Err(Refused::TooHeavy);
+        }
+        let mut writes = locked(&self.writes);
+        if writes.tombstones.forbid(began, &entry.groups) {
+            return Err(Refused::Purged);
+        }
+        if is_outdated() {
+            return Err(Refused::Outdated);
+        }
+        self.insert(&mut writes, key, entry);
+        Ok(())
+    }
+
+    /// Weighs an entry again that has grown by a variant, if it is still there.
+    pub fn weigh(&self, key: &Key, entry: &Arc<Entry>) {
+        let mut writes = locked(&self.writes);
+        let held = self.slots.get(key);
+        let Some(slot) = held.filter(|slot| Arc::ptr_eq(&slot.entry, entry)) else { return };
+        writes.index.remove(slot.serial, &entry.groups);
+        self.insert(&mut writes, key.clone(), slot.entry);
+    }
+
+    fn insert(&self, writes: &mut Writes, key: Key, entry: Arc<Entry>) {
+        writes.last += 1;
+        let serial = writes.last;
+        writes.index.add(serial, &entry.groups, &key);
+        self.slots.insert(key, Slot { entry, serial });
+        // Now, not some time: between two rounds of its housekeeping moka holds more than it may.
+        self.slots.run_pending_tasks();
+        self.tidy(writes);
+    }
+
+    /// Takes out of the index what has left the store.
+    fn tidy(&self, writes: &mut Writes) {
+        let departed = std::mem::take(&mut *locked(&self.departed));
+        for (serial, groups) in departed {
+            writes.index.remove(serial, &groups);
+        }
     }
 
     pub fn remove(&self, key: &Key) {
-        self.entries.invalidate(key);
+        let mut writes = locked(&self.writes);
+        self.slots.invalidate(key);
+        self.tidy(&mut writes);
+    }
+
+    /// Removes all that is meant, fresh and stale, and keeps fills under way from bringing it back.
+    pub fn purge(&self, purge: Purge) -> Removed {
+        let mut writes = locked(&self.writes);
+        writes.tombstones.put_up(purge);
+        let keys = match purge {
+            Purge::Group(group) if group.is_indexed() => writes.index.keys(group),
+            purge => self
+                .slots
+                .iter()
+                .filter(|(_, slot)| purge.takes(&slot.entry.groups))
+                .map(|(key, _)| Key::clone(&key))
+                .collect(),
+        };
+        let mut removed = Removed::default();
+        for key in keys {
+            if let Some(slot) = self.slots.remove(&key) {
+                removed.count(key.route().name, slot.entry.weight(&key).into());
+            }
+        }
+        self.tidy(&mut writes);
+        removed
+    }
+
+    /// Drops what was stored as over about groups that an answer asked for at `live_at` has shown
+    /// live.
+    pub fn reopen(&self, groups: &[Group], live_at: UnixMillis) {
+        let mut writes = locked(&self.writes);
+        for key in groups.iter().flat_map(|group| writes.index.keys(*group)) {
+            if self.slots.get(&key).is_some_and(|slot| slot.entry.is_voided_by_life_at(live_at)) {
+                self.slots.invalidate(&key);
+            }
+        }
+        self.tidy(&mut writes);
+    }
+
+    /// A fresh transcript with a summary that holds all that the one under `plain` would.
+    pub fn summarised(&self, plain: &Key, now: UnixMillis) -> Option<(Key, Arc<Entry>)> {
+        let keys = locked(&self.writes).index.keys(Group::plain(plain));
+        let mut held = keys.into_iter().filter_map(|key| Some((key.clone(), self.get(&key)?)));
+        held.find(|(_, entry)| matches!(entry.freshness(now), Freshness::Fresh { .. }))
+    }
+
+    /// Whether this very entry is stored under `key`.
+    pub fn holds(&self, key: &Key, entry: &Arc<Entry>) -> bool {
+        self.slots.get(key).is_some_and(|slot| Arc::ptr_eq(&slot.entry, entry))
     }
 
     /// Entries and bytes, after the housekeeping that is due.
     pub fn size(&self) -> (u64, u64) {
-        self.entries.run_pending_tasks();
-        (self.entries.entry_count(), self.entries.weighted_size())
+        let mut writes = locked(&self.writes);
+        self.slots.run_pending_tasks();
+        self.tidy(&mut writes);
+        (self.slots.entry_count(), self.slots.weighted_size())
     }
+}
+
+/// No change is left half done by a panic: there is none to panic between two steps.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,20 +1,27 @@
 //! Closed conversations, kept. [`Cache::get_or_fill`] is the only door.
 //!
 //! What is stored is the same for everyone: the fill knows the query, never the caller. Who may see
-//! it is decided before the look-up and again, where the body names its bot, after it.
+//! it is decided before the look-up and again, where the body names its bots, after it.
 
 mod admit;
+mod back_off;
 mod entry;
+mod fill;
 mod flight;
+mod group;
+mod index;
 mod memory;
 mod projected;
+mod purge;
+mod variants;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use tokio::time::Instant;
 
-use crate::answer::Answer;
+use crate::answer::{Fetched, Large};
 use crate::clock::{Clock, UnixMillis};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
@@ -22,10 +29,18 @@ use crate::phase::Rule;
 use crate::routes::{Key, Query};
 use crate::seen::Seen;
 
-pub use admit::{Admitted, Reason};
-pub use entry::{Entry, Freshness};
+pub use admit::Reason;
+use back_off::BackOff;
+pub use entry::{Entry, Freshness, Tag};
+use fill::{Filled, Landed};
 use flight::{Flights, Ticket};
 use memory::Memory;
+pub use purge::{Purge, Removed};
+pub use variants::Coding;
+
+/// Bytes up to which a body is compressed where it is served: some milliseconds. Larger ones go to a
+/// thread of their own.
+const LARGEST_INLINE: usize = 64 * 1024;
 
 /// The store, the fills under way, and what is known of conversations that say nothing themselves.
 #[derive(Clone)]
@@ -34,18 +49,29 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     memory: Memory,
     flights: Flights<Key, Filled>,
+    back_off: BackOff,
     seen: Seen,
     clock: Clock,
+    metrics: Arc<Metrics>,
 }
 
-/// What a fill leaves to everyone who waits for it.
-type Filled = Result<Admitted, Error>;
+/// What the cache is limited to, as long as the process lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes.
+    pub capacity: u64,
+    /// Ids whose phase is remembered.
+    pub seen: u64,
+    /// After a fill that failed, until the next one for the same answer.
+    pub back_off: Duration,
+}
 
-/// An answer for one caller, and where it came from.
+/// An answer for one caller.
 #[derive(Debug)]
-pub struct Served {
-    pub entry: Arc<Entry>,
-    pub source: Source,
+pub enum Served {
+    Entry(Arc<Entry>, Source),
+    /// Too large to be held: passed through, unread.
+    Large(Large),
 }
 
 /// Where an answer came from, in the terms of `Cache-Status` (RFC 9211).
@@ -83,13 +109,14 @@ pub enum Because {
 }
 
 impl Cache {
-    /// A cache of `capacity` bytes that remembers the phases of `seen` ids.
-    pub fn new(capacity: u64, seen: u64, clock: Clock, metrics: &Metrics) -> Self {
+    pub fn new(limits: Limits, clock: Clock, metrics: &Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
-            memory: Memory::new(capacity, metrics.cache_evictions.clone()),
+            memory: Memory::new(limits.capacity, metrics.cache_evictions.clone(), clock.clone()),
             flights: Flights::new(),
-            seen: Seen::new(seen),
+            back_off: BackOff::new(limits.back_off),
+            seen: Seen::new(limits.seen),
             clock,
+            metrics: metrics.clone(),
         }))
     }
 
@@ -107,104 +134,142 @@ impl Cache {
         rule: &Rule,
         wait: Duration,
         anew: bool,
-        fill: impl FnOnce() -> F + Send + 'static,
+        fill: impl Fn() -> F + Send + Sync + Clone + 'static,
     ) -> Result<Served, Error>
     where
-        F: Future<Output = Result<Answer, Error>> + Send + 'static,
+        F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
-        let now = self.0.clock.now();
-        let stored = self.0.memory.get(&query.key);
+        let inner = &self.0;
+        let now = inner.clock.now();
+        let stored = inner.memory.get(&query.key);
+        let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
         let fallback = match stored.map(|entry| (entry.freshness(now), entry)) {
             Some((Freshness::Fresh { left }, entry)) => {
-                let hit = Served { entry, source: Source::Hit { left } };
-                if !anew {
-                    return Ok(hit);
+                let source = Source::Hit { left };
+                if !anew || is_backing_off() {
+                    return Ok(Served::Entry(entry, source));
                 }
-                Some((Forwarded::Request, hit))
+                Some((entry, source, Forwarded::Request))
             }
             Some((Freshness::Revalidating { past }, entry)) if !anew => {
-                // Nobody waits for this ticket; the flight lands all the same.
-                drop(self.fly(query, *rule, now, anew, fill));
-                return Ok(Served { entry, source: Source::Stale { past, because: Because::Revalidating } });
+                if !is_backing_off() {
+                    // Nobody waits for this ticket; the flight lands all the same.
+                    drop(self.fly(query, *rule, None, fill));
+                }
+                return Ok(Served::Entry(entry, Source::Stale { past, because: Because::Revalidating }));
             }
             Some((Freshness::OnlyIfError { past } | Freshness::Revalidating { past }, entry)) => {
                 let source = Source::Stale { past, because: Because::Error };
+                if is_backing_off() {
+                    return Ok(Served::Entry(entry, source));
+                }
                 let because = if anew { Forwarded::Request } else { Forwarded::Stale };
-                Some((because, Served { entry, source }))
+                Some((entry, source, because))
             }
             Some((Freshness::Gone, _)) | None => None,
         };
 
-        let ticket = self.fly(query, *rule, now, anew, fill);
+        let deadline = Instant::now() + wait;
+        let ticket = self.fly(query, *rule, anew.then_some(now), fill.clone());
         let collapsed = ticket.joined;
-        let filled = match tokio::time::timeout(wait, ticket.landed()).await {
-            Ok(Some(filled)) => filled,
-            Ok(None) => Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer")),
-            Err(_) => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
-                .proxy_status("http_response_timeout")),
-        };
-        match (filled, fallback) {
-            (Ok(admitted), Some((_, served))) if failed(admitted.entry.answer.status) => Ok(served),
-            (Err(_), Some((_, served))) => Ok(served),
-            (Ok(Admitted { entry, stored }), fallback) => {
-                let because = fallback.map_or(Forwarded::Miss, |(because, _)| because);
-                Ok(Served { entry, source: Source::Upstream { stored, collapsed, because } })
+        let mut filled = within(deadline, async {
+            let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
+            ticket.landed().await.unwrap_or_else(died)
+        })
+        .await;
+        if let Ok(Landed::Large(large)) = &filled {
+            if let Some(large) = fill::take(large) {
+                return Ok(Served::Large(large));
             }
-            (Err(error), None) => Err(error),
+            // It can be passed through only once. Whoever else wants it makes a call of his own.
+            filled = within(deadline, inner.fetch(query, rule, fill())).await;
         }
+        match (filled, fallback) {
+            (Ok(Landed::Fetched(entry, _)), Some((stale, source, _))) if failed(&entry) => {
+                Ok(Served::Entry(stale, source))
+            }
+            (Err(_), Some((stale, source, _))) => Ok(Served::Entry(stale, source)),
+            (Err(error), None) => Err(error),
+            (Ok(Landed::Held(entry)), _) => {
+                let source = match entry.freshness(inner.clock.now()) {
+                    Freshness::Fresh { left } => Source::Hit { left },
+                    // It was fresh a moment ago.
+                    _ => Source::Hit { left: Duration::ZERO },
+                };
+                Ok(Served::Entry(entry, source))
+            }
+            (Ok(Landed::Fetched(entry, stored)), fallback) => {
+                let because = fallback.map_or(Forwarded::Miss, |(_, _, because)| because);
+                Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
+            }
+            (Ok(Landed::Large(large)), _) => match fill::take(&large) {
+                Some(large) => Ok(Served::Large(large)),
+                None => Err(Error::new(Kind::Internal, "an answer of one's own was taken by another")),
+            },
+        }
+    }
+
+    /// Forgets what is meant: fresh, stale, and what is being fetched. Whoever asks from here on
+    /// gets an answer that was asked for after this.
+    pub fn purge(&self, purge: Purge) -> Removed {
+        let removed = self.0.memory.purge(purge);
+        // Which of the flights are meant is known when they land, but a request that joins one now
+        // must not get what it brings. All of them: a purge is rare, a call too much is cheap.
+        self.0.flights.detach_all();
+        removed
+    }
+
+    /// The body of what was served, in `coding` if that makes it smaller. Made once; what is stored
+    /// is weighed again with it.
+    pub async fn body(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> (Coding, Bytes) {
+        let identity = || (Coding::Identity, entry.answer.body.clone());
+        if coding == Coding::Identity {
+            return identity();
+        }
+        let made = if entry.variants.lacks(coding) {
+            let made = if entry.answer.body.len() > LARGEST_INLINE {
+                let entry = entry.clone();
+                let make = move || entry.variants.get_or_make(coding, &entry.answer.body);
+                // A task that was lost to a panic or a shutdown: as it is, then.
+                tokio::task::spawn_blocking(make).await.unwrap_or_default()
+            } else {
+                entry.variants.get_or_make(coding, &entry.answer.body)
+            };
+            self.0.memory.weigh(key, entry);
+            made
+        } else {
+            entry.variants.get_or_make(coding, &entry.answer.body)
+        };
+        made.map_or_else(identity, |made| (coding, made))
     }
 
     fn fly<F>(
         &self,
         query: &Query,
         rule: Rule,
-        asked_at: UnixMillis,
-        anew: bool,
-        fill: impl FnOnce() -> F + Send + 'static,
+        not_before: Option<UnixMillis>,
+        fill: impl Fn() -> F + Send + Sync + 'static,
     ) -> Ticket<Filled>
     where
-        F: Future<Output = Result<Answer, Error>> + Send + 'static,
+        F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
         self.0.flights.join_or_start(&query.key, || {
             let (cache, query) = (self.0.clone(), query.clone());
-            let not_before = anew.then_some(asked_at);
-            async move { cache.fill(query, rule, not_before, fill).await }
+            async move { cache.fill(&query, &rule, not_before, fill).await }
         })
     }
 }
 
-impl Inner {
-    /// Runs in a flight. An answer that was fetched until `not_before` will not do.
-    async fn fill<F>(
-        &self,
-        query: Query,
-        rule: Rule,
-        not_before: Option<UnixMillis>,
-        fill: impl FnOnce() -> F,
-    ) -> Filled
-    where
-        F: Future<Output = Result<Answer, Error>> + Send,
-    {
-        // Again: another flight may have landed between the caller's look and this one's start.
-        if let Some(entry) = self.memory.get(&query.key)
-            && let Freshness::Fresh { .. } = entry.freshness(self.clock.now())
-            && not_before.is_none_or(|not_before| entry.fetched_at > not_before)
-        {
-            return Ok(Admitted { entry, stored: Ok(()) });
-        }
-        let answer = fill().await?;
-        let admitted = admit::admit(&query, &rule, &self.seen, answer, self.clock.now())?;
-        match admitted.stored {
-            Ok(()) => self.memory.put(query.key, admitted.entry.clone()),
-            // An error says nothing about what is stored; any other answer takes its place.
-            Err(_) if failed(admitted.entry.answer.status) => {}
-            Err(_) => self.memory.remove(&query.key),
-        }
-        Ok(admitted)
+async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout_at(deadline, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
+            .proxy_status("http_response_timeout")),
     }
 }
 
-/// Whether a status of the upstream's is a failure that a stale answer is better than (RFC 5861 §4).
-fn failed(status: StatusCode) -> bool {
-    status.is_server_error()
+/// Whether an answer is a failure that a stale one is better than (RFC 5861 §4): an error of the
+/// upstream's own, also one that looks like a success (a page of its proxy's, an error envelope).
+fn failed(entry: &Entry) -> bool {
+    entry.answer.status.is_server_error() || entry.is_opaque
 }

@@ -1,12 +1,14 @@
 //! What some callers are shown of an entry, kept beside it: an entry of its own, under a key of its
-//! own, counted in the same bytes. It is only ever found by way of the entry it was made from.
+//! own, in the groups of the other, counted in the same bytes. It is only ever found by way of the
+//! entry it was made from.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::entry::{self, Entry};
-use super::{Cache, Served, Source};
+use super::entry::{Entry, Tag};
+use super::variants::Variants;
+use super::{Cache, Source};
 use crate::answer::Answer;
 use crate::error::{Error, Kind};
 use crate::routes::Key;
@@ -15,22 +17,23 @@ use crate::routes::Key;
 const LARGE: usize = 64 * 1024;
 
 impl Cache {
-    /// `served` as the projection `id` shows it, made by `project` unless it is at hand. Kept as
-    /// long as the answer it shows a part of, if that is kept.
+    /// `whole`, served from `source`, as the projection `id` shows it, and the key of that; made by
+    /// `project` unless it is at hand. Kept as long as the answer it shows a part of, if that is kept.
     pub async fn projected(
         &self,
         key: &Key,
-        served: Served,
+        (whole, source): (&Arc<Entry>, Source),
         id: &[u8],
         project: impl FnOnce(&Answer) -> Result<Vec<u8>, Error> + Send + 'static,
-    ) -> Result<Served, Error> {
-        let Served { entry: whole, source } = served;
+    ) -> Result<(Key, Arc<Entry>), Error> {
+        let memory = &self.0.memory;
         let is_stored = !matches!(source, Source::Upstream { stored: Err(_), .. });
-        let key = key.projected(id, whole.etag.as_bytes());
-        let kept = self.0.memory.get(&key).filter(|kept| kept.fetched_at == whole.fetched_at);
+        let projected = key.projected(id, &whole.tag.0);
+        let kept = memory.get(&projected).filter(|kept| kept.answer.asked_at == whole.answer.asked_at);
         if let Some(entry) = kept.filter(|_| is_stored) {
-            return Ok(Served { entry, source });
+            return Ok((projected, entry));
         }
+        let began = memory.now();
         let make = {
             let whole = whole.clone();
             move || project(&whole.answer)
@@ -42,25 +45,36 @@ impl Cache {
             tokio::task::spawn_blocking(make).await.map_err(failed)??
         };
         let entry = Arc::new(Entry {
-            etag: entry::etag(&shown),
+            tag: Tag::of(&shown),
             answer: Answer { body: Bytes::from(shown), ..whole.answer.clone() },
             phase: whole.phase,
-            bot: whole.bot.clone(),
-            fetched_at: whole.fetched_at,
+            word: whole.word,
+            standing: whole.standing,
+            bots: whole.bots.clone(),
+            is_opaque: whole.is_opaque,
+            // A transcript is never cut from what only some may see of one.
+            groups: whole.groups.iter().filter(|group| !group.is_of_a_plain_one()).copied().collect(),
             lifetime: whole.lifetime,
+            variants: Variants::default(),
         });
         if is_stored {
-            self.0.memory.put(key, entry.clone());
+            let is_outdated = || !memory.holds(key, whole);
+            // It can be shown all the same if there is no room for it, or nothing to keep it for.
+            let _ = memory.put(projected.clone(), entry.clone(), began, is_outdated);
         }
-        Ok(Served { entry, source })
+        Ok((projected, entry))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::StatusCode;
 
     use super::*;
+    use crate::cache::Limits;
+    use crate::cache::entry::{Lifetime, Word};
     use crate::clock::{Clock, UnixMillis};
     use crate::metrics::Metrics;
     use crate::phase::Phase;
@@ -69,26 +83,36 @@ mod tests {
     /// The clock stands still, as it does between two answers of the same millisecond.
     #[tokio::test]
     async fn a_view_of_one_answer_is_never_shown_for_another() {
-        let cache = Cache::new(1 << 20, 10, Clock::manual(UnixMillis(0)), &Metrics::new());
+        let limits = Limits { capacity: 1 << 20, seen: 10, back_off: Duration::ZERO };
+        let cache = Cache::new(limits, Clock::manual(UnixMillis(0)), &Arc::new(Metrics::new()));
         let key = Key::of_nothing(&ROUTES[0]);
         for body in ["first", "second"] {
             let answer = Answer {
                 status: StatusCode::OK,
                 content_type: None,
+                retry_after: None,
                 body: Bytes::from_static(body.as_bytes()),
+                asked_at: UnixMillis(0),
             };
-            let lifetime = entry::Lifetime { ttl: std::time::Duration::from_secs(1), ..Default::default() };
+            let lifetime = Lifetime { ttl: Duration::from_secs(1), ..Default::default() };
             let entry = Arc::new(Entry {
-                etag: entry::etag(&answer.body),
+                tag: Tag::of(&answer.body),
                 answer,
                 phase: Phase::Unknown,
-                bot: None,
-                fetched_at: UnixMillis(0),
+                word: Word::Told,
+                standing: None,
+                bots: Vec::new(),
+                is_opaque: false,
+                groups: Arc::from([]),
                 lifetime,
+                variants: Variants::default(),
             });
-            let served = Served { entry, source: Source::Hit { left: lifetime.ttl } };
-            let shown = cache.projected(&key, served, b"id", |answer| Ok(answer.body.to_vec())).await;
-            assert_eq!(shown.expect("a view").entry.answer.body, body);
+            let began = cache.0.memory.now();
+            assert!(cache.0.memory.put(key.clone(), entry.clone(), began, || false).is_ok());
+            let source = Source::Hit { left: lifetime.ttl };
+            let project = |answer: &Answer| Ok(answer.body.to_vec());
+            let shown = cache.projected(&key, (&entry, source), b"id", project).await;
+            assert_eq!(shown.expect("a view").1.answer.body, body);
         }
     }
 }

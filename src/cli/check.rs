@@ -1,10 +1,15 @@
 //! `kore-gateway check`: by the same code as `serve`.
 
+use std::io::Write;
+
 use super::Failure;
 use crate::config::{self, Sources};
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let (written, _) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
-    print!("{}", config::effective(written));
+    let effective =
+        config::effective(written).map_err(|error| Failure::new("cannot write the configuration", error))?;
+    // Whoever reads it may have seen enough and gone.
+    let _ = std::io::stdout().write_all(effective.as_bytes());
     Ok(())
 }

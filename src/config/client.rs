@@ -9,10 +9,13 @@ use subtle::ConstantTimeEq;
 
 use super::resolve::bots;
 use super::section::Section;
-use super::value::{Digest, Origin, Rate};
+use super::value::{Digest, Origin, Rate, Setting};
 use super::{Account, Bots, Oidc, OidcRule, Redaction};
 use crate::clock::UnixMillis;
 use crate::routes::{Name, ROUTES, Route};
+
+/// The largest weight of a client: against 1 it leaves the other nothing of any real quota.
+const HEAVIEST: u32 = 1000;
 
 /// One caller, or one team, and what it may do. What is not allowed here is denied.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub struct Client {
     /// Of each bearer of a token apart, within the client's.
     pub subject_rate_limit: Option<Rate>,
     pub lane: Lane,
+    /// At least 1.
+    pub weight: u32,
     /// The pages whose scripts may read its answers, as browsers spell them in `Origin`.
     pub origins: Vec<String>,
     /// What its answers are shown without.
@@ -136,10 +141,7 @@ impl Clients {
         if only.is_none() && several.is_empty() && client.oidc.is_none() {
             section.report(
                 "api_key_sha256",
-                format!(
-                    "is missing, and so are `api_keys` and `oidc`; it is {}",
-                    <Digest as super::value::Setting>::EXPECTED
-                ),
+                format!("is missing, and so are `api_keys` and `oidc`; it is {}", Digest::EXPECTED),
             );
         }
         if let Some(digest) = only {
@@ -198,6 +200,9 @@ impl Client {
     ) -> Self {
         let name: String = section.required("name");
         let permitted: Vec<String> = section.required("accounts");
+        if permitted.is_empty() {
+            section.report("accounts", "is empty; a client sees what it is given, so name the accounts");
+        }
         for id in &permitted {
             if !accounts.iter().any(|account| *account.id == **id) {
                 section.report("accounts", format!("{id:?} is no account of this file"));
@@ -215,6 +220,23 @@ impl Client {
             }
         }
         let named: Vec<Name> = section.required("routes");
+        if named.is_empty() {
+            section.report("routes", format!("is empty; it is a list of {}", Name::EXPECTED));
+        }
+        for route in named.iter().map(|name| Route::named(*name)) {
+            let serves = |account: &&Arc<Account>| {
+                let mut apps = account.credentials.iter();
+                permitted.iter().any(|id| **id == *account.id)
+                    && apps.any(|app| app.scopes.contains(&route.scope))
+            };
+            if !permitted.is_empty() && !accounts.iter().any(|account| serves(&account)) {
+                let (name, scope) = (route.name.as_str(), route.scope.as_str());
+                section.report(
+                    "routes",
+                    format!("{name:?} needs the scope {scope:?}, which no credential of its accounts has"),
+                );
+            }
+        }
         let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
         let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
         let mut redact = Vec::new();
@@ -245,6 +267,7 @@ impl Client {
             routes,
             rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
             subject_rate_limit: section.optional("subject_rate_limit"),
+            weight: u32::try_from(section.or::<u64>("weight", 1)).unwrap_or(u32::MAX),
             lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
             origins: section
                 .or::<Vec<Origin>>("origins", Vec::new())
@@ -252,6 +275,9 @@ impl Client {
                 .map(|origin| origin.0)
                 .collect(),
         };
+        if client.weight > HEAVIEST {
+            section.report("weight", format!("is more than {HEAVIEST}"));
+        }
         if client.subject_rate_limit.is_some() && client.oidc.is_none() {
             section.report("subject_rate_limit", "is there, but without `oidc` this client has no subjects");
         }

@@ -20,17 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Serialize;
 
 use crate::phase::Rule;
-use crate::routes::{ROUTES, Route, Scope};
+use crate::routes::{Limits, ROUTES, Route, Scope};
 
 pub use client::{Client, Clients, Lane};
-pub use effective::effective;
+pub use effective::{effective, filled};
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
 pub use oidc::{Oidc, OidcRule};
 pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
-pub use value::Rate;
+pub use value::{Rate, secret};
 
 /// The defaults, and the manual.
 pub const DEFAULTS: &str = include_str!("../../config/gateway.toml");
@@ -100,14 +101,40 @@ pub enum AuditTo {
     File(PathBuf),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
     pub connect_timeout: Duration,
     pub timeout: Duration,
     /// Bytes of a decoded answer.
     pub max_body: usize,
+    /// Calls that wait for one pool of the quota.
     pub max_waiting: usize,
+    /// How long a connection is kept for the next call.
+    pub idle_timeout: Duration,
+    /// PEM certificates to trust in place of the machine's.
+    pub ca: Option<Vec<u8>>,
     pub breaker: Breaker,
+    pub retry: Retry,
+    pub fairness: Fairness,
+}
+
+/// How calls that failed are made again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// Of all calls, in percent.
+    pub budget: u32,
+    /// The first wait is anything up to this; each further one up to twice as much as the last.
+    pub first_wait: Duration,
+    pub longest_wait: Duration,
+}
+
+/// How the upstream's quota is shared among clients, in percent of each window.
+#[derive(Clone, Copy, Debug)]
+pub struct Fairness {
+    /// Kept free by whoever has used up its share.
+    pub headroom: u32,
+    /// Goes to the background lane before anybody else.
+    pub background_minimum: u32,
 }
 
 /// When an upstream that fails is left alone, per base URL.
@@ -116,13 +143,6 @@ pub struct Breaker {
     /// Failures in a row.
     pub failures: u32,
     pub open_for: Duration,
-}
-
-/// Limits of the routes that the vendor leaves open.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub conversation_details_limit: u64,
-    pub max_json_depth: usize,
 }
 
 /// Limits of callers that are not clients, or not whole ones.
@@ -140,6 +160,8 @@ pub struct Cache {
     pub capacity: u64,
     /// Ids.
     pub seen: u64,
+    /// After a fill that failed, until the next one for the same answer.
+    pub back_off: Duration,
     rules: [Rule; ROUTES.len()],
 }
 
@@ -188,6 +210,7 @@ impl Config {
             ("limits.tracked_callers", new.callers.tracked == old.callers.tracked),
             ("cache.capacity", new.cache.capacity == old.cache.capacity),
             ("cache.seen", new.cache.seen == old.cache.seen),
+            ("cache.back_off", new.cache.back_off == old.cache.back_off),
         ];
         let changed = fixed.into_iter().filter(|(_, same)| !same);
         let problem = "has changed, and only a restart can change it";
@@ -226,10 +249,27 @@ pub struct Credential {
     pub client_id: String,
     /// Never printed: `SecretString` has no other `Debug`.
     pub client_secret: SecretString,
+    /// Where the secret can be read again.
+    pub secret_file: Option<PathBuf>,
     pub scopes: Vec<Scope>,
     pub bots: Bots,
     pub lifetime: Duration,
     pub jti: bool,
+    pub claims: Claims,
+}
+
+/// Who a token says it is from, about and for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claims {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
 }
 
 /// What the upstream allows: each pool has several rolling windows, all of which hold.

@@ -10,13 +10,13 @@ use reqwest::Url;
 use toml::Table;
 
 use super::section::{Fault, Faults, Section};
-use super::value::{Rate, Secret, Setting, Size};
+use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
-    Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Clients, Config, Credential, Limits, Log,
-    LogFormat, Oidc, Ops, Quota, Redaction, Server, Upstream,
+    Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
+    Log, LogFormat, Oidc, Ops, Quota, Redaction, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
-use crate::routes::{Name, ROUTES, Scope, ids};
+use crate::routes::{Limits, Name, ROUTES, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
@@ -112,7 +112,7 @@ impl Server {
 impl Ops {
     fn read(mut section: Section<'_>) -> Self {
         let listen = section.required("listen");
-        let token = section.optional::<Secret>("token").map(|secret| secret.0);
+        let token = section.optional::<Secret>("token").map(|secret| secret.value);
         section.close();
         Self { listen, token }
     }
@@ -162,7 +162,11 @@ impl Upstream {
             timeout: positive(&mut section, "timeout"),
             max_body: bytes(&mut section, "max_body"),
             max_waiting: count(&mut section, "max_waiting"),
+            idle_timeout: section.required("idle_timeout"),
+            ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0),
             breaker: Breaker::read(section.section("breaker")),
+            retry: Retry::read(section.section("retry")),
+            fairness: Fairness::read(section.section("fairness")),
         };
         // moka weighs an entry in 32 bits.
         if upstream.max_body > 1 << 30 {
@@ -183,10 +187,57 @@ impl Breaker {
     }
 }
 
+impl Retry {
+    fn read(mut section: Section<'_>) -> Self {
+        let retry = Self {
+            budget: section.required::<Percent>("budget").0,
+            first_wait: section.required("first_wait"),
+            longest_wait: section.required("longest_wait"),
+        };
+        section.close();
+        retry
+    }
+}
+
+impl Fairness {
+    fn read(mut section: Section<'_>) -> Self {
+        let fairness = Self {
+            headroom: section.required::<Percent>("headroom").0,
+            background_minimum: section.required::<Percent>("background_minimum").0,
+        };
+        if fairness.headroom > 50 {
+            section.report("headroom", "is more than 50; half of the quota would lie idle");
+        }
+        section.close();
+        fairness
+    }
+}
+
+/// A file of PEM certificates, read.
+struct Certificates(Vec<u8>);
+
+impl Setting for Certificates {
+    const EXPECTED: &'static str = r#"the path of a PEM file, for example "/etc/ssl/our-ca.pem""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let path = String::read(value)?;
+        let pem = std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        match reqwest::Certificate::from_pem_bundle(&pem) {
+            Ok(certificates) if !certificates.is_empty() => Ok(Self(pem)),
+            _ => Err(format!("{path} holds no certificate; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl Cache {
     fn read(mut section: Section<'_>) -> Self {
         let capacity = section.required::<Size>("capacity").0;
         let seen = section.required("seen");
+        let back_off = section.required("back_off");
         let rules = ROUTES.each_ref().map(|route| {
             let mut section = section.section(route.name.as_str());
             let rule = Rule {
@@ -196,6 +247,7 @@ impl Cache {
                 live_ttl: section.required("live_ttl"),
                 summary_ttl: (route.name == Name::ConversationDetails)
                     .then(|| section.required("summary_ttl")),
+                not_found_ttl: section.required("not_found_ttl"),
                 stale_while_revalidate: section.required("stale_while_revalidate"),
                 stale_if_error: section.required("stale_if_error"),
             };
@@ -203,7 +255,7 @@ impl Cache {
             rule
         });
         section.close();
-        Self { capacity, seen, rules }
+        Self { capacity, seen, back_off, rules }
     }
 }
 
@@ -340,9 +392,20 @@ impl Account {
 
 impl Credential {
     fn read(mut section: Section<'_>) -> Self {
+        let client_id: String = section.required("client_id");
+        let secret = section.required::<Secret>("client_secret");
+        let claims = match section.has("claims") {
+            true => Claims::read(section.section("claims")),
+            false => {
+                let id = Some(client_id.clone());
+                Claims { app_id: id.clone(), sub: id, ..Claims::default() }
+            }
+        };
         let credential = Self {
-            client_id: section.required("client_id"),
-            client_secret: section.required::<Secret>("client_secret").0,
+            client_id,
+            client_secret: secret.value,
+            secret_file: secret.file,
+            claims,
             scopes: section.required("scopes"),
             bots: bots(&mut section, Some(Bots::Any)),
             lifetime: section.or("lifetime", Duration::from_secs(3600)),
@@ -363,15 +426,29 @@ impl Credential {
     }
 }
 
+impl Claims {
+    fn read(mut section: Section<'_>) -> Self {
+        let claims = Self {
+            app_id: section.optional("appId"),
+            sub: section.optional("sub"),
+            iss: section.optional("iss"),
+            aud: section.optional("aud"),
+        };
+        if claims.app_id.is_none() && claims.iss.is_none() {
+            section.report("appId", "is missing, and so is `iss`; one of them names the app");
+        }
+        section.close();
+        claims
+    }
+}
+
 impl Setting for Scope {
     const EXPECTED: &'static str = r#""analytics" or "chat_history""#;
 
     fn read(value: toml::Value) -> Result<Self, String> {
-        match value.as_str() {
-            Some("analytics") => Ok(Self::Analytics),
-            Some("chat_history") => Ok(Self::ChatHistory),
-            _ => Err(format!("is no scope; it is {}", Self::EXPECTED)),
-        }
+        let known = [Self::Analytics, Self::ChatHistory];
+        let named = known.into_iter().find(|scope| value.as_str() == Some(scope.as_str()));
+        named.ok_or_else(|| format!("is no scope; it is {}", Self::EXPECTED))
     }
 
     fn placeholder() -> Self {

@@ -64,6 +64,11 @@ impl<'a> Section<'a> {
         self.table.remove(key)
     }
 
+    /// Whether a key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// The value of a key that must be there.
     pub fn required<T: Setting>(&mut self, key: &'static str) -> T {
         match self.optional(key) {

@@ -1,9 +1,11 @@
 //! The kinds of value a configuration is made of, and how each reads itself.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use super::section::describe;
 use crate::clock::UnixMillis;
@@ -116,6 +118,28 @@ impl Setting for Duration {
 
     fn placeholder() -> Self {
         Self::ZERO
+    }
+}
+
+/// A part of a hundred.
+#[derive(Clone, Copy, Debug)]
+pub struct Percent(pub u32);
+
+impl Setting for Percent {
+    const EXPECTED: &'static str = "a whole number of percent, 0 to 100";
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::Integer(number) => match u32::try_from(number) {
+                Ok(number) if number <= 100 => Ok(Self(number)),
+                _ => Err(format!("is {number}; it is {}", Self::EXPECTED)),
+            },
+            other => Err(mismatch::<Self>(&other)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self(0)
     }
 }
 
@@ -271,7 +295,19 @@ impl<T: Setting> Setting for Vec<T> {
 }
 
 /// A secret, read from where the configuration says it is.
-pub struct Secret(pub SecretString);
+pub struct Secret {
+    pub value: SecretString,
+    /// Where it can be read again, if it is in a file.
+    pub file: Option<PathBuf>,
+}
+
+/// What a file or a variable holds, as a secret: an editor's or `echo`'s line end is not part of it.
+pub fn secret(text: &str) -> Result<SecretString, String> {
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err("the secret is empty".to_owned()),
+        secret => Ok(SecretString::from(secret)),
+    }
+}
 
 impl Setting for Secret {
     const EXPECTED: &'static str = r#"{ env = "NAME" } or { file = "/path" }, never the secret itself"#;
@@ -280,24 +316,26 @@ impl Setting for Secret {
         let toml::Value::Table(table) = value else { return Err(mismatch::<Self>(&value)) };
         let place: Vec<(&str, &toml::Value)> =
             table.iter().map(|(key, place)| (key.as_str(), place)).collect();
-        let secret = match place[..] {
+        let (text, file) = match place[..] {
             [("env", toml::Value::String(name))] => {
-                std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
+                let text =
+                    std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
+                (text, None)
             }
             [("file", toml::Value::String(path))] => {
-                std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+                (text, Some(PathBuf::from(path)))
             }
             _ => return Err(format!("it is {}", Self::EXPECTED)),
         };
-        // An editor's or `echo`'s line end is not part of the secret.
-        match secret.trim_end_matches(['\r', '\n']) {
-            "" => Err("the secret is empty".to_owned()),
-            secret => Ok(Self(SecretString::from(secret))),
-        }
+        // Wiped when it has been copied to where it stays.
+        let text = Zeroizing::new(text);
+        Ok(Self { value: secret(&text)?, file })
     }
 
     fn placeholder() -> Self {
-        Self(SecretString::default())
+        Self { value: SecretString::default(), file: None }
     }
 }
 

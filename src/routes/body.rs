@@ -11,8 +11,8 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::params::between;
-use super::shown;
-use crate::error::Fault;
+use super::{NAMED_BY_THE_PATH, shown};
+use crate::error::{Fault, MOST_FAULTS};
 
 /// Integers beyond this are not exchanged reliably (RFC 8259 §6); a float that large may have been
 /// one.
@@ -20,7 +20,7 @@ const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The members of a body. A route takes out what it knows, checks it and puts back the canonical
 /// value; unknown members stay.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Members {
     members: Map<String, Value>,
     pub faults: Vec<Fault>,
@@ -32,7 +32,7 @@ impl Members {
     pub fn parse(body: &[u8], max_depth: usize) -> Self {
         let reader = Reader { max_depth, faults: RefCell::default() };
         let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let place = Strict { reader: &reader, depth: 0, pointer: String::new() };
+        let place = Strict { reader: &reader, depth: 0, above: None };
         let value = place.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
         let mut faults = reader.faults.into_inner();
         let members = match value {
@@ -47,7 +47,13 @@ impl Members {
                 Map::new()
             }
         };
-        Self { members, faults }
+        let mut members = Self { members, faults };
+        for name in NAMED_BY_THE_PATH {
+            if members.has(name) {
+                members.fault(name, "is not part of this body; the path says which it is");
+            }
+        }
+        members
     }
 
     /// Whether the body could be read; if not, missing members are no news.
@@ -122,7 +128,15 @@ impl Members {
         let items: Option<Vec<&str>> =
             value.as_array().and_then(|items| items.iter().map(Value::as_str).collect());
         let Some(mut items) = items else {
-            return self.ill_typed(name, "a list of strings");
+            let expected = "a list of strings";
+            let odd = value.as_array().and_then(|items| items.iter().position(|item| !item.is_string()));
+            return match odd.and_then(|at| Some((at, describe(value.get(at)?)))) {
+                Some((at, got)) => {
+                    let detail = format!("item {at} of `{name}` is {got}; it is {expected}");
+                    self.faults.push(Fault::at_pointer(format!("/{name}/{at}"), detail));
+                }
+                None => self.ill_typed(name, expected),
+            };
         };
         items.sort_unstable();
         items.dedup();
@@ -168,17 +182,45 @@ struct Reader {
     faults: RefCell<Vec<Fault>>,
 }
 
+impl Reader {
+    /// Keeps one fault more than an answer lists, so that it is known that there are more.
+    fn report(&self, fault: impl FnOnce() -> Fault) {
+        let mut faults = self.faults.borrow_mut();
+        if faults.len() <= MOST_FAULTS {
+            faults.push(fault());
+        }
+    }
+}
+
 /// Reads one value strictly. Number spellings that mean the same become the same number here.
+#[derive(Clone, Copy)]
 struct Strict<'a> {
     reader: &'a Reader,
     depth: usize,
-    pointer: String,
+    /// The value it is in, and its name or number there. Made into a pointer only for a fault.
+    above: Option<(&'a Self, Token<'a>)>,
 }
 
-impl Strict<'_> {
-    fn below(&self, token: &str) -> Self {
-        let token = token.replace('~', "~0").replace('/', "~1");
-        Self { reader: self.reader, depth: self.depth + 1, pointer: format!("{}/{token}", self.pointer) }
+#[derive(Clone, Copy)]
+enum Token<'a> {
+    Name(&'a str),
+    Index(usize),
+}
+
+impl<'a> Strict<'a> {
+    fn below<'b>(&'b self, token: Token<'b>) -> Strict<'b> {
+        Strict { reader: self.reader, depth: self.depth + 1, above: Some((self, token)) }
+    }
+
+    /// RFC 6901.
+    fn pointer(&self) -> String {
+        match self.above {
+            None => String::new(),
+            Some((above, Token::Name(name))) => {
+                format!("{}/{}", above.pointer(), name.replace('~', "~0").replace('/', "~1"))
+            }
+            Some((above, Token::Index(index))) => format!("{}/{index}", above.pointer()),
+        }
     }
 
     fn check_depth<E: serde::de::Error>(&self) -> Result<(), E> {
@@ -244,7 +286,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         self.check_depth()?;
         let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self.below(&list.len().to_string()))? {
+        while let Some(item) = items.next_element_seed(self.below(Token::Index(list.len())))? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -254,13 +296,17 @@ impl<'de> Visitor<'de> for Strict<'_> {
         self.check_depth::<A::Error>()?;
         let mut members = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
-            let place = self.below(&name);
-            let pointer = place.pointer.clone();
+            let place = self.below(Token::Name(&name));
             let value = entries.next_value_seed(place)?;
-            if members.insert(name, value).is_some() {
-                let detail = format!("the member {} is there more than once", shown(&pointer));
-                self.reader.faults.borrow_mut().push(Fault::at_pointer(pointer, detail));
+            if members.contains_key(&name) {
+                self.reader.report(|| {
+                    let pointer = place.pointer();
+                    let detail =
+                        format!("the member {} is there more than once; send it once", shown(&pointer));
+                    Fault::at_pointer(pointer, detail)
+                });
             }
+            members.insert(name, value);
         }
         Ok(Value::Object(members))
     }

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use http::Method;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::params::Params;
-use super::query::{Asked, Misfit, Reading};
+use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Name, Request, Route, Scope, date, shown};
 use crate::error::Fault;
-use crate::phase::Phase;
+use crate::phase::{Phase, Summary};
 use crate::seen::{Kind, Sighting};
 
 pub const ROUTE: Route = Route {
@@ -66,7 +67,8 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let query = params.canonical();
     faults.append(&mut params.faults);
     if faults.is_empty() {
-        Ok(Canonical { query, body: String::new(), asked: Asked::Conversation { id: path_id.to_owned() } })
+        let asked = Asked::Conversation { id: path_id.to_owned() };
+        Ok(Canonical { query, body: String::new(), plain_body: None, asked })
     } else {
         Err(faults)
     }
@@ -82,56 +84,82 @@ fn moment_of(text: &str) -> Option<i64> {
 }
 
 /// The members that say what it is and whether it is over. `participants[].status` and
-/// `queues[].status` stay ACTIVE on a closed conversation, so only the top level counts.
+/// `queues[].status` stay ACTIVE on a closed conversation, so only the top level counts. A member of
+/// another type than documented is as good as none: it must not hide whose conversation it is.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     #[serde(rename = "_id", borrow)]
     id: Cow<'a, str>,
-    #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    end_time: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    updated_at: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    bot_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    bot_session_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    status: Text<'a>,
+    #[serde(borrow, default)]
+    end_time: Text<'a>,
+    #[serde(borrow, default)]
+    updated_at: Text<'a>,
+    #[serde(borrow, default)]
+    bot_id: Text<'a>,
+    #[serde(borrow, default)]
+    bot_session_id: Text<'a>,
     /// On voice: a UUID of the call, not this conversation's id.
-    #[serde(borrow)]
-    conversation_id: Option<Cow<'a, str>>,
-    #[serde(rename = "CallIDData", borrow)]
-    call_id_data: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    conversation_id: Text<'a>,
+    #[serde(rename = "CallIDData", borrow, default)]
+    call_id_data: Text<'a>,
+}
+
+/// A string, or something else that is not looked at.
+#[derive(Default, Deserialize)]
+#[serde(from = "OneOf<'a>")]
+struct Text<'a>(#[serde(borrow)] Option<Cow<'a, str>>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOf<'a> {
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
+impl<'a> From<OneOf<'a>> for Text<'a> {
+    fn from(value: OneOf<'a>) -> Self {
+        match value {
+            OneOf::Text(text) => Self(Some(text)),
+            OneOf::Other(_) => Self(None),
+        }
+    }
 }
 
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Conversation { id } = asked else { return Err(Misfit::Identity) };
+    let Asked::Conversation { id } = asked else { return Err(Misfit::Other) };
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     if body.id != *id {
-        return Err(Misfit::Identity);
+        return Err(Misfit::Other);
     }
     let phase = phase(&body);
     let told = [
         (Kind::Conversation, Some(&body.id)),
-        (Kind::Session, body.bot_session_id.as_ref()),
-        (Kind::Call, body.conversation_id.as_ref()),
-        (Kind::Call, body.call_id_data.as_ref()),
+        (Kind::Session, body.bot_session_id.0.as_ref()),
+        (Kind::Call, body.conversation_id.0.as_ref()),
+        (Kind::Call, body.call_id_data.0.as_ref()),
     ];
-    let sightings = told
-        .into_iter()
-        .filter_map(|(kind, id)| Some(Sighting { kind, id: id?.to_string(), phase }))
-        .collect();
-    Ok(Reading { phase, sightings, known_by: Vec::new(), bot: body.bot_id.map(Cow::into_owned) })
+    let names = told.into_iter().filter_map(|(kind, id)| Some((kind, id?.to_string()))).collect();
+    Ok(Reading {
+        phase,
+        sightings: vec![Sighting { names, phase }],
+        known_by: Vec::new(),
+        bots: body.bot_id.0.map(Cow::into_owned).into_iter().collect(),
+        identity: Identity::Proven,
+        summary: Summary::NotAsked,
+    })
 }
 
 /// Over since the later of its end and its last change. Closed, but with neither of them readable:
 /// over for how long is not known, so it is not taken for over.
 fn phase(body: &Body<'_>) -> Phase {
-    if !body.status.as_ref().is_some_and(|status| OVER.contains(&status.as_ref())) {
+    if !body.status.0.as_ref().is_some_and(|status| OVER.contains(&status.as_ref())) {
         return Phase::Live;
     }
-    let ends = [&body.end_time, &body.updated_at];
+    let ends = [&body.end_time.0, &body.updated_at.0];
     match ends.into_iter().flatten().filter_map(|text| date::utc(text)).max() {
         Some(since) => Phase::Over { since },
         None => Phase::Unknown,
@@ -179,8 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn a_member_of_another_type_does_not_hide_whose_conversation_it_is() {
+        let odd = r#","botId":"st-2","status":1,"endTime":5,"CallIDData":{},"botSessionId":null"#;
+        let read = reading(&format!(r#"{{"_id":"c-1"{odd}}}"#)).expect("the right shape");
+        assert_eq!((read.bots, read.phase), (vec!["st-2".to_owned()], Phase::Live));
+        assert_eq!(reading(&format!(r#"{{"_id":"c-2"{odd}}}"#)), Err(Misfit::Other));
+    }
+
+    #[test]
     fn what_is_not_the_conversation_asked_for_is_no_answer() {
-        assert_eq!(reading(r#"{"_id":"c-2","status":"CLOSED"}"#), Err(Misfit::Identity));
+        assert_eq!(reading(r#"{"_id":"c-2","status":"CLOSED"}"#), Err(Misfit::Other));
         assert_eq!(reading(r#"{"status":"CLOSED"}"#), Err(Misfit::Shape));
         assert_eq!(reading("<html>"), Err(Misfit::Shape));
         assert_eq!(reading(r#"{"_id":"c-1","status":"CLO"#), Err(Misfit::Cut));

@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 
 use http::Method;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::body::Members;
 use super::params::{MOST_OFFSET, Params};
-use super::query::{Asked, Misfit, Reading, Transcript};
+use super::query::{Asked, Identity, Misfit, Reading, Transcript};
 use super::{Base, Canonical, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
-use crate::phase::Phase;
+use crate::phase::{Phase, Summary};
 use crate::seen::Kind;
 
 pub const ROUTE: Route = Route {
@@ -55,11 +56,19 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     match named {
         Some((kind, id)) if faults.is_empty() => Ok(Canonical {
             query: params.canonical(),
+            plain_body: with_summary.then(|| plain(members.clone())),
             body: members.canonical(),
             asked: Asked::Transcript(Transcript { kind, id, with_summary }),
         }),
         _ => Err(faults),
     }
+}
+
+/// The canonical form of the same question without a summary.
+fn plain(mut members: Members) -> String {
+    members.put("isSummaryRequired", false);
+    members.remove("lang");
+    members.canonical()
 }
 
 /// The id that counts. All are checked, those that the upstream ignores are taken out.
@@ -111,6 +120,8 @@ struct Body<'a> {
     conversation_info: Info<'a>,
     #[expect(dead_code, reason = "looked for, not used")]
     conversation_history: Vec<IgnoredAny>,
+    /// `null` is none.
+    summary: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -122,19 +133,69 @@ struct Info<'a> {
     call_id: Option<Cow<'a, str>>,
 }
 
-/// It is the session asked for, if a session was asked for; the `callId` that comes back can be
-/// another than the one that was sent.
+/// It is the session asked for, if a session was asked for. The `callId` that comes back can be
+/// another than the one that was sent, and a conversation is not named at all: then the session
+/// in the answer has to be known as the conversation's.
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Transcript(Transcript { kind, id, .. }) = asked else { return Err(Misfit::Identity) };
+    let Asked::Transcript(Transcript { kind, id, with_summary }) = asked else { return Err(Misfit::Other) };
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    let summary = match (with_summary, body.summary) {
+        (false, _) => Summary::NotAsked,
+        (true, Some(_)) => Summary::There,
+        (true, None) => Summary::Missing,
+    };
     let Info { session_id, call_id } = body.conversation_info;
-    if *kind == Kind::Session && session_id.as_ref().is_some_and(|session| session != id) {
-        return Err(Misfit::Identity);
-    }
+    let identity = match (kind, &session_id, &call_id) {
+        (Kind::Session, Some(session), _) if session != id => return Err(Misfit::Other),
+        (Kind::Session, Some(_), _) => Identity::Proven,
+        (Kind::Call, _, Some(call)) if call == id => Identity::Proven,
+        (Kind::Call | Kind::Conversation, Some(session), _) => {
+            Identity::ProvenIf((Kind::Session, session.to_string()))
+        }
+        _ => Identity::Unproven,
+    };
     let mut known_by = vec![(*kind, id.clone())];
     let told = [(Kind::Session, session_id), (Kind::Call, call_id)];
     known_by.extend(told.into_iter().filter_map(|(kind, id)| Some((kind, id?.into_owned()))));
-    Ok(Reading { phase: Phase::Unknown, sightings: Vec::new(), known_by, bot: None })
+    known_by.dedup();
+    Ok(Reading {
+        phase: Phase::Unknown,
+        sightings: Vec::new(),
+        known_by,
+        bots: Vec::new(),
+        identity,
+        summary,
+    })
+}
+
+#[derive(Deserialize)]
+struct Summarised<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    summary: Option<&'a RawValue>,
+}
+
+/// A `null` is there, too.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A transcript's bytes without its summary: the member is cut out, every other byte stays. `None`
+/// where that cannot be done without a guess.
+pub fn without_summary(body: &[u8]) -> Option<Vec<u8>> {
+    let Summarised { summary } = serde_json::from_slice(body).ok()?;
+    let Some(summary) = summary else { return Some(body.to_vec()) };
+    let start = (summary.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    let (before, after) = (body.get(..start)?, body.get(start + summary.get().len()..)?);
+    let before = before.trim_ascii_end().strip_suffix(b":")?.trim_ascii_end();
+    let before = before.strip_suffix(br#""summary""#)?.trim_ascii_end();
+    // The comma goes that stood before it; if it was the first member, the one behind it.
+    match before.strip_suffix(b",") {
+        Some(before) => Some([before, after].concat()),
+        None => {
+            let after = after.trim_ascii_start();
+            Some([before, after.strip_prefix(b",").unwrap_or(after)].concat())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +218,33 @@ mod tests {
     #[test]
     fn another_session_is_no_answer() {
         let body = br#"{"conversationInfo":{"sessionId":"s2"},"conversationHistory":[]}"#;
-        assert_eq!(read(&asked_by(Kind::Session, "s1"), body), Err(Misfit::Identity));
+        assert_eq!(read(&asked_by(Kind::Session, "s1"), body), Err(Misfit::Other));
         assert!(read(&asked_by(Kind::Call, "s1"), body).is_ok());
+    }
+
+    #[test]
+    fn who_is_not_named_has_to_be_known_by_the_session() {
+        let body = br#"{"conversationInfo":{"sessionId":"s1","callId":"k1"},"conversationHistory":[]}"#;
+        let identity = |kind, id| read(&asked_by(kind, id), body).expect("the right shape").identity;
+        let by_session = Identity::ProvenIf((Kind::Session, "s1".to_owned()));
+        assert_eq!(identity(Kind::Session, "s1"), Identity::Proven);
+        assert_eq!(identity(Kind::Call, "k1"), Identity::Proven);
+        assert_eq!(identity(Kind::Call, "k0"), by_session);
+        assert_eq!(identity(Kind::Conversation, "c-1"), by_session);
+        let nameless = br#"{"conversationInfo":{},"conversationHistory":[]}"#;
+        let reading = read(&asked_by(Kind::Session, "s1"), nameless).expect("the right shape");
+        assert_eq!(reading.identity, Identity::Unproven);
+    }
+
+    #[test]
+    fn a_summary_is_cut_out_and_every_other_byte_stays() {
+        let cut = |body: &str| without_summary(body.as_bytes()).and_then(|body| String::from_utf8(body).ok());
+        let is = |body: &str, expected: &str| assert_eq!(cut(body).as_deref(), Some(expected), "{body}");
+        is(r#"{"a": [1 ,2],"summary":{"x":"}\",","n":[{}]}}"#, r#"{"a": [1 ,2]}"#);
+        is("{\n \"a\":1 , \"summary\" : null ,\"b\":2}", "{\n \"a\":1  ,\"b\":2}");
+        is(r#"{"summary":"s","a":1}"#, r#"{"a":1}"#);
+        is(r#"{"summary":{}}"#, "{}");
+        is(r#"{"a":{"summary":1}}"#, r#"{"a":{"summary":1}}"#);
+        assert_eq!(cut(r#"{"a":1,"\u0073ummary":{}}"#), None);
     }
 }

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use super::body::Members;
 use super::date::{self, Date, LONGEST_WINDOW, Refused, Window};
 use super::params::{MOST_OFFSET, Params};
-use super::query::{Asked, Misfit, Reading};
+use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Name, Request, Route, Scope, shown};
+use crate::clock::UnixMillis;
 use crate::error::Fault;
-use crate::phase::Phase;
+use crate::phase::{Phase, Summary};
 use crate::seen::{Kind, Sighting};
 
 pub const ROUTE: Route = Route {
@@ -76,13 +77,15 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
             let window = window.canonical();
             members.put("startDate", window.start.to_string());
             members.put("endDate", window.end.to_string());
-            let Some(end) = date::to_utc(window.end.end(), offset_minutes) else {
+            let utc = |local| date::to_utc(local, offset_minutes);
+            let (Some(start), Some(end)) = (utc(window.start.start()), utc(window.end.end())) else {
                 return Err(vec![Fault::at_pointer("/endDate", "`endDate` is beyond the calendar")]);
             };
             Ok(Canonical {
                 query: params.canonical(),
                 body: members.canonical(),
-                asked: Asked::Window { end, offset_minutes },
+                plain_body: None,
+                asked: Asked::Window { start, end, offset_minutes },
             })
         }
         _ => Err(faults),
@@ -166,12 +169,16 @@ struct Row<'a> {
     #[serde(borrow)]
     conversation_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    session_start_time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     session_end_time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    bot_id: Option<Cow<'a, str>>,
 }
 
 impl Row<'_> {
     /// Over since its end; since the window's end where it tells none.
-    fn phase(&self, window_end: crate::clock::UnixMillis, offset_minutes: i32) -> Phase {
+    fn phase(&self, window_end: UnixMillis, offset_minutes: i32) -> Phase {
         if !self.final_status.as_ref().is_some_and(|status| OVER.contains(&status.as_ref())) {
             return Phase::Live;
         }
@@ -183,36 +190,55 @@ impl Row<'_> {
             },
         }
     }
+
+    /// Whether it lies wholly before or wholly after the window. By which of its times the upstream
+    /// picks a row, nobody has said, so one that touches the window fits.
+    fn is_outside(&self, start: UnixMillis, end: UnixMillis, offset_minutes: i32) -> bool {
+        let time = |text: &Option<Cow<'_, str>>| date::row_time(text.as_ref()?, offset_minutes);
+        let (first, last) = (time(&self.session_start_time), time(&self.session_end_time));
+        first.zip(last).is_some_and(|(first, last)| first.min(last) > end || first.max(last) < start)
+    }
 }
 
 /// Over when every row is, and not before the window itself has ended: the window's end is part of
-/// `since`, and an end that is still to come is never settled. An empty past window is over.
+/// `since`. An empty past window is over.
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Window { end, offset_minutes } = *asked else { return Err(Misfit::Identity) };
+    let Asked::Window { start, end, offset_minutes } = *asked else { return Err(Misfit::Other) };
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
-    let mut phase = Phase::Over { since: end };
-    let mut sightings = Vec::with_capacity(2 * body.data.len());
+    let mut reading = Reading {
+        phase: Phase::Over { since: end },
+        sightings: Vec::with_capacity(body.data.len()),
+        known_by: Vec::new(),
+        bots: Vec::new(),
+        identity: Identity::Proven,
+        summary: Summary::NotAsked,
+    };
     for row in body.data {
-        let of_row = row.phase(end, offset_minutes);
-        phase = phase.and(of_row);
+        let phase = row.phase(end, offset_minutes);
+        reading.phase = reading.phase.and(phase);
+        if row.is_outside(start, end, offset_minutes) {
+            reading.identity = Identity::Unproven;
+        }
+        if let Some(bot) = row.bot_id
+            && !reading.bots.iter().any(|known| *known == bot)
+        {
+            reading.bots.push(bot.into_owned());
+        }
         let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
-        sightings.extend(
-            told.into_iter()
-                .filter_map(|(kind, id)| Some(Sighting { kind, id: id?.into_owned(), phase: of_row })),
-        );
+        let names = told.into_iter().filter_map(|(kind, id)| Some((kind, id?.into_owned()))).collect();
+        reading.sightings.push(Sighting { names, phase });
     }
-    Ok(Reading { phase, sightings, known_by: Vec::new(), bot: None })
+    Ok(reading)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
 
     const HOUR: i64 = 3_600_000;
 
     fn phase_of(rows: &str) -> Phase {
-        let asked = Asked::Window { end: UnixMillis(10 * HOUR), offset_minutes: -60 };
+        let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(10 * HOUR), offset_minutes: -60 };
         let body = format!(r#"{{"numResults":1,"data":[{rows}]}}"#);
         read(&asked, body.as_bytes()).expect("the right shape").phase
     }
@@ -245,26 +271,41 @@ mod tests {
 
     #[test]
     fn each_row_leaves_a_sighting_under_its_session_and_its_conversation() {
-        let asked = Asked::Window { end: UnixMillis(0), offset_minutes: 0 };
+        let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
         let body = br#"{"numResults":2,"data":[
             {"sessionId":"s1","conversationId":"c-1","finalStatus":"CLOSED","sessionEndTime":"1970-01-01T00:00:01"},
             {"sessionId":"s2","finalStatus":"TRANSIENT_OPEN"}]}"#;
         let sightings = read(&asked, body).expect("the right shape").sightings;
         let over = Phase::Over { since: UnixMillis(1000) };
-        let sighting = |kind, id: &str, phase| Sighting { kind, id: id.to_owned(), phase };
+        let name = |kind, id: &str| (kind, id.to_owned());
+        let first = vec![name(Kind::Session, "s1"), name(Kind::Conversation, "c-1")];
+        let second = vec![name(Kind::Session, "s2")];
         assert_eq!(
             sightings,
-            [
-                sighting(Kind::Session, "s1", over),
-                sighting(Kind::Conversation, "c-1", over),
-                sighting(Kind::Session, "s2", Phase::Live),
-            ]
+            [Sighting { names: first, phase: over }, Sighting { names: second, phase: Phase::Live }]
         );
     }
 
     #[test]
+    fn a_row_that_lies_wholly_outside_the_window_does_not_belong_to_it() {
+        let identity = |from: &str, to: &str| {
+            let asked =
+                Asked::Window { start: UnixMillis(HOUR), end: UnixMillis(2 * HOUR), offset_minutes: 0 };
+            let row =
+                format!(r#"{{"sessionStartTime":"1970-01-01T{from}","sessionEndTime":"1970-01-01T{to}"}}"#);
+            let body = format!(r#"{{"numResults":1,"data":[{row}]}}"#);
+            read(&asked, body.as_bytes()).expect("the right shape").identity
+        };
+        assert_eq!(identity("01:10:00", "01:20:00"), Identity::Proven);
+        assert_eq!(identity("00:50:00", "01:00:00"), Identity::Proven);
+        assert_eq!(identity("02:00:00", "02:30:00"), Identity::Proven);
+        assert_eq!(identity("00:10:00", "00:20:00"), Identity::Unproven);
+        assert_eq!(identity("02:00:01", "02:20:00"), Identity::Unproven);
+    }
+
+    #[test]
     fn an_error_or_a_page_under_200_is_no_window() {
-        let asked = Asked::Window { end: UnixMillis(0), offset_minutes: 0 };
+        let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
         for body in [r#"{"errors":[]}"#, r#"{"data":[]}"#, r#"{"numResults":0,"data":"x"}"#, "<p>"] {
             assert_eq!(read(&asked, body.as_bytes()), Err(Misfit::Shape), "{body}");
         }

@@ -28,12 +28,22 @@ pub struct KeyParts<'a> {
 
 impl Key {
     pub fn new(account: &str, route: &Route, ids: &Ids, canonical: &Canonical) -> Self {
+        Self::with_body(account, route, ids, canonical, &canonical.body)
+    }
+
+    /// The key of the same transcript without a summary, if one was asked for.
+    pub fn plain(account: &str, route: &Route, ids: &Ids, canonical: &Canonical) -> Option<Self> {
+        let body = canonical.plain_body.as_deref()?;
+        Some(Self::with_body(account, route, ids, canonical, body))
+    }
+
+    fn with_body(account: &str, route: &Route, ids: &Ids, canonical: &Canonical, body: &str) -> Self {
         let parts = [
             account,
             ids.bot().unwrap_or_default(),
             ids.conversation().unwrap_or_default(),
             &canonical.query,
-            &canonical.body,
+            body,
         ];
         let length = parts.iter().map(|part| part.len() + size_of::<u32>()).sum::<usize>();
         let mut key = BytesMut::with_capacity(length + 2);

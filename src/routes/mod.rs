@@ -18,11 +18,11 @@ use std::ops::Range;
 use http::Method;
 use http::uri::PathAndQuery;
 
-use crate::config::Limits;
 use crate::error::Fault;
 
+pub use conversation_details::without_summary;
 pub use key::{Key, KeyParts};
-pub use query::{Asked, Misfit, Query, Reading, Transcript};
+pub use query::{Asked, Identity, Misfit, Query, Reading, Transcript};
 
 /// One route of the upstream's, served under the same path.
 pub struct Route {
@@ -67,6 +67,16 @@ pub enum Scope {
     ChatHistory,
 }
 
+impl Scope {
+    /// The word for it in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Analytics => "analytics",
+            Self::ChatHistory => "chat_history",
+        }
+    }
+}
+
 /// Which of an account's base URLs serves a route, and so which quota pool counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Base {
@@ -85,10 +95,26 @@ impl std::fmt::Debug for Route {
 }
 
 impl Route {
+    /// Whether the method QUERY asks the same here as POST.
+    pub fn takes_query(&self) -> bool {
+        self.method == Method::POST
+    }
+
     /// The route of that name.
     pub fn named(name: Name) -> &'static Self {
         &ROUTES[name as usize]
     }
+}
+
+/// Names of what only the path may say, and policy is held against. Beside it, in the query string or
+/// in a body, they would go upstream unlooked at.
+const NAMED_BY_THE_PATH: [&str; 4] = ["accountId", "botId", "iId", "streamId"];
+
+/// Limits of the routes that the vendor leaves open.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub conversation_details_limit: u64,
+    pub max_json_depth: usize,
 }
 
 /// A request as a route sees it.
@@ -106,6 +132,8 @@ pub struct Canonical {
     pub query: String,
     /// Empty for a route without a body.
     pub body: String,
+    /// For a transcript with a summary: the body that asks for the same without it.
+    pub plain_body: Option<String>,
     pub asked: Asked,
 }
 
@@ -174,17 +202,19 @@ pub enum Found {
     Nothing,
 }
 
-/// Finds the route of a request. GET answers HEAD too.
+/// Finds the route of a request. GET answers HEAD too; POST, which is a query in truth, answers QUERY
+/// (RFC 10008).
 pub fn find(method: &Method, target: &PathAndQuery) -> Found {
     for route in &ROUTES {
         let Some(ids) = route.paths.iter().find_map(|pattern| matches(pattern, target)) else { continue };
         let head_of_get = route.method == Method::GET && method == Method::HEAD;
-        return if *method == route.method || head_of_get {
+        let query_of_post = route.takes_query() && method == Method::QUERY;
+        return if *method == route.method || head_of_get || query_of_post {
             Found::Route(route, ids)
         } else if route.method == Method::GET {
             Found::MethodNotAllowed("GET, HEAD")
         } else {
-            Found::MethodNotAllowed("POST")
+            Found::MethodNotAllowed("POST, QUERY")
         };
     }
     Found::Nothing
@@ -259,7 +289,7 @@ mod tests {
         assert!(matches!(found(Method::HEAD, path), Found::Route(..)));
         assert!(matches!(found(Method::POST, path), Found::MethodNotAllowed("GET, HEAD")));
         let path = "/api/public/bot/st-1/conversationDetails";
-        assert!(matches!(found(Method::HEAD, path), Found::MethodNotAllowed("POST")));
+        assert!(matches!(found(Method::HEAD, path), Found::MethodNotAllowed("POST, QUERY")));
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Fault;
-
-use super::shown;
+use super::{NAMED_BY_THE_PATH, shown};
+use crate::error::{Fault, MOST_FAULTS};
 
 /// The parameters of a request, by name. A route takes out what it knows and puts back the
 /// canonical value; what it does not know stays and goes into the key.
@@ -20,15 +19,21 @@ impl Params {
             // The decoder puts U+FFFD where bytes were no UTF-8; passing that on would change them.
             if name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER) {
                 params.fault(&name, "is not UTF-8 when decoded");
+            } else if NAMED_BY_THE_PATH.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+                params.fault(&name, "is not a parameter here; the path says which it is");
             } else if params.pairs.insert(name.to_string(), value.into_owned()).is_some() {
                 params.fault(&name, "is there more than once; send it once");
+            }
+            // One fault more than an answer lists, so that it is known that there are more.
+            if params.faults.len() > MOST_FAULTS {
+                break;
             }
         }
         params
     }
 
     pub fn fault(&mut self, name: &str, problem: &str) {
-        let detail = format!("`{}` {problem}", name.escape_debug());
+        let detail = format!("{} {problem}", shown(name).replace('"', "`"));
         self.faults.push(Fault::in_parameter(name.to_owned(), detail));
     }
 

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use super::{Key, Route};
 use crate::clock::UnixMillis;
-use crate::config::Account;
-use crate::phase::Phase;
-use crate::seen::{Kind, Sighting};
+use crate::phase::{Phase, Summary};
+use crate::seen::{Kind, Name, Sighting};
 
 /// A request that is allowed, valid and in canonical form. It says nothing of who asked.
 #[derive(Clone, Debug)]
 pub struct Query {
     pub route: &'static Route,
-    pub account: Arc<Account>,
+    /// Its id.
+    pub account: Arc<str>,
     pub bot: Option<Arc<str>>,
     pub key: Key,
+    /// For a transcript with a summary: the same without it.
+    pub plain: Option<Key>,
     pub asked: Asked,
 }
 
@@ -25,6 +27,7 @@ pub enum Asked {
         id: String,
     },
     Window {
+        start: UnixMillis,
         /// The first moment after the window.
         end: UnixMillis,
         /// Minutes, JavaScript's sign: what is added to local time to get UTC.
@@ -42,11 +45,20 @@ pub struct Transcript {
 }
 
 impl Asked {
-    /// The conversation, session or call asked for, if it is one.
+    /// The id that was asked for, if it was one.
     pub fn id(&self) -> Option<&str> {
         match self {
             Self::Conversation { id } | Self::Transcript(Transcript { id, .. }) => Some(id),
             Self::Window { .. } => None,
+        }
+    }
+
+    /// The same, and what it names.
+    pub fn name(&self) -> Option<Name> {
+        match self {
+            Self::Conversation { id } => Some((Kind::Conversation, id.clone())),
+            Self::Window { .. } => None,
+            Self::Transcript(Transcript { kind, id, .. }) => Some((*kind, id.clone())),
         }
     }
 
@@ -60,12 +72,26 @@ impl Asked {
 pub struct Reading {
     /// [`Phase::Unknown`] where the route does not say; then `known_by` is looked up.
     pub phase: Phase,
-    /// What it tells about ids that other answers may be about.
+    /// What it tells about conversations that other answers may be about.
     pub sightings: Vec<Sighting>,
-    /// The ids under which its phase may have been seen, the surest first.
-    pub known_by: Vec<(Kind, String)>,
-    /// The bot the body names as its own, if it names one.
-    pub bot: Option<String>,
+    /// The ids under which its phase may have been seen.
+    pub known_by: Vec<Name>,
+    /// The bots the body names: its own, or those of its rows.
+    pub bots: Vec<String>,
+    /// Whether it is what was asked for.
+    pub identity: Identity,
+    /// What it has of a summary.
+    pub summary: Summary,
+}
+
+/// Whether a body is about what was asked for, as far as the body itself can tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Identity {
+    Proven,
+    /// If what was asked for is known to go by this name.
+    ProvenIf(Name),
+    /// It names nothing that could be held against the question, or something that does not fit.
+    Unproven,
 }
 
 /// Why a complete body of a 200 is not the answer to what was asked.
@@ -76,7 +102,7 @@ pub enum Misfit {
     /// It is no JSON, or JSON of another shape: an encrypted payload, an HTML page, an error.
     Shape,
     /// It is about something else.
-    Identity,
+    Other,
 }
 
 impl Misfit {

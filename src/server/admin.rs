@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -10,17 +11,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use secrecy::ExposeSecret;
+use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use crate::app::App;
+use crate::cache::Purge;
 use crate::config::effective;
+use crate::routes::ROUTES;
 
 /// The admin routes, behind the ops token.
 pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/admin/config", get(config))
         .route("/admin/reload", post(reload))
+        .route("/admin/purge", post(purge))
         .layer(from_fn_with_state(app.clone(), guard))
 }
 
@@ -37,8 +42,11 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
 }
 
 /// What is in effect, as TOML, secrets masked.
-async fn config(State(app): State<Arc<App>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/toml")], effective(app.snapshot().written.clone()))
+async fn config(State(app): State<Arc<App>>) -> Response {
+    match effective(app.snapshot().written.clone()) {
+        Ok(text) => ([(CONTENT_TYPE, "application/toml")], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// Takes up the configuration as it is written now, or says everything that is wrong with it.
@@ -63,4 +71,52 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// What to forget: exactly one of these.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Forget {
+    ConversationId(String),
+    SessionId(String),
+    BotId(String),
+    AccountId(String),
+    All(bool),
+}
+
+impl Forget {
+    fn purge(&self) -> Option<Purge> {
+        match self {
+            Self::ConversationId(id) => Some(Purge::conversation(id)),
+            Self::SessionId(id) => Some(Purge::session(id)),
+            Self::BotId(id) => Some(Purge::bot(id)),
+            Self::AccountId(id) => Some(Purge::account(id)),
+            Self::All(true) => Some(Purge::All),
+            Self::All(false) => None,
+        }
+    }
+}
+
+/// Forgets what is stored about one conversation, session, bot or account, or all of it. The answer
+/// says what was removed. The body is JSON whatever its media type says: it comes by hand.
+async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
+    let Some(purge) = serde_json::from_slice(&body).ok().and_then(|forget: Forget| forget.purge()) else {
+        let detail = "the body is a JSON object with exactly one of `conversation_id`, `session_id`, `bot_id`, \
+                      `account_id` (a string) and `all` (true)";
+        let problem = json!({
+            "type": "/problems/invalid-request",
+            "title": "Nothing was purged",
+            "status": StatusCode::BAD_REQUEST.as_u16(),
+            "detail": detail,
+            "errors": [{ "detail": detail, "msg": detail, "pointer": "" }],
+        });
+        let content_type = [(CONTENT_TYPE, "application/problem+json")];
+        return (StatusCode::BAD_REQUEST, content_type, problem.to_string()).into_response();
+    };
+    let removed = app.cache.purge(purge);
+    tracing::info!(entries = removed.entries(), bytes = removed.bytes, "purged");
+    let by_route: serde_json::Map<_, _> =
+        ROUTES.iter().map(|route| (route.name.as_str().to_owned(), removed.of(route.name).into())).collect();
+    let removed = json!({ "entries": removed.entries(), "bytes": removed.bytes, "by_route": by_route });
+    Json(json!({ "removed": removed })).into_response()
 }

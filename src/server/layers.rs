@@ -29,6 +29,9 @@ use crate::routes::{self, Found, Route};
 use crate::upstream::random_id;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Which queries a route takes (RFC 10008 §3).
+const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
+const QUERY_FORMAT: HeaderValue = HeaderValue::from_static(r#""application/json""#);
 const LONGEST_REQUEST_ID: usize = 128;
 /// Bytes of path and query. The longest request that makes sense has some 300.
 const LONGEST_TARGET: usize = 8 * 1024;
@@ -116,7 +119,10 @@ where
     if clients.origins().next().is_some() {
         varies_on_origin(response.headers_mut());
     }
-    let response = finished(response, &request_id);
+    let mut response = finished(response, &request_id);
+    if route.is_some_and(Route::takes_query) {
+        response.headers_mut().insert(ACCEPT_QUERY, QUERY_FORMAT);
+    }
 
     drop(active);
     let duration = started.elapsed();
@@ -167,8 +173,9 @@ fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
         Found::Route(route, ids) => Ok((route, ids)),
         Found::Nothing => Err(Error::new(Kind::NotFound, "there is no such route")),
         Found::MethodNotAllowed(allow) => {
-            Err(Error::new(Kind::MethodNotAllowed, format!("this path takes {allow}"))
-                .with_header(header::ALLOW, HeaderValue::from_static(allow)))
+            let error = Error::new(Kind::MethodNotAllowed, format!("this path takes {allow}"))
+                .with_header(header::ALLOW, HeaderValue::from_static(allow));
+            Err(if allow.contains("QUERY") { error.with_header(ACCEPT_QUERY, QUERY_FORMAT) } else { error })
         }
     }
 }

@@ -21,26 +21,30 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
 use crate::access::rate_limit::{self, Caller, Standing};
+use crate::access::redact::Unreadable;
 use crate::access::refresh;
 use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
 use crate::audit::Record;
+use crate::cache::Served;
 use crate::clock::UnixMillis;
-use crate::config::Client;
+use crate::config::{Account, Client};
 use crate::error::{Error, Fault, Kind};
+use crate::metrics::Outcome;
 use crate::reply::{self, Conditions, Reply};
 use crate::routes::{self, Ids, Key, Query, Route};
+use crate::upstream::Spender;
 
 /// The typed stack, in the order in which a request goes through it.
 pub fn stack(
     app: Arc<App>,
 ) -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send {
     ServiceBuilder::new()
-        .layer(AsyncFilterLayer::new(Identify(app.clone()))) //      Call       -> Identified: whose key it is
-        .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
+        .layer(AsyncFilterLayer::new(Identify(app.clone()))) // Call       -> Identified: whose credential it is
+        .layer(FilterLayer::new(Permit)) //                     Identified -> Permitted:  route, account and bot are allowed
         .layer(RateLimit(app.clone())) //                       Permitted  -> Permitted:  not too often
-        .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
-        .service(Answer(app)) //                   Valid      -> Reply:      out of the cache, or filled
+        .layer(AsyncFilterLayer::new(Validate)) //              Permitted  -> Valid:      the body is read, checked, made canonical
+        .service(Answer(app)) //                                Valid      -> Reply:      out of the cache, or filled
 }
 
 /// A request for a route, under the configuration of the moment it came.
@@ -188,18 +192,20 @@ where
         let name = request.grant.client.name.clone();
         match may_now(&self.app, &request) {
             Err(error) => async move { Err(error.for_client(&name).into()) }.boxed(),
-            Ok(standings) => {
+            Ok(mut standings) => {
+                let pool = UpstreamPool::of(&request);
                 let answered = self.inner.call(request);
                 async move {
-                    match answered.await {
+                    let answered = answered.await.map_err(Error::from_stack);
+                    let refused = answered.as_ref().err();
+                    let upstream = pool.standing(refused);
+                    standings.extend(upstream);
+                    match answered {
                         Ok(mut reply) => {
                             reply.response.headers_mut().extend(rate_limit::headers(&standings));
                             Ok(reply)
                         }
-                        Err(error) => {
-                            let error = Error::from_stack(error).for_client(&name);
-                            Err(with_standings(error, &standings).into())
-                        }
+                        Err(error) => Err(with_standings(error.for_client(&name), &standings).into()),
                     }
                 }
                 .boxed()
@@ -238,6 +244,34 @@ fn with_standings(error: Error, standings: &[Standing]) -> Error {
     headers.into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
 }
 
+/// The pool of the upstream's quota that a request is counted by, if it comes to a call.
+struct UpstreamPool {
+    snapshot: Arc<Snapshot>,
+    route: &'static Route,
+    account: Arc<Account>,
+    bot: Option<Arc<str>>,
+}
+
+impl UpstreamPool {
+    fn of(request: &Permitted) -> Self {
+        Self {
+            snapshot: request.call.snapshot.clone(),
+            route: request.call.route,
+            account: request.grant.account.clone(),
+            bot: request.call.ids.bot().map(Arc::from),
+        }
+    }
+
+    /// Where it stands after the request. For a caller who was sent away there is nothing left until
+    /// it is told to come back: the draft wants no `Retry-After` that is earlier than `t`.
+    fn standing(&self, refused: Option<&Error>) -> Option<Standing> {
+        let standing = self.snapshot.upstream.standing(&self.account.id, self.route, self.bot.as_deref())?;
+        let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
+        let (left, reset) = wait.map_or((standing.left, standing.reset), |wait| (0, wait));
+        Some(Standing { policy: "upstream", rate: standing.rate, left, reset })
+    }
+}
+
 /// What is it, in canonical form? Here the body is read: at last, and at most so much of it.
 #[derive(Clone, Copy)]
 pub struct Validate;
@@ -248,9 +282,10 @@ impl AsyncPredicate<Permitted> for Validate {
 
     fn check(&mut self, Permitted { mut call, identity, grant }: Permitted) -> Self::Future {
         async move {
+            check_accept(&call.head.headers)?;
             let has_body = call.route.method == Method::POST;
             if has_body {
-                check_media_type(&call.head.headers)?;
+                check_media_type(&call.head.method, &call.head.headers)?;
             }
             let server = &call.snapshot.config.server;
             let body = std::mem::replace(&mut call.body, Body::empty());
@@ -259,9 +294,10 @@ impl AsyncPredicate<Permitted> for Validate {
                 .map_err(Error::invalid_request)?;
             let query = Query {
                 route: call.route,
-                account: grant.account.clone(),
+                account: grant.account.id.clone(),
                 bot: call.ids.bot().map(Arc::from),
                 key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
+                plain: Key::plain(&grant.account.id, call.route, &call.ids, &canonical),
                 asked: canonical.asked,
             };
             let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
@@ -283,8 +319,9 @@ impl AsyncPredicate<Permitted> for Validate {
     }
 }
 
-/// JSON, in no coding. What says nothing of its type is taken for JSON.
-fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
+/// JSON, in no coding. What says nothing of its type is taken for JSON, but not in a QUERY, where the
+/// type says what kind of query it is (RFC 10008 §2).
+fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
     let unsupported = |name: &'static str, detail: &'static str| {
         Err(Error::new(Kind::UnsupportedMediaType, detail).with_fault(Fault::in_header(name, detail)))
     };
@@ -294,12 +331,37 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
             return unsupported("content-type", "the body's type is another than `application/json`");
         }
     }
+    if method == Method::QUERY && !headers.contains_key(header::CONTENT_TYPE) {
+        return unsupported("content-type", "a QUERY says its type; it is `application/json`");
+    }
     match headers.get(header::CONTENT_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
             unsupported("content-encoding", "the body is encoded; send it as it is")
         }
         _ => Ok(()),
     }
+}
+
+/// Answers are JSON, whatever else a caller would rather have (RFC 9110 §12.5.1). Who says nothing, or
+/// nothing that can be read, takes it.
+fn check_accept(headers: &HeaderMap) -> Result<(), Error> {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut refused = false;
+    for range in ranges.flat_map(|list| list.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refuses = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        match (media.as_str(), refuses) {
+            ("*/*" | "application/*" | "application/json", false) => return Ok(()),
+            _ => {
+                let (kind, subtype) = media.split_once('/').unwrap_or_default();
+                refused |= !kind.is_empty() && !subtype.is_empty();
+            }
+        }
+    }
+    let detail = "answers are `application/json`, which `Accept` leaves out";
+    let error = || Error::new(Kind::NotAcceptable, detail).with_fault(Fault::in_header("accept", detail));
+    if refused { Err(error()) } else { Ok(()) }
 }
 
 async fn read(body: Body, most: usize, within: Duration) -> Result<Bytes, Error> {
@@ -342,14 +404,18 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
-        || async move { upstream.call(&query).await }
+        // The fill is the same for everyone; who sets it off only pays for it.
+        let spender = Spender::from(&*grant.client);
+        move || {
+            let (upstream, query, spender) = (upstream.clone(), query.clone(), spender.clone());
+            async move { upstream.call(&query, &spender).await }
+        }
     };
     let served = app
         .cache
         .get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, anew, fill)
         .await;
-    let outcome =
-        served.as_ref().map_or(crate::metrics::Outcome::Bypass, |served| reply::outcome(&served.source));
+    let outcome = served.as_ref().map_or(Outcome::Bypass, reply::outcome);
     app.metrics.cache_request(query.route, outcome);
     let served = served?;
     // The answer may have taken its time: it is handed out under the policy of now.
@@ -360,17 +426,34 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
         let client = identity.client(&now.config.clients, app.clock.now())?;
         permit(&client, query.route, &ids, &now.config)?
     };
-    grant.may_see(served.entry.bot.as_deref())?;
-    let served = match now.projection(&grant.client, query.route)?.cloned() {
-        None => served,
-        Some(projection) => {
-            let id = *projection.id();
-            let project =
-                move |answer: &Whole| Ok(projection.apply(&answer.body, answer.status == StatusCode::OK)?);
-            app.cache.projected(&query.key, served, &id, project).await?
+    let projection = now.projection(&grant.client, query.route)?.cloned();
+    let response = match served {
+        Served::Entry(entry, source) => {
+            // Of a window that is shown without them, it does not matter whose the other rows are.
+            if !projection.as_ref().is_some_and(|projection| projection.chooses_rows()) {
+                grant.may_see(&entry.bots)?;
+            }
+            if entry.is_opaque {
+                grant.may_see_unread()?;
+            }
+            let (key, entry) = match projection {
+                None => (query.key.clone(), entry),
+                Some(projection) => {
+                    let id = *projection.id();
+                    let project = move |answer: &Whole| {
+                        Ok(projection.apply(&answer.body, answer.status == StatusCode::OK)?)
+                    };
+                    app.cache.projected(&query.key, (&entry, source), &id, project).await?
+                }
+            };
+            reply::response(&app.cache, &key, (&entry, source), &conditions, app.clock.now()).await
+        }
+        Served::Large(_) if projection.is_some() => return Err(Unreadable::TooLarge.into()),
+        Served::Large(large) => {
+            grant.may_see_unread()?;
+            reply::large(large, &conditions)
         }
     };
-    let response = reply::response(&served, &conditions, app.clock.now());
     if now.audit.is_on() && response.body().size_hint().exact() != Some(0) {
         let record = Record {
             time: rfc3339(app.clock.now()),

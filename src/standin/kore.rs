@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::route::Route;
 use super::token::{self, Caller, SeenTokens};
 use super::wire::{Request, Response};
-use super::{Clock, Conversation, Options, Pool, strict};
+use super::{Clock, Conversation, Options, Pool, strict, time};
 
 const MONTH_MS: i64 = 30 * 86_400_000;
 
@@ -119,6 +119,7 @@ impl Kore {
             Some(fault) if !fault.lets_status_out() => 0,
             _ => response.status,
         };
+        let response = response.with_header("date", time::http_date(now_ms));
         let delay = notes.delay;
         state.write_down(ticket, status, request, notes);
         Reply { response, delay, fault }

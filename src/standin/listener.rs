@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::fault::Fault;
 use super::fault::deliver;
 use super::kore::Kore;
+use super::options::KeepAlive;
 use super::refusal::envelope;
 use super::wire::{Connection, Request, Response, Unread};
 
@@ -34,7 +35,16 @@ async fn converse(stream: TcpStream, kore: Arc<Kore>) {
     // Small answers at once; on a connection that is gone already it does not matter.
     let _ = stream.set_nodelay(true);
     let mut connection = Connection::new(stream);
-    loop {
+    for answered in 0_usize.. {
+        let keep_alive = kore.state().switches.keep_alive;
+        match keep_alive {
+            KeepAlive::ClosedWhenIdle if answered > 0 => return,
+            KeepAlive::ClosedWhenReused if answered > 0 => {
+                connection.wait_for_peer_to_speak().await;
+                return;
+            }
+            _ => {}
+        }
         let request = match connection.read().await {
             Ok(request) => request,
             Err(Unread::Closed) => return,

@@ -50,7 +50,7 @@ pub use fault::Fault;
 pub use gate::Gate;
 pub use journal::{Call, Pool};
 pub use options::{
-    Account, App, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, NumResults, OTHER_ACCOUNT,
+    Account, App, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, KeepAlive, NumResults, OTHER_ACCOUNT,
     OTHER_CLIENT_ID, OTHER_STREAM, Offset, Options, OverLimit, QuotaRefusal, Range, Scope, Switches,
     example_secret, other_secret,
 };

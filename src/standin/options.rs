@@ -160,6 +160,8 @@ pub struct Switches {
     pub latency: Duration,
     /// Real time that a summary adds.
     pub summary_latency: Duration,
+    /// What becomes of a connection after its first answer.
+    pub keep_alive: KeepAlive,
     /// Every page of interaction details begins with the last row of the page before.
     pub repeat_rows: bool,
     /// Default and maximum of `limit` in conversation details; the vendor names neither.
@@ -181,6 +183,7 @@ impl Default for Switches {
             enforce_quota: true,
             latency: Duration::ZERO,
             summary_latency: Duration::ZERO,
+            keep_alive: KeepAlive::Kept,
             repeat_rows: false,
             history_limit: 100,
         }
@@ -221,6 +224,17 @@ pub enum Range {
     SevenDays,
     /// `endDate` − `startDate` is at most seven days as written: eight inclusive dates.
     EightDates,
+}
+
+/// What becomes of a connection after its first answer, which promises to keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// It is kept.
+    Kept,
+    /// It is closed: it has been idle for too long.
+    ClosedWhenIdle,
+    /// It is closed at the very moment at which the next request arrives, which nobody reads.
+    ClosedWhenReused,
 }
 
 /// How a call beyond a quota is refused.

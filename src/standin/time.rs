@@ -17,6 +17,11 @@ pub(super) fn naive(ms: i64, offset: i64) -> String {
     local.strftime("%Y-%m-%dT%H:%M:%S").to_string()
 }
 
+/// `Date` (RFC 9110 §5.6.7).
+pub(super) fn http_date(ms: i64) -> String {
+    timestamp(ms).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
 fn timestamp(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -187,6 +187,11 @@ impl Connection {
         self.stream.set_zero_linger()
     }
 
+    /// Until there is something to read, which stays unread.
+    pub(super) async fn wait_for_peer_to_speak(&self) {
+        let _ = self.stream.readable().await;
+    }
+
     /// Says nothing more until the peer has had enough.
     pub(super) async fn wait_for_peer_to_leave(&mut self) {
         let mut ignored = [0; 1024];

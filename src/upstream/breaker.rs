@@ -53,6 +53,16 @@ impl Breaker {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether leave to call would be given now; takes none.
+    pub fn check(&self) -> Result<(), Duration> {
+        let now = self.clock.uptime();
+        match *self.state() {
+            State::Open { until } if now < until => Err(until.saturating_sub(now)),
+            State::Probing => Err(self.rule.open_for),
+            State::Closed { .. } | State::Open { .. } => Ok(()),
+        }
+    }
+
     /// Leave to call, or how long until it is worth asking again.
     pub fn permit(&self) -> Result<Permit<'_>, Duration> {
         let mut state = self.state();

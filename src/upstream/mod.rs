@@ -1,346 +1,412 @@
-//! Calls to the upstream: quota, then token, then the exchange, then what its outcome means.
+//! Calls to the upstream, spent with care: quota, then token, then the exchange, then what its
+//! outcome means, and whether it is worth another try.
 
 mod breaker;
+mod broker;
+mod exchange;
+mod outcome;
+mod pool;
 mod quota;
 mod request;
+mod retry;
 mod token;
 
 use std::collections::HashMap;
-use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
 use tokio::time::Instant;
 
-use crate::answer::Answer;
+use crate::answer::Fetched;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Account, Config, Lane, Rate};
 use crate::error::{Error, Kind};
 use crate::metrics::{AttemptResult, Metrics};
-use crate::routes::{Base, Query};
+use crate::routes::{Base, Query, Route};
 
 use breaker::Breaker;
-use quota::{Exhausted, Pool};
+use broker::Shares;
+pub use broker::Spender;
+use exchange::Broken;
+use outcome::{Outcome, QUOTA_REFUSED_FOR};
+use pool::{Exhausted, Pool, Reservation};
+use retry::Budget;
 pub use token::random_id;
 use token::{Minter, Token};
-
-/// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
-const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);
-
-/// The vendor's words for a used-up quota, whatever the status they come under.
-const QUOTA_MESSAGES: [&str; 3] = [
-    "exceeded the per-minute rate limit",
-    "exceeded the hourly rate limit",
-    "Rate limit for this API has been reached",
-];
-
-/// A refusal is a short envelope; longer bodies are not searched for the vendor's words.
-const LONGEST_REFUSAL: usize = 4096;
 
 /// Bots whose quota is counted at a time. Callers can make up bots only where an account has
 /// `bots = ["*"]`.
 const MOST_BOT_POOLS: u64 = 10_000;
 
-/// The way to the upstream. Knows the token, the quota and the breaker of every account.
+/// How often tokens are looked after, and the files of their secrets.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Of a call's time, the part that waiting for quota must leave for the exchange: a call that is
+/// made too late to be answered is a call thrown away.
+const FOR_THE_EXCHANGE: u32 = 10;
+
+/// The way to the upstream. Knows the tokens and the quota of every account, and how every base URL
+/// is doing.
 pub struct Upstream {
     http: reqwest::Client,
     accounts: HashMap<Arc<str>, State>,
-    breakers: HashMap<String, Breaker>,
-    timeout: Duration,
-    max_body: usize,
-    max_waiting: usize,
+    hosts: HashMap<String, Host>,
+    config: crate::config::Upstream,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
 /// What lives with one account.
 struct State {
+    account: Arc<Account>,
     /// In the order of `Account::credentials`.
     minters: Vec<Minter>,
-    pool: Pool,
+    shares: Shares,
+    pool: Arc<Pool>,
     bot_pools: moka::sync::Cache<String, Arc<Pool>>,
 }
 
-/// What one exchange came to.
-enum Outcome {
-    Answered(Answer),
-    /// The token was refused, or the scope, or the bot: one status stands for all.
-    TokenRefused(StatusCode),
-    QuotaRefused(Duration),
+/// What lives with one base URL.
+struct Host {
+    breaker: Breaker,
+    budget: Budget,
+}
+
+/// When a call is to be over.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    /// The same on the clock that quotas are counted on, less what the exchange needs.
+    quota: Duration,
+}
+
+/// What one call needs to be made, more than once if need be.
+struct Call<'a> {
+    query: &'a Query,
+    account: &'a Account,
+    spender: &'a Spender,
+    minter: &'a Minter,
+    pool: Arc<Pool>,
+    host: &'a Host,
+    deadline: Deadline,
+}
+
+/// Where a pool stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    pub rate: Rate,
+    /// Calls there is room for at once.
+    pub left: u32,
+    /// Until all have come back; with none left, until one has.
+    pub reset: Duration,
 }
 
 impl Upstream {
-    /// Fails where the machine has no certificates to trust and an upstream is https.
-    pub fn new(config: &Config, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Self, reqwest::Error> {
+    /// Fails where the machine has no certificates to trust and an upstream is https. Looks after
+    /// its tokens in a task that ends with it. Goes on counting where `previous` is: the upstream
+    /// knows nothing of a reload.
+    pub fn start(
+        config: &Config,
+        clock: &Clock,
+        metrics: &Arc<Metrics>,
+        previous: Option<&Self>,
+    ) -> Result<Arc<Self>, reqwest::Error> {
         let accounts = config.accounts.iter().map(|account| {
             let minters = account.credentials.iter();
             let minters =
                 minters.map(|credential| Minter::new(credential.clone(), clock.clone(), metrics)).collect();
-            let pool = Pool::new(&account.quota.account, config.upstream.max_waiting, clock.clone());
-            let bot_pools = moka::sync::Cache::new(MOST_BOT_POOLS);
-            (account.id.clone(), State { minters, pool, bot_pools })
+            let shares = shares(config, account);
+            let most = config.upstream.max_waiting;
+            if let Some(state) = previous.and_then(|previous| previous.accounts.get(&account.id)) {
+                // What was spent stays spent, and those who wait keep their places.
+                state.pool.reshape(&account.quota.account, shares, most);
+                for (_, pool) in &state.bot_pools {
+                    pool.reshape(&account.quota.bot, shares, most);
+                }
+                let (pool, bot_pools) = (state.pool.clone(), state.bot_pools.clone());
+                return (
+                    account.id.clone(),
+                    State { account: account.clone(), minters, shares, pool, bot_pools },
+                );
+            }
+            let pool = Pool::new(&account.quota.account, shares, most, clock.clone());
+            // The least recently used goes first: bots that callers make up must not keep one that is
+            // used from being counted.
+            let bot_pools = moka::sync::Cache::builder()
+                .max_capacity(MOST_BOT_POOLS)
+                .eviction_policy(moka::policy::EvictionPolicy::lru())
+                .build();
+            (account.id.clone(), State { account: account.clone(), minters, shares, pool, bot_pools })
         });
         let bases = config
             .accounts
             .iter()
             .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
-        let breakers: HashMap<String, Breaker> = bases
+        let hosts: HashMap<String, Host> = bases
             .map(|base| {
                 let state = metrics.breaker(&base);
-                (base, Breaker::new(config.upstream.breaker, clock.clone(), state))
+                let breaker = Breaker::new(config.upstream.breaker, clock.clone(), state);
+                (base, Host { breaker, budget: Budget::new(config.upstream.retry.budget) })
             })
             .collect();
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.upstream.connect_timeout)
-            // A redirect would carry the token to wherever it points.
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .no_proxy();
-        if breakers.keys().all(|base| base.starts_with("http:")) {
-            // Nobody to trust: a machine without certificates will do.
-            http = http.tls_certs_only([]);
-        }
-        Ok(Self {
-            http: http.build()?,
+        let any_https = hosts.keys().any(|base| !base.starts_with("http:"));
+        let upstream = Arc::new(Self {
+            http: exchange::client(&config.upstream, any_https)?,
             accounts: accounts.collect(),
-            breakers,
-            timeout: config.upstream.timeout,
-            max_body: config.upstream.max_body,
-            max_waiting: config.upstream.max_waiting,
+            hosts,
+            config: config.upstream.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
-        })
-    }
-
-    /// The answer to `query`, within the configured time, waiting for quota included. Of two tries
-    /// the second is for a token that the upstream did not take.
-    pub async fn call(&self, query: &Query) -> Result<Answer, Error> {
-        let deadline = Instant::now() + self.timeout;
-        let (state, minter) = self.credentials(query)?;
-        let mut token = None;
-        for _ in 0..2 {
-            let pool = self.pool(query, state);
-            self.reserve(&pool, deadline).await?;
-            let fresh = minter.token()?;
-            let outcome = self.attempt(query, &fresh, deadline).await?;
-            match outcome {
-                Outcome::Answered(answer) => return Ok(answer),
-                Outcome::QuotaRefused(wait) => {
-                    pool.close_for(wait);
-                    return Err(Error::new(
-                        Kind::TemporaryReducedCapacity,
-                        "the upstream's quota is used up",
-                    )
-                    .retry_after(wait));
-                }
-                Outcome::TokenRefused(status) => {
-                    minter.give_up(&fresh);
-                    token = Some(status);
-                }
-            }
-        }
-        let status = token.map_or(0, |status| status.as_u16());
-        Err(Error::new(
-            Kind::UpstreamRefused,
-            format!(
-                "the upstream answered {status} to a fresh token of credential {}: its secret, its scope or its \
-                 bots are not right",
-                minter.name()
-            ),
-        ))
-    }
-
-    fn credentials(&self, query: &Query) -> Result<(&State, &Minter), Error> {
-        let state = self.accounts.get(&query.account.id);
-        let minter = state.and_then(|state| {
-            let index = query.account.credential(query.route.scope, query.bot.as_deref())?;
-            Some((state, state.minters.get(index)?))
         });
-        minter.ok_or_else(|| Error::new(Kind::Internal, "no credential serves this route"))
+        tokio::spawn(keep(Arc::downgrade(&upstream), clock.clone()));
+        Ok(upstream)
     }
 
-    /// The pool that counts a query: the account's, or its bot's.
-    fn pool<'a>(&self, query: &Query, state: &'a State) -> PoolRef<'a> {
-        match (query.route.base, &query.bot) {
-            (Base::Automation, Some(bot)) => {
-                let rates = &query.account.quota.bot;
-                PoolRef::Bot(state.bot_pools.get_with(bot.to_string(), || {
-                    Arc::new(Pool::new(rates, self.max_waiting, self.clock.clone()))
-                }))
-            }
-            _ => PoolRef::Account(&state.pool),
+    /// The answer to `query`, within the configured time, waiting for quota and repeats included.
+    /// `spender` says whose share of the quota it comes out of.
+    pub async fn call(&self, query: &Query, spender: &Spender) -> Result<Fetched, Error> {
+        let call = self.prepare(query, spender)?;
+        let mut outcome = self.attempt(&call, call.deadline.quota, || call.host.budget.deposit()).await?;
+        let (mut may_remint, mut may_be_stale, mut retries) = (true, true, 0);
+        loop {
+            let (token, told) = outcome;
+            let again = match &told {
+                Outcome::TokenRefused { date, .. } if may_remint => {
+                    may_remint = false;
+                    match call.minter.refused(&token, *date).await {
+                        true => self.attempt(&call, call.deadline.quota, || {}).await,
+                        false => return self.conclude(&call, told),
+                    }
+                }
+                Outcome::Broken(Broken::Stale(_)) if may_be_stale && call.host.budget.overdraw() => {
+                    may_be_stale = false;
+                    self.attempt(&call, call.deadline.quota, || {}).await
+                }
+                failed if failed.is_worth_a_retry() => match self.retry(&call, retries).await {
+                    Some(again) => {
+                        retries += 1;
+                        self.metrics.upstream_retry(query.route);
+                        Ok(again)
+                    }
+                    None => return self.conclude(&call, told),
+                },
+                _ => return self.conclude(&call, told),
+            };
+            outcome = match again {
+                Ok(again) => again,
+                // What went wrong says more than why it could not be tried again.
+                Err(_) => return self.conclude(&call, told),
+            };
         }
     }
 
-    async fn reserve(&self, pool: &Pool, deadline: Instant) -> Result<(), Error> {
-        let left = deadline.saturating_duration_since(Instant::now());
+    fn prepare<'a>(&'a self, query: &'a Query, spender: &'a Spender) -> Result<Call<'a>, Error> {
+        let state = self.accounts.get(&query.account);
+        let found = state.and_then(|state| {
+            let index = state.account.credential(query.route.scope, query.bot.as_deref())?;
+            Some((
+                state,
+                state.minters.get(index)?,
+                self.hosts.get(request::base(query.route, &state.account))?,
+            ))
+        });
+        let Some((state, minter, host)) = found else {
+            return Err(Error::new(Kind::Internal, "no credential serves this route"));
+        };
+        let timeout = self.config.timeout;
+        let deadline = Deadline {
+            at: Instant::now() + timeout,
+            quota: self.clock.uptime() + timeout - timeout / FOR_THE_EXCHANGE,
+        };
+        let pool = self.pool(state, query.route, query.bot.as_deref());
+        Ok(Call { query, account: &state.account, spender, minter, pool, host, deadline })
+    }
+
+    /// The pool that counts a call: the account's, or its bot's (contract §1).
+    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Arc<Pool> {
+        match (route.base, bot) {
+            (Base::Automation, Some(bot)) => state.bot_pools.get_with(bot.to_owned(), || {
+                let most = self.config.max_waiting;
+                Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone())
+            }),
+            _ => state.pool.clone(),
+        }
+    }
+
+    /// One attempt. `Err` is one that was not made: no room in the quota by `patience`, or the
+    /// upstream is left alone.
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        patience: Duration,
+        made: impl FnOnce(),
+    ) -> Result<(Token, Outcome), Error> {
+        // Before the quota is asked: nothing is waited for that cannot be used.
+        call.host.breaker.check().map_err(left_alone)?;
+        let mut reservation = self.reserve(call, patience).await?;
+        let token = call.minter.token()?;
+        let permit = call.host.breaker.permit().map_err(left_alone)?;
+        made();
+
         let started = Instant::now();
-        let reserved = pool.reserve(self.clock.uptime() + left);
-        let outcome = tokio::time::timeout_at(deadline, reserved).await;
+        let asked_at = self.clock.now();
+        let exchange =
+            exchange::exchange(&self.http, call.query, call.account, &token, &self.config, &mut reservation);
+        let outcome = match tokio::time::timeout_at(call.deadline.at, exchange).await {
+            Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
+            Ok(Err(broken)) => Outcome::Broken(broken),
+            Err(_) => Outcome::Broken(Broken::TimedOut(
+                Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
+                    .proxy_status("http_response_timeout"),
+            )),
+        };
+        drop(reservation);
+        permit.report(!outcome.is_failure());
+        let (status, result) = match &outcome {
+            Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
+            Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
+            Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
+            Outcome::Broken(_) => (0, AttemptResult::Failed),
+        };
+        self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
+        match &outcome {
+            Outcome::Answered(_) => call.minter.accepted(&token),
+            Outcome::QuotaRefused(wait) => call.pool.close_for(*wait),
+            Outcome::TokenRefused { .. } | Outcome::Broken(_) => {}
+        }
+        Ok((token, outcome))
+    }
+
+    async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
+        let started = Instant::now();
+        let reserved = call.pool.reserve(call.spender, patience);
+        let outcome = tokio::time::timeout_at(call.deadline.at, reserved).await;
         self.metrics.quota_wait.observe(started.elapsed().as_secs_f64());
-        let wait = match outcome {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(Exhausted(wait))) => wait,
-            Err(_) => QUOTA_REFUSED_FOR,
-        };
-        Err(Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up").retry_after(wait))
+        match outcome {
+            Ok(Ok(reservation)) => Ok(reservation),
+            Ok(Err(Exhausted(wait))) => Err(quota_used_up(wait)),
+            Err(_) => Err(quota_used_up(QUOTA_REFUSED_FOR)),
+        }
     }
 
-    /// One exchange, seen through the breaker of its base URL.
-    async fn attempt(&self, query: &Query, token: &Token, deadline: Instant) -> Result<Outcome, Error> {
-        let breaker = self.breakers.get(request::base(query));
-        let permit = match breaker.map(Breaker::permit) {
-            Some(Err(wait)) => {
-                return Err(Error::new(
-                    Kind::TemporaryReducedCapacity,
-                    "the upstream has failed several times in a row and is left alone for a moment",
-                )
-                .retry_after(wait)
-                .proxy_status("destination_unavailable"));
-            }
-            Some(Ok(permit)) => Some(permit),
-            None => None,
-        };
-        let started = Instant::now();
-        let outcome = match tokio::time::timeout_at(deadline, self.exchange(query, token)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
-                .proxy_status("http_response_timeout")),
-        };
-        let (status, result, failed) = match &outcome {
-            Ok(Outcome::Answered(answer)) => {
-                (answer.status.as_u16(), AttemptResult::Answered, answer.status.is_server_error())
-            }
-            Ok(Outcome::TokenRefused(status)) => (status.as_u16(), AttemptResult::TokenRefused, false),
-            Ok(Outcome::QuotaRefused(_)) => (429, AttemptResult::QuotaRefused, false),
-            Err(_) => (0, AttemptResult::Failed, true),
-        };
-        if let Some(permit) = permit {
-            permit.report(!failed);
+    /// Another attempt, `nth` of its kind: if the budget has one, the wait for it fits the deadline,
+    /// and the quota has room at once. `None` if it was not made.
+    async fn retry(&self, call: &Call<'_>, nth: u32) -> Option<(Token, Outcome)> {
+        let wait = retry::full_jitter(&self.config.retry, nth, random()?);
+        let is_in_time = Instant::now() + wait < call.deadline.at;
+        if !is_in_time || call.pool.standing().0 == 0 || !call.host.budget.withdraw() {
+            return None;
         }
-        self.metrics.upstream_attempt(query.route, status, result, started.elapsed());
-        outcome
+        // On the machine's time, like the exchange it stands between.
+        tokio::time::sleep(wait).await;
+        let again = self.attempt(call, self.clock.uptime(), || {}).await.ok();
+        if again.is_none() {
+            call.host.budget.refund();
+        }
+        again
     }
 
-    async fn exchange(&self, query: &Query, token: &Token) -> Result<Outcome, Error> {
-        let mut request = self
-            .http
-            .request(query.route.method.clone(), request::url(query))
-            .headers(request::headers(query, token.header.clone()));
-        let body = query.key.parts().body;
-        if !body.is_empty() {
-            request = request.body(body.to_owned());
+    /// What the caller gets of the last outcome.
+    fn conclude(&self, call: &Call<'_>, outcome: Outcome) -> Result<Fetched, Error> {
+        match outcome {
+            Outcome::Answered(answer) => Ok(answer),
+            Outcome::Broken(broken) => Err(broken.into_error()),
+            Outcome::QuotaRefused(wait) => Err(quota_used_up(wait)),
+            Outcome::TokenRefused { status, .. } => Err(Error::new(
+                Kind::UpstreamRefused,
+                format!(
+                    "the upstream answered {} to a fresh token of credential {}: its secret, its scope or \
+                     its bots are not right",
+                    status.as_u16(),
+                    call.minter.name()
+                ),
+            )
+            .proxy_status("proxy_configuration_error")),
         }
-        let mut response = request.send().await.map_err(broken)?;
-        let status = response.status();
-        let headers = std::mem::take(response.headers_mut());
-        if status.is_redirection() {
-            return Err(Error::new(
-                Kind::UpstreamInvalid,
-                "the upstream answered with a redirect, which is not followed",
-            ));
-        }
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Ok(Outcome::TokenRefused(status));
-        }
-        let body = self.body(&mut response).await?;
-        if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota(&body) {
-            return Ok(Outcome::QuotaRefused(retry_after(&headers).unwrap_or(QUOTA_REFUSED_FOR)));
-        }
-        let content_type = headers.get(header::CONTENT_TYPE).cloned();
-        Ok(Outcome::Answered(Answer { status, content_type, body }))
     }
 
-    /// The whole decoded body, as far as the cap allows.
-    async fn body(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > self.max_body {
-                return Err(Error::new(
-                    Kind::UpstreamInvalid,
-                    format!("the upstream's answer is larger than {} bytes", self.max_body),
-                )
-                .proxy_status("http_response_body_size"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        // Exactly as large as it is: what grew by doubling would cost the store up to twice.
-        Ok(Bytes::from(body.as_ref().to_vec()))
+    /// Where the pool stands that a call to `route` would be counted by.
+    pub fn standing(&self, account: &str, route: &Route, bot: Option<&str>) -> Option<Standing> {
+        let state = self.accounts.get(account)?;
+        let rates = match route.base {
+            Base::ContactCenter => &state.account.quota.account,
+            Base::Automation => &state.account.quota.bot,
+        };
+        let (left, reset) = self.pool(state, route, bot).standing();
+        Some(Standing { rate: *rates.first()?, left: u32::try_from(left).unwrap_or(u32::MAX), reset })
     }
 
     /// Sets the gauges that are read rather than counted.
     pub fn observe(&self) {
         for (account, state) in &self.accounts {
-            self.metrics.quota_available(account, "account", state.pool.available());
+            self.metrics.quota_available(account, "account", left(&state.pool));
             // Bots are many: the pool that is nearest to its end speaks for all.
-            if let Some(least) = state.bot_pools.iter().map(|(_, pool)| pool.available()).min() {
+            if let Some(least) = state.bot_pools.iter().map(|(_, pool)| left(&pool)).min() {
                 self.metrics.quota_available(account, "bot", least);
             }
+            self.metrics.quota_waiting(account, state.waiting());
         }
+    }
+
+    /// Calls that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.accounts.values().map(State::waiting).sum()
     }
 }
 
-enum PoolRef<'a> {
-    Account(&'a Pool),
-    Bot(Arc<Pool>),
-}
-
-impl std::ops::Deref for PoolRef<'_> {
-    type Target = Pool;
-
-    fn deref(&self) -> &Pool {
-        match self {
-            Self::Account(pool) => pool,
-            Self::Bot(pool) => pool,
-        }
+impl State {
+    fn waiting(&self) -> usize {
+        self.pool.waiting() + self.bot_pools.iter().map(|(_, pool)| pool.waiting()).sum::<usize>()
     }
 }
 
-/// Whether a body is one of the vendor's refusals, whatever its status.
-fn tells_of_quota(body: &[u8]) -> bool {
-    body.len() <= LONGEST_REFUSAL
-        && std::str::from_utf8(body).is_ok_and(|text| {
-            text.contains("\"errors\"") && QUOTA_MESSAGES.iter().any(|message| text.contains(message))
-        })
+fn left(pool: &Pool) -> u32 {
+    u32::try_from(pool.standing().0).unwrap_or(u32::MAX)
 }
 
-/// `Retry-After` in seconds. The date form is not read: the vendor documents neither.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// An exchange that broke. The URL is taken out of the cause: its query may name anything.
-fn broken(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let (kind, detail, proxy_status) = if error.is_connect() && error.is_timeout() {
-        (Kind::UpstreamTimeout, "connecting to the upstream took too long", "connection_timeout")
-    } else if error.is_timeout() {
-        (Kind::UpstreamTimeout, "the upstream did not answer in time", "http_response_timeout")
-    } else if error.is_connect() {
-        (Kind::UpstreamUnreachable, "the upstream cannot be reached", connect_failure(&error))
-    } else if error.is_decode() {
-        (Kind::UpstreamInvalid, "the upstream's answer cannot be decoded", "http_protocol_error")
-    } else {
-        (Kind::UpstreamInvalid, "the upstream broke off its answer", "http_response_incomplete")
+/// The clients that share an account's pools.
+fn shares(config: &Config, account: &Account) -> Shares {
+    let weight = |lane: Lane| {
+        let clients = config.clients.iter();
+        let theirs = clients.filter(|client| client.lane == lane && client.accounts.contains(&account.id));
+        theirs.map(|client| client.weight).sum()
     };
-    Error::new(kind, detail).proxy_status(proxy_status).caused_by(error)
+    Shares {
+        interactive: weight(Lane::Interactive),
+        background: weight(Lane::Background),
+        fairness: config.upstream.fairness,
+    }
 }
 
-/// Which of RFC 9209's error types a failed connect is.
-fn connect_failure(error: &reqwest::Error) -> &'static str {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if text.contains("certificate") {
-            return "tls_certificate_error";
+/// Looks after the tokens for as long as there is somebody to use them.
+async fn keep(upstream: Weak<Upstream>, clock: Clock) {
+    loop {
+        clock.sleep(KEEP_EVERY).await;
+        let Some(upstream) = upstream.upgrade() else { return };
+        for minter in upstream.accounts.values().flat_map(|state| &state.minters) {
+            minter.keep().await;
         }
-        if text.contains("dns error") {
-            return "dns_error";
-        }
-        cause = error.source();
     }
-    "connection_refused"
+}
+
+fn random() -> Option<u32> {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(u32::from_ne_bytes(bytes))
+}
+
+fn quota_used_up(wait: Duration) -> Error {
+    let wait = wait.max(Duration::from_secs(1));
+    Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up")
+        .retry_after(wait)
+        .proxy_status("connection_limit_reached")
+}
+
+fn left_alone(wait: Duration) -> Error {
+    Error::new(
+        Kind::TemporaryReducedCapacity,
+        "the upstream has failed several times in a row and is left alone for a moment",
+    )
+    .retry_after(wait)
+    .proxy_status("destination_unavailable")
 }

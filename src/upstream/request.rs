@@ -3,19 +3,19 @@
 //! `auth`, `accountId` and `iId` are put in here and nowhere else in the crate. Nothing of the
 //! caller's request is at hand, so nothing of it can be forwarded.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 
 use crate::config::Account;
-use crate::routes::{Base, Query};
+use crate::routes::{Base, Query, Route};
 
 const AUTH: HeaderName = HeaderName::from_static("auth");
 const ACCOUNT_ID: HeaderName = HeaderName::from_static("accountid");
 const STREAM_ID: HeaderName = HeaderName::from_static("iid");
 
 /// The URL of a query: base, the route's first path with the key's ids in it, query string.
-pub fn url(query: &Query) -> String {
+pub fn url(query: &Query, account: &Account) -> String {
     let parts = query.key.parts();
-    let mut url = base(query).to_owned();
+    let mut url = base(query.route, account).to_owned();
     let pattern = query.route.paths.first().copied().unwrap_or_default();
     for segment in pattern.split('/').skip(1) {
         url.push('/');
@@ -33,31 +33,33 @@ pub fn url(query: &Query) -> String {
     url
 }
 
-/// The base URL that serves a query's route.
-pub fn base(query: &Query) -> &str {
-    match query.route.base {
-        Base::ContactCenter => &query.account.contact_center_url,
-        Base::Automation => &query.account.automation_url,
+/// The base URL of an account that serves a route.
+pub fn base<'a>(route: &Route, account: &'a Account) -> &'a str {
+    match route.base {
+        Base::ContactCenter => &account.contact_center_url,
+        Base::Automation => &account.automation_url,
     }
 }
 
-/// All fields of the request but those that HTTP itself needs.
-pub fn headers(query: &Query, token: HeaderValue) -> HeaderMap {
+/// All fields of the request but those that HTTP itself needs. Fails for an id that is no header
+/// value, which the configuration and the path's validation let nobody have: without its `accountId`
+/// the call would be another one.
+pub fn headers(
+    query: &Query,
+    account: &Account,
+    token: HeaderValue,
+) -> Result<HeaderMap, InvalidHeaderValue> {
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(AUTH, token);
-    if let Ok(account) = HeaderValue::from_str(&query.account.id) {
-        headers.insert(ACCOUNT_ID, account);
-    }
-    if let Some(stream) = stream(query.bot.as_deref(), &query.account)
-        && let Ok(stream) = HeaderValue::from_str(stream)
-    {
-        headers.insert(STREAM_ID, stream);
+    headers.insert(ACCOUNT_ID, HeaderValue::from_str(&account.id)?);
+    if let Some(stream) = stream(query.bot.as_deref(), account) {
+        headers.insert(STREAM_ID, HeaderValue::from_str(stream)?);
     }
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     if !query.key.parts().body.is_empty() {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    headers
+    Ok(headers)
 }
 
 /// The stream a request is about: the one in its path; for a whole account its only one, if it has

@@ -1,30 +1,36 @@
 //! The upstream's token: minted here, kept for most of its life, never printed.
 //!
-//! HS256 over the app's client secret, with the client id as `appId` (vendor: "JWT Authorization").
+//! HS256 over the app's client secret, with the client id as `appId` (vendor: "JWT Authorization")
+//! unless the credential says otherwise.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use secrecy::ExposeSecret;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use crate::clock::{Clock, UnixMillis};
-use crate::config::Credential;
+use crate::config::{self, Credential};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 
-/// `iat` lies this far back, so that an upstream whose clock is behind does not see the future.
+/// `iat` lies this far back, so that an upstream whose clock is a little behind does not see the
+/// future. A clock that is further off is learnt from the upstream's `Date`.
 const BACKDATED: Duration = Duration::from_secs(30);
 
+/// A smaller difference between two clocks is nothing to mint a token for: `Date` is in whole
+/// seconds and as old as the answer's way.
+const SKEW_WORTH_LEARNING_SECONDS: i64 = 5;
+
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Claims<'a> {
-    app_id: &'a str,
-    sub: &'a str,
+    #[serde(flatten)]
+    who: &'a config::Claims,
     iat: i64,
     exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +43,7 @@ struct Claims<'a> {
 pub struct Token {
     pub header: HeaderValue,
     /// Counts the tokens of one credential: a refusal of an older one says nothing of the newest.
-    pub generation: u64,
+    generation: u64,
 }
 
 struct Current {
@@ -45,11 +51,24 @@ struct Current {
     renew_at: UnixMillis,
 }
 
+struct State {
+    secret: SecretString,
+    /// The secret before or after this one. The file may change sooner or later than the upstream
+    /// does: until a token is taken, either may be the right one.
+    other: Option<SecretString>,
+    current: Option<Current>,
+    generation: u64,
+    /// What the upstream's clock is ahead of ours by.
+    skew_seconds: i64,
+    /// The last token that anything is known of was refused. Another one is then worth a call of
+    /// its own, but no repeat.
+    in_doubt: bool,
+}
+
 /// Mints the tokens of one credential.
 pub struct Minter {
     credential: Arc<Credential>,
-    key: EncodingKey,
-    current: Mutex<Option<Current>>,
+    state: Mutex<State>,
     clock: Clock,
     minted: Counter,
     expiry: Gauge,
@@ -57,9 +76,16 @@ pub struct Minter {
 
 impl Minter {
     pub fn new(credential: Arc<Credential>, clock: Clock, metrics: &Metrics) -> Self {
-        let key = EncodingKey::from_secret(credential.client_secret.expose_secret().as_bytes());
         let (minted, expiry) = metrics.credential(&credential.client_id);
-        Self { credential, key, current: Mutex::new(None), clock, minted, expiry }
+        let state = Mutex::new(State {
+            secret: credential.client_secret.clone(),
+            other: None,
+            current: None,
+            generation: 0,
+            skew_seconds: 0,
+            in_doubt: false,
+        });
+        Self { credential, state, clock, minted, expiry }
     }
 
     /// The client id: the name of the credential in errors and metrics.
@@ -67,52 +93,116 @@ impl Minter {
         &self.credential.client_id
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A token to send now: the current one, or a new one when the current one has lived for four
     /// fifths of its life. An app that enforces JTI gets a fresh one each time.
     pub fn token(&self) -> Result<Token, Error> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let now = self.clock.now();
-        if let Some(Current { token, renew_at }) = &*current
-            && now < *renew_at
-            && !self.credential.jti
-        {
-            return Ok(token.clone());
-        }
-        // Signing takes a microsecond: under the lock, so that one token is minted, not one each.
-        let generation = current.as_ref().map_or(1, |current| current.token.generation + 1);
-        let token = self.mint(generation, now)?;
-        let renew_at = now.plus(self.credential.lifetime * 4 / 5);
-        *current = Some(Current { token: token.clone(), renew_at });
-        Ok(token)
-    }
-
-    /// Gives up `refused`, if it is still the current one; whoever asks next gets a new one.
-    pub fn give_up(&self, refused: &Token) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = &mut *current
-            && held.token.generation == refused.generation
-        {
-            held.renew_at = UnixMillis(i64::MIN);
+        match &state.current {
+            Some(Current { token, renew_at }) if now < *renew_at && !self.credential.jti => Ok(token.clone()),
+            // Signing takes a microsecond: under the lock, so that one token is minted, not one each.
+            _ => self.mint(&mut state, now),
         }
     }
 
-    fn mint(&self, generation: u64, now: UnixMillis) -> Result<Token, Error> {
-        let expires = now.plus(self.credential.lifetime);
-        let claims = Claims {
-            app_id: &self.credential.client_id,
-            sub: &self.credential.client_id,
-            iat: now.seconds() - BACKDATED.as_secs().cast_signed(),
-            exp: expires.seconds(),
-            jti: if self.credential.jti { Some(random_id()?) } else { None },
+    /// The upstream took this token.
+    pub fn accepted(&self, token: &Token) {
+        let mut state = self.state();
+        if token.generation == state.generation {
+            state.in_doubt = false;
+            state.other = None;
+        }
+    }
+
+    /// The upstream refused this token, at `date` by its own clock. Whether it is worth another call
+    /// with another token.
+    pub async fn refused(&self, token: &Token, date: Option<UnixMillis>) -> bool {
+        let read = self.read_file().await;
+        let mut state = self.state();
+        if token.generation < state.generation {
+            return true; // Somebody else has been here; there is a newer one.
+        }
+        let secret_is_new = read.is_some_and(|secret| state.take_up(secret));
+        let skew = date.map_or(state.skew_seconds, |date| date.seconds() - self.clock.now().seconds());
+        let skew_is_new = (skew - state.skew_seconds).abs() >= SKEW_WORTH_LEARNING_SECONDS;
+        if skew_is_new {
+            state.skew_seconds = skew;
+        } else if !secret_is_new && let Some(other) = state.other.take() {
+            state.other = Some(std::mem::replace(&mut state.secret, other));
+        }
+        state.current = None;
+        let is_worth_it = secret_is_new || skew_is_new || !state.in_doubt;
+        state.in_doubt = true;
+        is_worth_it
+    }
+
+    /// Between requests: takes up a changed secret, and renews a token before its time.
+    pub async fn keep(&self) {
+        let read = self.read_file().await;
+        let mut state = self.state();
+        if read.is_some_and(|secret| state.take_up(secret)) {
+            state.current = None;
+            tracing::info!(credential = self.name(), "the secret has changed and is taken up");
+        }
+        let now = self.clock.now();
+        let is_due = state.current.as_ref().is_some_and(|current| now >= current.renew_at);
+        if is_due && !self.credential.jti && self.mint(&mut state, now).is_err() {
+            tracing::error!(credential = self.name(), "a token cannot be signed");
+        }
+    }
+
+    /// The secret's file as it is now; `None` if there is none, or nothing usable in it.
+    async fn read_file(&self) -> Option<SecretString> {
+        let file = self.credential.secret_file.as_ref()?;
+        let read = match tokio::fs::read_to_string(file).await {
+            Ok(text) => config::secret(&Zeroizing::new(text)),
+            Err(error) => Err(error.to_string()),
         };
+        read.inspect_err(|problem| {
+            tracing::warn!(
+                credential = self.name(),
+                problem,
+                "the secret's file cannot be read; the old one stays"
+            );
+        })
+        .ok()
+    }
+
+    fn mint(&self, state: &mut State, now: UnixMillis) -> Result<Token, Error> {
+        let iat = now.seconds() + state.skew_seconds - BACKDATED.as_secs().cast_signed();
+        // Counted from `iat`: an app that enforces JTI takes no token that lives for over an hour.
+        let exp = iat + self.credential.lifetime.as_secs().cast_signed();
+        let jti = if self.credential.jti { Some(random_id()?) } else { None };
+        let claims = Claims { who: &self.credential.claims, iat, exp, jti };
         let cannot_sign = |_| Error::new(Kind::Internal, "the gateway cannot sign its token");
-        let signed = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)
+        let key = EncodingKey::from_secret(state.secret.expose_secret().as_bytes());
+        let signed = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
             .map_err(|error| cannot_sign(()).caused_by(error))?;
         let mut header = HeaderValue::try_from(signed).map_err(|_| cannot_sign(()))?;
         header.set_sensitive(true);
         self.minted.inc();
-        self.expiry.set(expires.seconds());
-        Ok(Token { header, generation })
+        self.expiry.set(exp);
+        state.generation += 1;
+        let token = Token { header, generation: state.generation };
+        let renew_in = (self.credential.lifetime * 4 / 5).saturating_sub(BACKDATED);
+        state.current = Some(Current { token: token.clone(), renew_at: now.plus(renew_in) });
+        Ok(token)
+    }
+}
+
+impl State {
+    /// Takes a secret for the right one, if it is neither of those known.
+    fn take_up(&mut self, secret: SecretString) -> bool {
+        let is = |known: &SecretString| known.expose_secret() == secret.expose_secret();
+        if is(&self.secret) || self.other.as_ref().is_some_and(is) {
+            return false;
+        }
+        self.other = Some(std::mem::replace(&mut self.secret, secret));
+        true
     }
 }
 

@@ -28,7 +28,12 @@ async fn a_key_is_accepted_in_each_of_three_headers() {
     ] {
         let answer = got(unauthenticated(&world, &path).header(name, value)).await;
         assert_eq!(answer.status, 404, "{name}: {answer:?}");
+        // The upstream has an `auth` of its own; the caller's credential is in none of its headers.
+        let call = world.standin.calls().pop().unwrap();
+        assert!(call.app_id.is_some());
+        assert!(!format!("{:?}", call.headers).contains(REPORTING), "{:?}", call.headers);
     }
+    world.assert_no_violations();
 }
 
 #[tokio::test]
@@ -123,6 +128,38 @@ async fn a_conversation_that_turns_out_to_be_another_bots_is_kept_from_a_client_
         assert!(!denied.headers.contains_key("etag"));
     }
     assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.body, foreign);
+}
+
+/// What cannot be read does not say whose it is: a client of one bot does not get it, nor does a member
+/// of an odd type hide the bot.
+#[tokio::test]
+async fn a_body_that_does_not_say_whose_it_is_is_kept_from_a_client_of_one_bot() {
+    let world = World::new().await;
+    let odd = format!(r#"{{"_id":"c-1","botId":"{OTHER_STREAM}","status":1,"endTime":5,"CallIDData":{{}}}}"#);
+    let opaque = r#"{"payload":"yF0aQmWv5m1xk1c0nN9s3sYtQ8m6S3Jt"}"#.to_owned();
+    for (body, status) in [(odd, 403), (opaque, 502), ("<html>".to_owned(), 502)] {
+        world.standin.serve_body("/conversations/", 200, "application/json", body.clone());
+        let path = conversation_path("c-1");
+        let denied = got(world.request(Method::GET, &path, ONE_BOT)).await;
+        assert_eq!(denied.status.as_u16(), status, "{body}");
+        assert!(!String::from_utf8_lossy(&denied.body).contains("yF0a"));
+        world.advance(crate::world::MINUTE);
+        assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.body, body);
+        world.advance(crate::world::MINUTE);
+    }
+    let other = r#"{"_id":"c-2","status":1,"endTime":5}"#;
+    world.standin.serve_body("/conversations/", 200, "application/json", other);
+    assert_eq!(got(world.request(Method::GET, &conversation_path("c-1"), REPORTING)).await.status, 502);
+}
+
+/// A bot that an account names is that account's: another account's token is not tried on it.
+#[tokio::test]
+async fn a_bot_that_another_account_names_is_not_asked_for_with_the_wrong_token() {
+    let world = World::new().await;
+    let path = conversation_path("c-1").replace(EXAMPLE_STREAM, OTHER_STREAM);
+    let answer = got(world.request(Method::GET, &path, REPORTING)).await;
+    assert_eq!((answer.status.as_u16(), answer.problem()), (403, "forbidden".to_owned()));
+    assert_eq!(world.standin.count(), 0);
 }
 
 #[tokio::test]

@@ -8,11 +8,14 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
     ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
-    ("routes", &["access", "cache", "upstream", "server", "cli", "app", "reply", "metrics", "standin"]),
+    (
+        "routes",
+        &["access", "cache", "upstream", "server", "cli", "app", "reply", "config", "metrics", "standin"],
+    ),
     ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("audit.rs", &["access", "cache", "upstream", "server", "cli", "app", "reply", "routes", "standin"]),
-    ("reply.rs", &["access", "upstream", "server", "cli", "app", "standin"]),
+    ("reply", &["access", "upstream", "server", "cli", "app", "standin"]),
     ("config", &["access", "cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("error.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     (

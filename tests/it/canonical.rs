@@ -3,24 +3,27 @@
 
 use http::Method;
 use http::uri::PathAndQuery;
-use kore_gateway::config::Limits;
 use kore_gateway::routes::date::Date;
-use kore_gateway::routes::{self, Found, Key, Request};
+use kore_gateway::routes::{self, Found, Key, Limits, Request};
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use serde_json::{Map, Value, json};
 
 const LIMITS: Limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
 
-/// The key of a valid request.
+/// The key of a valid request of the account that its path names, or of `account`.
 fn key(method: Method, target: &str, body: &str) -> Result<Key, String> {
+    key_of("account", method, target, body)
+}
+
+fn key_of(account: &str, method: Method, target: &str, body: &str) -> Result<Key, String> {
     let target: PathAndQuery = target.parse().unwrap();
     let Found::Route(route, ids) = routes::find(&method, &target) else { return Err("no route".to_owned()) };
     let query = target.query().unwrap_or_default();
     let body = (method == Method::POST).then_some(body.as_bytes());
     let canonical = (route.parse)(&Request { ids: &ids, query, body, limits: LIMITS });
     canonical
-        .map(|canonical| Key::new("account", route, &ids, &canonical))
+        .map(|canonical| Key::new(ids.account().unwrap_or(account), route, &ids, &canonical))
         .map_err(|faults| format!("{faults:?}"))
 }
 
@@ -165,13 +168,30 @@ proptest! {
         prop_assert_eq!(first, key(Method::POST, &target, &body));
     }
 
+    /// One thing is changed, so that each of them is shown to count.
     #[test]
-    fn two_meanings_have_two_keys(one in meaning(), other in meaning(), dice in dice()) {
-        prop_assume!(one != other);
-        let (target, body) = spelled(&one, &dice);
+    fn another_meaning_has_another_key(
+        one in meaning(), other in meaning(), field in 0_usize..9, once in dice(), again in dice(),
+    ) {
+        let mut changed = one.clone();
+        match field {
+            0 => changed.account = other.account,
+            1 => changed.start.1 = other.start.1,
+            2 => changed.end = (one.end.0 + 1, other.end.1),
+            3 => changed.offset_minutes = other.offset_minutes,
+            4 => changed.limit = other.limit,
+            5 => changed.offset = other.offset,
+            6 => changed.channels = other.channels,
+            7 => changed.selected = other.selected,
+            _ => changed.unknown = other.unknown,
+        }
+        prop_assume!(one != changed);
+        let (target, body) = spelled(&one, &once);
         let first = key(Method::POST, &target, &body);
-        let (target, body) = spelled(&other, &dice);
-        prop_assert_ne!(first, key(Method::POST, &target, &body));
+        let (target, body) = spelled(&changed, &again);
+        let second = key(Method::POST, &target, &body);
+        prop_assume!(first.is_ok() && second.is_ok());
+        prop_assert_ne!(first, second);
     }
 
     /// The canonical form is a fixed point: what goes upstream would be asked for under the same key.
@@ -309,11 +329,21 @@ proptest! {
     }
 
     #[test]
-    fn two_transcripts_have_two_keys(one in transcript(), other in transcript(), dice in dice()) {
-        prop_assume!(one != other);
-        let (target, body) = spelled_transcript(&one, &dice);
+    fn another_transcript_has_another_key(
+        one in transcript(), other in transcript(), field in 0_usize..5, once in dice(), again in dice(),
+    ) {
+        let mut changed = one.clone();
+        match field {
+            0 => changed.named_by = other.named_by,
+            1 => changed.id = other.id,
+            2 => changed.from = other.from,
+            3 => changed.limit = other.limit,
+            _ => changed.summary_in = other.summary_in,
+        }
+        prop_assume!(one != changed);
+        let (target, body) = spelled_transcript(&one, &once);
         let first = key(Method::POST, &target, &body);
-        let (target, body) = spelled_transcript(&other, &dice);
+        let (target, body) = spelled_transcript(&changed, &again);
         prop_assert_ne!(first, key(Method::POST, &target, &body));
     }
 
@@ -352,10 +382,12 @@ fn another_route_another_bot_and_another_account_are_other_keys() {
     let one = key(Method::GET, &path("st-1"), "").unwrap();
     assert_ne!(one, key(Method::GET, &path("st-2"), "").unwrap());
     assert_eq!(one, key(Method::HEAD, &path("st-1"), "").unwrap());
+    let of = |account: &str| key_of(account, Method::GET, &path("st-1"), "").unwrap();
+    assert_ne!(of("a1"), of("a2"));
     // Lengths stand in front of the parts: nothing can be moved from one part to the next.
-    assert_ne!(
-        key(Method::GET, "/agentassist/api/v1/public/st-1c/conversations/c-1", "").unwrap(),
-        key(Method::GET, "/agentassist/api/v1/public/st-1/conversations/c-c-1", "")
-            .unwrap_or_else(|_| one.clone()),
-    );
+    let split = |bot: &str, conversation: &str| {
+        key(Method::GET, &format!("/agentassist/api/v1/public/{bot}/conversations/{conversation}"), "")
+            .unwrap()
+    };
+    assert_ne!(split("st-1c-", "c-1"), split("st-1", "c-c-1"));
 }

@@ -200,6 +200,13 @@ fn each_fault_is_named_with_its_path() {
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),
+        ("routes = [\"conversation\"]", "routes = []", "clients[0].routes: is empty"),
+        ("accounts = [\"a1\"]", "accounts = []", "clients[0].accounts: is empty"),
+        (
+            "scopes = [\"analytics\", \"chat_history\"]",
+            "scopes = [\"chat_history\"]",
+            "clients[0].routes: \"conversation\" needs the scope \"analytics\"",
+        ),
         ("routes = [\"conversation\"]", "routes = [\"all\"]", "clients[0].routes: item 1 is no route"),
         ("[[clients]]", "[cache]\ncapacity = \"1MB\"\n[[clients]]", "cache.capacity: is \"1MB\""),
         (
@@ -304,6 +311,30 @@ fn the_defaults_alone_say_what_is_missing() {
     assert_eq!(paths, ["accounts", "clients"]);
 }
 
+/// A configuration in words, but for where its secret lies: that is another folder each time.
+fn meaning(config: &Config) -> String {
+    let file = config.accounts[0].credentials[0].secret_file.clone().unwrap();
+    format!("{config:?}").replace(file.to_str().unwrap(), "")
+}
+
+/// What `check` prints with nothing left out means what the short file means.
+#[test]
+fn what_is_in_effect_has_nothing_left_out() {
+    let short: toml::Table = GOOD.parse().unwrap();
+    let filled = config::filled(short);
+    let text = toml::to_string(&filled).unwrap();
+    for line in [
+        "lifetime = \"1h\"",
+        "jti = false",
+        "rate_limit = \"600/min\"",
+        "lane = \"interactive\"",
+        "account = [\"60/min\"]",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    assert_eq!(meaning(&load(&[&text], &[]).unwrap()), meaning(&load(&[GOOD], &[]).unwrap()));
+}
+
 /// The examples in the manual are commented out; with the comment signs gone they are a
 /// configuration, and it means what the same one means with all defaults left out.
 #[test]
@@ -324,23 +355,56 @@ fn the_manuals_examples_are_valid_and_show_the_defaults() {
     let short: String = examples
         .lines()
         .filter(|line| {
-            ![
+            let left_out = [
                 "lifetime",
                 "jti",
+                "claims",
                 "rate_limit",
                 "lane",
+                "weight",
                 "api_keys = []",
+                "origins = []",
+                "redact = []",
+                "filter_rows = false",
+                "may_refresh = false",
                 "[accounts.quota]",
                 "account =",
                 "bot =",
-            ]
-            .iter()
-            .any(|left| line.starts_with(left))
+            ];
+            !left_out.iter().any(|left| line.starts_with(left))
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    assert_eq!(format!("{config:?}"), format!("{:?}", load(&[&short], &[]).unwrap()));
+    assert_eq!(meaning(&config), meaning(&load(&[&short], &[]).unwrap()));
     assert_eq!(config.accounts[0].credentials[0].lifetime.as_secs(), 3600);
+}
+
+#[test]
+fn the_upstreams_knobs_have_bounds_and_say_so() {
+    let upstream = [
+        ("fairness.headroom = 51", "upstream.fairness.headroom: is more than 50"),
+        ("fairness.background_minimum = 101", "upstream.fairness.background_minimum: is 101"),
+        ("retry.budget = -1", "upstream.retry.budget: is -1"),
+        ("retry.first_wait = \"soon\"", "upstream.retry.first_wait: is \"soon\""),
+        ("ca_file = \"/no/such/ca.pem\"", "upstream.ca_file: cannot read /no/such/ca.pem"),
+        ("ca_file = \"@secret\"", "holds no certificate"),
+    ];
+    for (line, fault) in upstream {
+        let faults = load(&[GOOD, &format!("[upstream]\n{line}\n")], &[]).unwrap_err();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        let told = faults[0].to_string();
+        assert!(told.contains(fault) && !told.contains("hunter2"), "{told}");
+    }
+    let routes = "routes = [\"conversation\"]";
+    for (weight, fault) in
+        [("1001", "clients[0].weight: is more than 1000"), ("0", "clients[0].weight: is 0")]
+    {
+        assert!(faults(routes, &format!("{routes}\nweight = {weight}"))[0].starts_with(fault));
+    }
+    let scopes = "scopes = [\"analytics\", \"chat_history\"]";
+    let nobody = faults(scopes, &format!("{scopes}\nclaims = {{ sub = \"x\", abc = \"y\" }}"));
+    assert!(nobody[0].starts_with("accounts[0].credentials[0].claims.appId: is missing"), "{nobody:?}");
+    assert!(nobody[1].starts_with("accounts[0].credentials[0].claims.abc: unknown key"), "{nobody:?}");
 }
 
 #[test]

@@ -110,6 +110,81 @@ async fn a_transcript_is_stored_once_another_answer_has_told_that_it_is_over() {
     }
 }
 
+/// A session can hold two conversations: it is over when both are, whichever row comes last.
+#[tokio::test]
+async fn a_session_with_a_live_conversation_is_live() {
+    let row = |status: &str| {
+        format!(
+            r#"{{"sessionId":"s-9","finalStatus":"{status}","sessionStartTime":"2026-02-20T00:00:00","sessionEndTime":"2026-02-20T01:00:00"}}"#
+        )
+    };
+    for rows in [["TRANSIENT_OPEN", "CLOSED"], ["CLOSED", "TRANSIENT_OPEN"]] {
+        let world = World::new().await;
+        let rows = rows.map(row).join(",");
+        let window = format!(r#"{{"numResults":2,"data":[{rows}]}}"#);
+        world.standin.serve_body("interactiondetails", 200, "application/json", window);
+        let transcript = r#"{"conversationInfo":{"sessionId":"s-9"},"conversationHistory":[]}"#;
+        world.standin.serve_body("conversationdetails", 200, "application/json", transcript);
+        world
+            .post(&window_path(), r#"{"startDate":"2026-02-20","endDate":"2026-02-20","timeZoneOffset":0}"#)
+            .await;
+        let told = world.post(&transcript_path(), r#"{"sessionId":"s-9"}"#).await;
+        assert!(told.cache_status().ends_with("stored=?0; detail=live"), "{}", told.cache_status());
+    }
+}
+
+/// The language model failed, or was not done: the transcript may be kept for a moment, no longer.
+#[tokio::test]
+async fn a_summary_that_did_not_come_is_asked_for_again_soon() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let world = World::of(vec![conversation.clone()]).await;
+    fetch(&world, &conversation).await;
+    let body = format!(r#"{{"sessionId":"{}","isSummaryRequired":true}}"#, conversation.session_id);
+    let without = format!(
+        r#"{{"conversationInfo":{{"sessionId":"{}"}},"conversationHistory":[]}}"#,
+        conversation.session_id
+    );
+    world.standin.serve_body("conversationdetails", 200, "application/json", without);
+    world.post(&transcript_path(), &body).await;
+    let calls = world.standin.count();
+    let hit = world.post(&transcript_path(), &body).await;
+    let left: u64 = hit.cache_status().rsplit("ttl=").next().unwrap().parse().unwrap();
+    assert!(left <= 33, "{}", hit.cache_status());
+    world.advance(2 * MINUTE);
+    world.post(&transcript_path(), &body).await;
+    until("it is asked for again", || world.standin.count() > calls).await;
+}
+
+/// A refusal of this one call says nothing about what is stored; that there is none does.
+#[tokio::test]
+async fn a_refusal_leaves_what_is_stored_and_a_404_takes_it_away() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let world = World::of(vec![conversation.clone()]).await;
+    let first = fetch(&world, &conversation).await;
+    world.advance(2 * DAY);
+    world.standin.fault(Some(Fault::Status(400)));
+    assert_eq!(fetch(&world, &conversation).await.status, 400);
+    world.advance(MINUTE);
+    world.standin.fault(Some(Fault::Html200));
+    let stale = fetch(&world, &conversation).await;
+    assert_eq!((stale.status.as_u16(), &stale.body), (200, &first.body), "{}", stale.cache_status());
+    world.advance(MINUTE);
+    world.standin.fault(Some(Fault::Status(404)));
+    assert_eq!(fetch(&world, &conversation).await.status, 404);
+    world.advance(MINUTE);
+    world.standin.fault(Some(Fault::Status(500)));
+    assert_eq!(fetch(&world, &conversation).await.status, 500);
+}
+
+#[tokio::test]
+async fn the_upstreams_own_503_says_when_to_ask_again() {
+    let world = World::new().await;
+    world.standin.fault(Some(Fault::StatusWithRetryAfter(503, 17)));
+    assert_eq!(world.get(&conversation_path("c-1")).await.header("retry-after"), "17");
+    world.standin.fault(Some(Fault::Status(503)));
+    assert_eq!(world.get(&conversation_path("c-2")).await.header("retry-after"), "5");
+}
+
 #[tokio::test]
 async fn a_summary_is_stored_apart_and_made_once() {
     let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
@@ -145,10 +220,9 @@ async fn past_its_lifetime_an_answer_is_served_at_once_and_fetched_anew_by_one_c
     assert!(stale.cache_status().starts_with("kore-gateway; hit; ttl=-"), "{}", stale.cache_status());
     assert!(stale.cache_status().ends_with("; detail=stale-while-revalidate"), "{}", stale.cache_status());
     until("the refresh reaches the upstream", || world.standin.count() == 2).await;
-    let mut fresh = fetch(&world, &conversation).await;
-    while !fresh.is_hit() {
-        fresh = fetch(&world, &conversation).await;
-    }
+    // It is stored a moment after it has been answered.
+    let stored = async { while !fetch(&world, &conversation).await.is_hit() {} };
+    tokio::time::timeout(10 * SECOND, stored).await.expect("the refresh is stored");
     assert_eq!(world.standin.count(), 2);
 }
 
@@ -215,8 +289,10 @@ async fn only_a_complete_answer_of_the_right_shape_and_identity_is_stored() {
         world.get(&conversation_path("c-unknown")).await;
     }
     for fault in refused {
-        world.standin.fault_next(1, fault.clone());
+        // For a second try too.
+        world.standin.fault(Some(fault.clone()));
         let answer = fetch(&world, &conversation).await;
+        world.standin.clear_faults();
         assert_eq!(answer.status, 502, "{fault:?}");
         assert!(!answer.headers.contains_key("cache-status"), "{fault:?}");
         world.get(&conversation_path("c-unknown")).await;

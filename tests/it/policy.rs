@@ -54,11 +54,7 @@ impl Policy {
     fn allows(self, route: &Route, account: &str, bot: &str) -> bool {
         let owner = if bot == EXAMPLE_STREAM { EXAMPLE_ACCOUNT } else { OTHER_ACCOUNT };
         let names_bot = route.paths[0].contains("{botId}") || route.paths[0].contains("{streamId}");
-        // The first account of this world takes any bot, the second its own only.
-        let may_account = match names_bot {
-            true => self.account == owner || self.account == EXAMPLE_ACCOUNT,
-            false => self.account == account,
-        };
+        let may_account = self.account == if names_bot { owner } else { account };
         let may_bots = match (names_bot, self.bots) {
             (_, "*") => true,
             (true, only) => only == bot,

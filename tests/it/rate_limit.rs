@@ -26,13 +26,13 @@ async fn world() -> (World, String) {
 async fn every_answer_tells_where_the_client_stands() {
     let (world, path) = world().await;
     let first = got(world.request(Method::GET, &path, KEY)).await;
-    assert_eq!(first.header("ratelimit-policy"), r#""client";q=3;w=60"#);
-    assert_eq!(first.header("ratelimit"), r#""client";r=2;t=20"#);
+    assert_eq!(first.header("ratelimit-policy"), r#""client";q=3;w=60, "upstream";q=60;w=60"#);
+    assert_eq!(first.header("ratelimit"), r#""client";r=2;t=20, "upstream";r=59;t=60"#);
     let invalid = got(world.post_request(&window_path(), "{}", KEY)).await;
     assert_eq!(invalid.status, 400);
-    assert_eq!(invalid.header("ratelimit"), r#""client";r=1;t=40"#);
+    assert_eq!(invalid.header("ratelimit"), r#""client";r=1;t=40, "upstream";r=59;t=60"#);
     let unknown = got(world.request(Method::GET, &conversation_path("c-2"), KEY)).await;
-    assert_eq!(unknown.header("ratelimit"), r#""client";r=0;t=20"#);
+    assert_eq!(unknown.header("ratelimit"), r#""client";r=0;t=20, "upstream";r=58;t=60"#);
 }
 
 #[tokio::test]
@@ -136,18 +136,21 @@ async fn each_bearer_of_a_token_has_a_limit_within_the_clients() {
         got(http.get(format!("http://{}{path}", world.address)).bearer_auth(token)).await
     };
     let first = ask("asha").await;
-    assert_eq!(first.header("ratelimit-policy"), r#""client";q=6;w=60, "subject";q=2;w=60"#);
-    assert_eq!(first.header("ratelimit"), r#""client";r=5;t=10, "subject";r=1;t=30"#);
+    assert_eq!(
+        first.header("ratelimit-policy"),
+        r#""client";q=6;w=60, "subject";q=2;w=60, "upstream";q=60;w=60"#
+    );
+    assert_eq!(first.own_limits(), r#""client";r=5;t=10, "subject";r=1;t=30"#);
     assert_eq!(ask("asha").await.status, 200);
     for _ in 0..10 {
         let over = ask("asha").await;
         assert_eq!((over.status.as_u16(), over.header("retry-after")), (429, "30"));
         assert_eq!(over.json()["violated-policies"][0], "subject");
-        assert_eq!(over.header("ratelimit"), r#""subject";r=0;t=30"#);
+        assert_eq!(over.own_limits(), r#""subject";r=0;t=30"#);
     }
-    assert_eq!(ask("mina").await.header("ratelimit"), r#""client";r=3;t=30, "subject";r=1;t=30"#);
+    assert_eq!(ask("mina").await.own_limits(), r#""client";r=3;t=30, "subject";r=1;t=30"#);
     let by_key = got(world.request(Method::GET, &path, KEY)).await;
-    assert_eq!(by_key.header("ratelimit"), r#""client";r=2;t=40"#, "a key is nobody in particular");
+    assert_eq!(by_key.own_limits(), r#""client";r=2;t=40"#, "a key is nobody in particular");
     assert_eq!(world.metric("kore_gateway_subjects_rate_limited_total").await, 10.0);
     world.advance(Duration::from_secs(30));
     assert_eq!(ask("asha").await.status, 200, "waiting as told works");

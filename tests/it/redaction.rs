@@ -219,6 +219,8 @@ async fn a_live_answer_and_a_stale_one_are_redacted_like_any_other() {
     }
     assert_eq!(world.metric("kore_gateway_cache_entries").await, 0.0);
 
+    // Later: what was seen live in the same moment is not over.
+    world.advance(MINUTE);
     world.standin.serve_body("/conversations/c-1", 200, "application/json", BODY);
     assert_eq!(text(&got(world.request(Method::GET, &path, PLAIN)).await.body), BODY);
     world.standin.fault(Some(Fault::Reset));

@@ -30,7 +30,7 @@ async fn who_may_refresh_gets_a_new_answer_and_everybody_gets_it_from_then_on() 
     }
     let plain = got(world.request(Method::GET, &path, FRESH)).await;
     assert!(plain.is_hit());
-    assert_eq!(plain.header("ratelimit"), r#""client";r=2;t=36"#, "each is counted against its limit");
+    assert_eq!(plain.own_limits(), r#""client";r=2;t=36"#, "each is counted against its limit");
     let others = got(world.request(Method::GET, &path, REPORTING).header("cache-control", "no-cache")).await;
     assert!(others.is_hit(), "who may not is answered as if it had not asked");
     assert_eq!(world.standin.count(), 3);

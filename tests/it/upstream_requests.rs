@@ -15,7 +15,6 @@ const WINDOW: &str = r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZo
 async fn nothing_of_the_callers_reaches_the_upstream() {
     let world = World::new().await;
     let private = [
-        ("authorization2", "canary"),
         ("accountId", "canary"),
         ("iId", "canary"),
         ("cookie", "session=canary"),

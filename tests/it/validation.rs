@@ -35,7 +35,7 @@ async fn each_broken_rule_of_a_window_is_named_with_its_place() {
         ("timeZoneOffset", json!(-330.5), "/timeZoneOffset"),
         ("timeZoneOffset", json!(841), "/timeZoneOffset"),
         ("channels", json!("Voice"), "/channels"),
-        ("queues", json!([1]), "/queues"),
+        ("queues", json!(["a", 1]), "/queues/1"),
         ("bots", json!({}), "/bots"),
         ("selectedFields", json!("skills"), "/selectedFields"),
         ("direction", json!("inbound"), "/direction"),
@@ -231,4 +231,60 @@ async fn a_body_of_another_type_is_415_and_a_large_one_413() {
     let too_large = ask(&[], just_fits + " ").await;
     assert_eq!((too_large.status.as_u16(), too_large.problem()), (413, "content-too-large".to_owned()));
     assert_eq!(world.standin.count(), calls);
+}
+
+/// What a policy is held against is in the path; the same names elsewhere would go upstream unlooked at.
+#[tokio::test]
+async fn an_id_that_the_path_names_is_refused_in_the_query_string_and_in_a_body() {
+    let world = World::new().await;
+    for name in ["accountId", "iId", "botId", "streamId", "ACCOUNTID"] {
+        let answer = world.get(&format!("{}?{name}=st-2", conversation_path("c-1"))).await;
+        assert_eq!((answer.status.as_u16(), answer.fault_places()), (400, vec![name.to_owned()]), "{name}");
+    }
+    for name in ["accountId", "iId", "botId", "streamId"] {
+        let answer = world.post(&transcript_path(), json!({ "callId": "1", name: "st-2" })).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.fault_places()),
+            (400, vec![format!("/{name}")]),
+            "{name}"
+        );
+    }
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn a_request_of_nothing_but_faults_gets_an_answer_of_bounded_size() {
+    let world = World::new().await;
+    let name = "k".repeat(30_000);
+    let members = r#""":1,"#.repeat(5_000);
+    let body = format!(r#"{{"{name}":{{{members}"x":1}}}}"#);
+    assert!(body.len() < 64 * 1024);
+    let answer = world.post(&window_path(), body).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.fault_places().len(), 50);
+    assert!(answer.json()["detail"].as_str().unwrap().starts_with("at least 50 faults"));
+    assert!(answer.body.len() < 64 * 1024, "{} bytes", answer.body.len());
+
+    let query = format!("{}=1&", "p".repeat(3_000)) + &"limit=1&".repeat(500);
+    let answer = world.post(&format!("{}?{query}", window_path()), window("x", json!(1))).await;
+    assert_eq!((answer.status.as_u16(), answer.fault_places().len()), (400, 50));
+    assert!(answer.body.len() < 64 * 1024, "{} bytes", answer.body.len());
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn who_takes_no_json_is_told_so() {
+    let world = World::new().await;
+    let path = conversation_path("c-1");
+    for (accept, status) in [
+        ("*/*", 404),
+        ("application/json, text/plain, /", 404),
+        ("text/html, application/*;q=0.1", 404),
+        ("/", 404),
+        ("text/html", 406),
+        ("application/json;q=0, text/html", 406),
+    ] {
+        let answer = got(world.request(Method::GET, &path, REPORTING).header("accept", accept)).await;
+        assert_eq!(answer.status.as_u16(), status, "{accept}");
+    }
 }

@@ -19,6 +19,8 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::tls::{Front, Trust};
+
 /// When every world begins: 2026-03-02T12:00:00Z, a Monday.
 pub const NOON: i64 = 1_772_452_800_000;
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -49,7 +51,15 @@ pub struct Setup {
     pub clients: String,
     /// More lines for each `[[accounts.credentials]]`.
     pub credentials: String,
+    /// Neither party counts calls.
+    pub without_quota: bool,
     pub standin: standin::Options,
+    /// Of the world's own clients, those to leave out, by name.
+    pub without: Vec<&'static str>,
+    /// Where the gateway looks for its upstream, in place of the stand-in.
+    pub upstream: Option<String>,
+    /// The upstream speaks https; the gateway trusts its certificate if it is this one's.
+    pub https: Option<Trust>,
     /// Where the world's secrets lie.
     pub secrets: tempfile::TempDir,
 }
@@ -66,7 +76,8 @@ pub struct World {
     pub running: JoinHandle<()>,
     /// The configuration, for tests that change it and reload.
     pub config_file: PathBuf,
-    _secrets: tempfile::TempDir,
+    pub secrets: tempfile::TempDir,
+    _front: Option<Front>,
 }
 
 /// What a caller got.
@@ -80,6 +91,12 @@ pub struct Got {
 impl Got {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Where the caller itself stands, without the upstream's pool.
+    pub fn own_limits(&self) -> &str {
+        let limits = self.header("ratelimit");
+        limits.split_once(", \"upstream\"").map_or(limits, |(own, _)| own)
     }
 
     pub fn cache_status(&self) -> &str {
@@ -134,18 +151,45 @@ impl World {
             config: String::new(),
             clients: String::new(),
             credentials: String::new(),
+            without_quota: false,
             standin: options,
+            without: Vec::new(),
+            upstream: None,
+            https: None,
             secrets: tempfile::tempdir().unwrap(),
         };
         change(&mut setup);
+        if setup.without_quota {
+            let any = r#"["100000000/min"]"#;
+            setup.credentials.push_str(&format!("[accounts.quota]\naccount = {any}\nbot = {any}\n"));
+            setup.standin.switches.enforce_quota = false;
+        }
         let standin = Standin::start(setup.standin).await.unwrap();
 
         let secrets = setup.secrets;
-        let mut config = base_config(&standin.url(), secrets.path(), &setup.credentials);
+        let (front, url, trusted) = match setup.https {
+            None => (None, standin.url(), String::new()),
+            Some(trust) => {
+                let front = Front::before(standin.address()).await;
+                let file = secrets.path().join("ca.pem");
+                std::fs::write(&file, front.certificate(trust)).unwrap();
+                let url = front.url();
+                (Some(front), url, format!("upstream.ca_file = \"{}\"\n", file.display()))
+            }
+        };
+        let mut config = trusted
+            + &base_config(
+                &setup.upstream.unwrap_or(url),
+                secrets.path(),
+                &setup.credentials,
+                &setup.without,
+            );
         config.push_str(&setup.clients);
         let file = secrets.path().join("gateway.toml");
         std::fs::write(&file, config).unwrap();
-        let layers = vec![Layer::File(file.clone()), Layer::Text(setup.config)];
+        // No back-off: the clock stands still, and who waits for it waits for the test to move it.
+        let patient = Layer::Text("cache.back_off = \"0s\"".to_owned());
+        let layers = vec![patient, Layer::File(file.clone()), Layer::Text(setup.config)];
         let sources = Sources { layers, environment: Vec::new() };
         let clock = Clock::manual(UnixMillis(NOON));
         let app = App::new(sources, clock.clone()).unwrap_or_else(|faults| panic!("{faults:?}"));
@@ -163,7 +207,8 @@ impl World {
             stop,
             running,
             config_file: file,
-            _secrets: secrets,
+            secrets,
+            _front: front,
         }
     }
 
@@ -264,9 +309,11 @@ pub fn transcript_path() -> String {
 }
 
 /// Two accounts, three clients, any ports, a rate limit that only its own tests reach.
-fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str) -> String {
+fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str, without: &[&str]) -> String {
+    // Retries have tests of their own; elsewhere a call is a call. So have strangers.
     let mut config = String::from(
-        "server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\nlimits.unauthenticated = \"1000000/min\"\n",
+        "server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n\
+         limits.unauthenticated = \"1000000/min\"\nupstream.retry.budget = 0\n",
     );
     let accounts = [
         (EXAMPLE_ACCOUNT, standin::EXAMPLE_CLIENT_ID, standin::example_secret(), "\"*\"".to_owned()),
@@ -296,7 +343,7 @@ scopes = ["analytics", "chat_history"]
         ("neighbour", NEIGHBOUR, OTHER_ACCOUNT, "*"),
         ("one-bot", ONE_BOT, EXAMPLE_ACCOUNT, EXAMPLE_STREAM),
     ];
-    for (name, key, account, bots) in clients {
+    for (name, key, account, bots) in clients.into_iter().filter(|(name, ..)| !without.contains(name)) {
         config.push_str(&client(name, key, account, bots, "1000000/min"));
     }
     config

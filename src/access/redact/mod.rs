@@ -35,6 +35,7 @@ impl From<Unreadable> for Error {
             Unreadable::NotJson => "is not JSON",
             Unreadable::TooDeep => "is nested too deep",
             Unreadable::NoRows => "has no rows",
+            Unreadable::TooLarge => "is too large to be looked into",
         };
         let detail =
             format!("the upstream's answer {why}, so what this client may not see cannot be taken out");
@@ -50,6 +51,8 @@ pub enum Unreadable {
     TooDeep,
     /// It has no rows to choose from.
     NoRows,
+    /// It is passed through as it comes, and nobody holds it whole.
+    TooLarge,
 }
 
 /// A place in answers, and what is below it. Names are kept in lower case and compared so: the
@@ -129,6 +132,11 @@ impl Projection {
     /// The same for every projection that shows the same.
     pub fn id(&self) -> &[u8; 16] {
         &self.id
+    }
+
+    /// Whether it shows some rows of a window only.
+    pub fn chooses_rows(&self) -> bool {
+        self.rows.is_some()
     }
 
     /// What is shown of `body`. `whole` is an answer of the route's own shape, not an error.

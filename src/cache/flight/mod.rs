@@ -4,30 +4,20 @@
 //! next waiter starts over, and a failure is retried by each waiter in turn. Here a caller who
 //! leaves cancels only his own wait, and those who wait share whatever comes, failures too.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod board;
 
-use tokio::sync::watch;
+use std::hash::Hash;
+
+use board::Board;
+pub use board::Ticket;
+
+/// What the board is made of; loom's in its test.
+mod sync {
+    pub use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+}
 
 /// The fills under way, by key.
-pub struct Flights<K, T> {
-    flying: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
-}
-
-/// A place in a flight.
-pub struct Ticket<T> {
-    landing: watch::Receiver<Option<T>>,
-    /// Somebody else had started it.
-    pub joined: bool,
-}
-
-/// Takes a flight off the board when it ends, however it ends.
-struct OnBoard<K: Eq + Hash, T> {
-    flying: Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>,
-    key: K,
-}
+pub struct Flights<K, T>(Board<K, T>);
 
 impl<K, T> Flights<K, T>
 where
@@ -35,7 +25,7 @@ where
     T: Clone + Send + Sync + 'static,
 {
     pub fn new() -> Self {
-        Self { flying: Arc::default() }
+        Self(Board::new())
     }
 
     /// Joins the flight for `key`, or starts one with `fill`. The fill must look up the store again
@@ -45,49 +35,27 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut flying = locked(&self.flying);
-        let vacant = match flying.entry(key.clone()) {
-            Entry::Occupied(flight) => return Ticket { landing: flight.get().clone(), joined: true },
-            Entry::Vacant(vacant) => vacant,
-        };
-        let (landed, landing) = watch::channel(None);
-        vacant.insert(landing.clone());
-        drop(flying);
-
-        let on_board = OnBoard { flying: self.flying.clone(), key: key.clone() };
-        let fill = fill();
-        tokio::spawn(async move {
-            // Moved in, so that it is dropped when the task is: after a panic too.
-            let _on_board = on_board;
-            let outcome = fill.await;
-            landed.send_replace(Some(outcome));
-        });
-        Ticket { landing, joined: false }
+        let (ticket, landing) = self.0.join(key);
+        if let Some(landing) = landing {
+            let fill = fill();
+            tokio::spawn(async move {
+                let outcome = fill.await;
+                landing.land(outcome);
+            });
+        }
+        ticket
     }
-}
 
-impl<T: Clone> Ticket<T> {
-    /// What the fill returned; `None` if it panicked.
-    pub async fn landed(mut self) -> Option<T> {
-        let outcome = self.landing.wait_for(Option::is_some).await.ok()?;
-        outcome.clone()
+    /// Nobody joins any more what is in the air now.
+    pub fn detach_all(&self) {
+        self.0.detach_all();
     }
-}
-
-impl<K: Eq + Hash, T> Drop for OnBoard<K, T> {
-    fn drop(&mut self) {
-        locked(&self.flying).remove(&self.key);
-    }
-}
-
-/// The board is never left half-changed, so a panic elsewhere does not spoil it.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::sync::oneshot;
 
@@ -96,7 +64,6 @@ mod tests {
         let flights = Flights::<u8, u8>::new();
         let fills = Arc::new(AtomicUsize::new(0));
         let (go, gate) = oneshot::channel::<()>();
-        let gate = gate;
         let counted = fills.clone();
         let first = flights.join_or_start(&1, || async move {
             counted.fetch_add(1, Ordering::SeqCst);
@@ -129,5 +96,28 @@ mod tests {
         assert_eq!(ticket.landed().await, None);
         let ticket = flights.join_or_start(&1, || async { 9 });
         assert_eq!(ticket.landed().await, Some(9));
+    }
+
+    #[tokio::test]
+    async fn who_comes_after_all_were_detached_does_not_join_and_the_old_landing_takes_nothing_away() {
+        let flights = Flights::<u8, u8>::new();
+        let (go, gate) = oneshot::channel::<()>();
+        let old = flights.join_or_start(&1, || async move {
+            let _ = gate.await;
+            1
+        });
+        flights.detach_all();
+        let (go_on, second_gate) = oneshot::channel::<()>();
+        let new = flights.join_or_start(&1, || async move {
+            let _ = second_gate.await;
+            2
+        });
+        assert!(!new.joined);
+        go.send(()).expect("the fill waits");
+        assert_eq!(old.landed().await, Some(1));
+        tokio::task::yield_now().await;
+        assert!(flights.join_or_start(&1, || async { 3 }).joined);
+        go_on.send(()).expect("the fill waits");
+        assert_eq!(new.landed().await, Some(2));
     }
 }

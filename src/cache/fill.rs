@@ -1,0 +1,190 @@
+//! What happens in a flight: wait, look again, call, judge, store.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::StatusCode;
+
+use super::Inner;
+use super::admit::{self, Reason};
+use super::entry::{Entry, Freshness, Lifetime, Tag, jittered};
+use super::group::Group;
+use super::memory::Refused;
+use super::purge::Began;
+use super::variants::Variants;
+use crate::answer::{Answer, Fetched, Large};
+use crate::clock::UnixMillis;
+use crate::error::{Error, Kind};
+use crate::phase::{Phase, Rule, Standing, Summary};
+use crate::routes::{Query, without_summary};
+
+/// What a fill leaves to everyone who waits for it.
+pub type Filled = Result<Landed, Error>;
+
+/// How a fill ended that brought something.
+#[derive(Clone, Debug)]
+pub enum Landed {
+    /// It was there after all.
+    Held(Arc<Entry>),
+    Fetched(Arc<Entry>, Result<(), Reason>),
+    /// For the first who takes it.
+    Large(Arc<Mutex<Option<Large>>>),
+}
+
+/// A large answer, if nobody was faster.
+pub fn take(large: &Mutex<Option<Large>>) -> Option<Large> {
+    large.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl Inner {
+    /// Runs in a flight. What was asked for until `not_before` will not do.
+    pub async fn fill<F>(
+        &self,
+        query: &Query,
+        rule: &Rule,
+        not_before: Option<UnixMillis>,
+        fill: impl FnOnce() -> F,
+    ) -> Filled
+    where
+        F: Future<Output = Result<Fetched, Error>> + Send,
+    {
+        let wait = self.back_off.left(&query.key, self.clock.uptime());
+        if !wait.is_zero() {
+            self.clock.sleep(wait).await;
+        }
+        // Again: another flight may have landed between the caller's look and this one's start.
+        let now = self.clock.now();
+        if let Some(entry) = self.memory.get(&query.key)
+            && let Freshness::Fresh { .. } = entry.freshness(now)
+            && not_before.is_none_or(|not_before| entry.answer.asked_at > not_before)
+        {
+            return Ok(Landed::Held(entry));
+        }
+        if not_before.is_none()
+            && let Some(entry) = self.cut_from_summarised(query, rule)
+        {
+            return Ok(Landed::Held(entry));
+        }
+        let filled = self.fetch(query, rule, fill()).await;
+        self.back_off.note(&query.key, is_failure(&filled), self.clock.uptime());
+        filled
+    }
+
+    /// Calls, judges, and stores what may be stored.
+    pub async fn fetch(
+        &self,
+        query: &Query,
+        rule: &Rule,
+        call: impl Future<Output = Result<Fetched, Error>>,
+    ) -> Filled {
+        let began = self.memory.now();
+        match call.await? {
+            Fetched::Large(large) => Ok(Landed::Large(Arc::new(Mutex::new(Some(large))))),
+            Fetched::Whole(answer) => self.take_in(query, rule, answer, began),
+        }
+    }
+
+    fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began) -> Filled {
+        let judgement = admit::judge(query, rule, &self.seen, answer)?;
+        let (entry, names) = (judgement.entry, judgement.names);
+        let (account, asked_at) = (&query.account, entry.answer.asked_at);
+        self.compare(query, &entry);
+
+        // Names seen live, in this answer or in a later one that came before it.
+        let live_at = |name| self.seen.get(account, name).filter(|known| known.phase == Phase::Live);
+        let live = names.iter().filter(|name| live_at(name).is_some_and(|known| known.asked_at == asked_at));
+        let live: Vec<Group> = live.map(Group::named).collect();
+        if !live.is_empty() {
+            self.memory.reopen(&live, asked_at);
+        }
+
+        let is_outdated =
+            || names.iter().filter_map(live_at).any(|known| entry.is_voided_by_life_at(known.asked_at));
+        let stored = match judgement.verdict {
+            Ok(()) => {
+                self.memory.put(query.key.clone(), entry.clone(), began, is_outdated).map_err(|refused| {
+                    match refused {
+                        Refused::TooHeavy => Reason::TooLarge,
+                        Refused::Purged => Reason::Purged,
+                        Refused::Outdated => Reason::Live,
+                    }
+                })
+            }
+            Err(reason) => {
+                if takes_its_place(reason, entry.answer.status) {
+                    self.memory.remove(&query.key);
+                }
+                Err(reason)
+            }
+        };
+        Ok(Landed::Fetched(entry, stored))
+    }
+
+    /// Counts how often what was called settled has changed after all.
+    fn compare(&self, query: &Query, new: &Entry) {
+        // A summary is worded anew each time; that says nothing about the conversation.
+        if new.answer.status != StatusCode::OK || new.standing.is_none() || query.asked.with_summary() {
+            return;
+        }
+        if let Some(old) = self.memory.get(&query.key)
+            && old.standing == Some(Standing::Settled)
+        {
+            self.metrics.settled_refresh(query.route, old.tag != new.tag);
+        }
+    }
+
+    /// A transcript cut out of one that is stored with a summary. It is as old as that one, and
+    /// kept by its own rule.
+    fn cut_from_summarised(&self, query: &Query, rule: &Rule) -> Option<Arc<Entry>> {
+        let began = self.memory.now();
+        let now = self.clock.now();
+        let (key, whole) = self.memory.summarised(&query.key, now)?;
+        let body = without_summary(&whole.answer.body)?;
+        let asked_at = whole.answer.asked_at;
+        let allowed = rule.lifetime(whole.phase, Summary::NotAsked, asked_at);
+        let ttl = jittered(allowed.ttl, &query.key, asked_at);
+        let entry = Arc::new(Entry {
+            tag: Tag::of(&body),
+            answer: Answer { body: body.into(), ..whole.answer.clone() },
+            phase: whole.phase,
+            word: whole.word,
+            standing: Some(allowed.standing),
+            bots: whole.bots.clone(),
+            is_opaque: false,
+            groups: whole
+                .groups
+                .iter()
+                .filter(|group| **group != Group::plain(&query.key))
+                .copied()
+                .collect(),
+            lifetime: Lifetime { ttl, ..whole.lifetime },
+            variants: Variants::default(),
+        });
+        if !matches!(entry.freshness(now), Freshness::Fresh { .. }) {
+            return None;
+        }
+        let is_outdated = || !self.memory.holds(&key, &whole);
+        self.memory.put(query.key.clone(), entry.clone(), began, is_outdated).ok()?;
+        Some(entry)
+    }
+}
+
+/// Whether the next fill had better wait. Where the gateway itself held a call back there was none
+/// to be repeated, and what holds it back knows how long.
+fn is_failure(filled: &Filled) -> bool {
+    match filled {
+        Ok(Landed::Fetched(_, Err(reason))) => matches!(reason, Reason::Status | Reason::UnexpectedShape),
+        Ok(_) => false,
+        Err(error) => error.kind != Kind::TemporaryReducedCapacity,
+    }
+}
+
+/// Whether an answer that is not stored makes what is stored void. An error says nothing about it,
+/// nor does what cannot be read or told apart.
+fn takes_its_place(reason: Reason, status: StatusCode) -> bool {
+    match reason {
+        Reason::UnexpectedShape | Reason::UnprovenIdentity => false,
+        // "There is none": deleted, or never there. Any other refusal is about the request.
+        Reason::Status => matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE),
+        _ => true,
+    }
+}

@@ -1,0 +1,97 @@
+//! The core of the flights: who is in the air, and how word of a landing gets round. No task is
+//! spawned here and no time passes, so that every interleaving can be tried (tests/loom.rs, which
+//! compiles this file with loom's locks).
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use tokio::sync::watch;
+
+use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The fills under way, by key.
+pub struct Board<K, T> {
+    state: Arc<Mutex<State<K, T>>>,
+}
+
+struct State<K, T> {
+    flying: HashMap<K, Flight<T>>,
+    started: u64,
+}
+
+struct Flight<T> {
+    /// A key may be taken off the board and start again while its first flight is in the air.
+    number: u64,
+    landing: watch::Receiver<Option<T>>,
+}
+
+/// A place in a flight.
+pub struct Ticket<T> {
+    landing: watch::Receiver<Option<T>>,
+    /// Somebody else had started it.
+    pub joined: bool,
+}
+
+/// The duty to land. Dropped without having landed, it lets the waiters go: a fill that panicked
+/// or was cancelled leaves neither its key taken nor anybody waiting.
+pub struct Landing<K: Eq + Hash, T> {
+    state: Arc<Mutex<State<K, T>>>,
+    key: K,
+    number: u64,
+    landed: watch::Sender<Option<T>>,
+}
+
+impl<K: Clone + Eq + Hash, T: Clone> Board<K, T> {
+    pub fn new() -> Self {
+        let state = State { flying: HashMap::new(), started: 0 };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// A place in the flight for `key`; with the duty to land it, if there was none.
+    pub fn join(&self, key: &K) -> (Ticket<T>, Option<Landing<K, T>>) {
+        let mut state = locked(&self.state);
+        if let Some(flight) = state.flying.get(key) {
+            return (Ticket { landing: flight.landing.clone(), joined: true }, None);
+        }
+        state.started += 1;
+        let number = state.started;
+        let (landed, landing) = watch::channel(None);
+        state.flying.insert(key.clone(), Flight { number, landing: landing.clone() });
+        let duty = Landing { state: self.state.clone(), key: key.clone(), number, landed };
+        (Ticket { landing, joined: false }, Some(duty))
+    }
+
+    /// From here on nobody joins what is in the air now. Those on board stay.
+    pub fn detach_all(&self) {
+        locked(&self.state).flying.clear();
+    }
+}
+
+impl<K: Eq + Hash, T> Landing<K, T> {
+    /// Tells all who wait.
+    pub fn land(self, outcome: T) {
+        self.landed.send_replace(Some(outcome));
+    }
+}
+
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        let mut state = locked(&self.state);
+        if state.flying.get(&self.key).is_some_and(|flight| flight.number == self.number) {
+            state.flying.remove(&self.key);
+        }
+    }
+}
+
+impl<T: Clone> Ticket<T> {
+    /// What the fill returned; `None` if it did not live to return anything.
+    pub async fn landed(mut self) -> Option<T> {
+        let outcome = self.landing.wait_for(Option::is_some).await.ok()?;
+        outcome.clone()
+    }
+}
+
+/// The board is never left half-changed, so a panic elsewhere does not spoil it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,230 @@
+//! What an exchange came to. Pure.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use super::exchange::{Body, Broken, Received};
+use crate::answer::{Answer, Fetched, Large};
+use crate::clock::UnixMillis;
+use crate::error::{Error, Kind};
+
+/// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
+pub const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// No refusal closes a pool for longer, whatever it says: the vendor's longest window is an hour.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
+
+/// The vendor's words for a used-up quota (contract §7), in lower case.
+const QUOTA_MESSAGES: [&str; 3] = [
+    "exceeded the per-minute rate limit",
+    "exceeded the hourly rate limit",
+    "rate limit for this api has been reached",
+];
+
+/// A refusal is a short envelope; longer bodies are not searched for the vendor's words.
+const LONGEST_ENVELOPE: usize = 4096;
+
+/// What one exchange came to.
+pub enum Outcome {
+    Answered(Fetched),
+    /// The token was refused, or the scope, or the bot: one status stands for all (contract §2).
+    TokenRefused {
+        status: StatusCode,
+        date: Option<UnixMillis>,
+    },
+    QuotaRefused(Duration),
+    Broken(Broken),
+}
+
+impl Outcome {
+    /// What an answer means that was asked for at `asked_at` and came by `now`.
+    pub fn of(received: Received, asked_at: UnixMillis, now: UnixMillis) -> Self {
+        let Received { status, headers, body } = received;
+        let tells_of_quota = matches!(&body, Body::Whole(body) if tells_of_quota(status, body));
+        if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota {
+            let wait = retry_after(&headers, now).unwrap_or(QUOTA_REFUSED_FOR);
+            return Self::QuotaRefused(wait.min(LONGEST_REFUSAL));
+        }
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Self::TokenRefused { status, date: date(&headers) };
+        }
+        if status.is_redirection() {
+            let detail = "the upstream answered with a redirect, which is not followed";
+            return Self::Broken(Broken::Invalid(
+                Error::new(Kind::UpstreamInvalid, detail).proxy_status("http_protocol_error"),
+            ));
+        }
+        let content_type = headers.get(header::CONTENT_TYPE).cloned();
+        let retry_after = headers.get(header::RETRY_AFTER).cloned();
+        Self::Answered(match body {
+            Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
+            Body::Large(body) => Fetched::Large(Large { status, content_type, body }),
+        })
+    }
+
+    /// Whether the upstream showed itself to be unwell. A refusal and an answer that is merely wrong
+    /// do not: one bad record must not take the upstream away from everybody.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Answered(fetched) => fetched.status().is_server_error(),
+            Self::TokenRefused { .. } | Self::QuotaRefused(_) => false,
+            Self::Broken(broken) => !matches!(broken, Broken::Invalid(_)),
+        }
+    }
+
+    /// Whether the same call may fare better a moment later. All calls only read, so making one
+    /// twice does no harm.
+    pub fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::Answered(fetched) => matches!(
+                fetched.status(),
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            ),
+            Self::Broken(broken) => {
+                matches!(broken, Broken::NotSent(_) | Broken::Stale(_) | Broken::Cut(_))
+            }
+            Self::TokenRefused { .. } | Self::QuotaRefused(_) => false,
+        }
+    }
+}
+
+/// Whether a body is one of the vendor's refusals, whatever its status. A transcript may hold the
+/// same words: in what may be an answer they count only where errors are told.
+fn tells_of_quota(status: StatusCode, body: &[u8]) -> bool {
+    let says = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        QUOTA_MESSAGES.iter().any(|message| text.contains(message))
+    };
+    if body.len() > LONGEST_ENVELOPE || !std::str::from_utf8(body).is_ok_and(says) {
+        return false;
+    }
+    let may_be_an_answer = status.is_success() && serde_json::from_slice::<serde_json::Value>(body).is_ok();
+    !may_be_an_answer || error_texts(body).iter().any(|text| says(text))
+}
+
+/// What an envelope says: `errors` is the vendor's, the others are what else such services write.
+fn error_texts(body: &[u8]) -> Vec<String> {
+    let Ok(serde_json::Value::Object(envelope)) = serde_json::from_slice(body) else { return Vec::new() };
+    let told = ["errors", "error", "message", "msg"].iter().filter_map(|member| envelope.get(*member));
+    told.map(ToString::to_string).collect()
+}
+
+/// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        // By the upstream's own clock, if it tells the time.
+        Err(_) => Some(parse_date(text)?.since(date(headers).unwrap_or(now))),
+    }
+}
+
+/// `Date`: when the upstream answered, by its own clock.
+fn date(headers: &HeaderMap) -> Option<UnixMillis> {
+    if headers.contains_key(header::AGE) {
+        return None; // Out of somebody's cache: the time of another answer.
+    }
+    parse_date(headers.get(header::DATE)?.to_str().ok()?)
+}
+
+fn parse_date(text: &str) -> Option<UnixMillis> {
+    const PARSER: DateTimeParser = DateTimeParser::new();
+    PARSER.parse_timestamp(text).ok().map(|at| UnixMillis(at.as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn of(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Outcome {
+        let headers = headers.iter().map(|(name, value)| {
+            (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
+        });
+        let status = StatusCode::from_u16(status).expect("a status");
+        let body = Body::Whole(Bytes::from_static(body.as_bytes()));
+        let received = Received { status, headers: headers.collect(), body };
+        Outcome::of(received, UnixMillis(0), UnixMillis(0))
+    }
+
+    fn refused_for(outcome: &Outcome) -> Option<u64> {
+        match outcome {
+            Outcome::QuotaRefused(wait) => Some(wait.as_secs()),
+            _ => None,
+        }
+    }
+
+    const MINUTE: &str =
+        r#"{"errors":[{"msg":"You've exceeded the per-minute rate limit. Wait","code":429}]}"#;
+
+    #[test]
+    fn a_429_says_how_long_or_means_a_minute() {
+        assert_eq!(refused_for(&of(429, &[("retry-after", "7")], "")), Some(7));
+        assert_eq!(refused_for(&of(429, &[], "")), Some(60));
+        assert_eq!(refused_for(&of(429, &[("retry-after", "soon")], "")), Some(60));
+        assert_eq!(refused_for(&of(429, &[("retry-after", "99999999")], "")), Some(3600));
+        let date =
+            [("retry-after", "Thu, 01 Jan 1970 00:02:00 GMT"), ("date", "Thu, 01 Jan 1970 00:01:30 GMT")];
+        assert_eq!(refused_for(&of(429, &date, "")), Some(30));
+    }
+
+    #[test]
+    fn the_vendors_words_count_under_any_status_and_in_any_envelope() {
+        for status in [200, 400, 401, 403, 409, 412, 500, 503] {
+            assert_eq!(refused_for(&of(status, &[], MINUTE)), Some(60), "{status}");
+        }
+        for body in [
+            r#"{"errors":[{"message":"You've exceeded the hourly rate limit."}]}"#,
+            r#"{"error":"Rate limit for this API has been reached"}"#,
+            r#"{"message":"RATE LIMIT FOR THIS API HAS BEEN REACHED"}"#,
+            "Rate limit for this API has been reached. Try later.",
+        ] {
+            assert_eq!(refused_for(&of(200, &[], body)), Some(60), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_long_body_is_no_refusal_whatever_it_says() {
+        for (blanks, is_refusal) in [(0, true), (LONGEST_ENVELOPE, false)] {
+            let body = MINUTE.to_owned() + &" ".repeat(blanks);
+            assert_eq!(tells_of_quota(StatusCode::BAD_REQUEST, body.as_bytes()), is_refusal);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_quotes_the_words_is_an_answer() {
+        let body =
+            r#"{"conversationFlow":[{"text":"It says: You've exceeded the hourly rate limit"}],"errors":[]}"#;
+        assert!(matches!(of(200, &[], body), Outcome::Answered(_)));
+    }
+
+    #[test]
+    fn what_a_cache_kept_does_not_tell_the_time() {
+        let date = ("date", "Mon, 02 Mar 2026 12:00:00 GMT");
+        let learnt = |headers: &[(&'static str, &'static str)]| match of(401, headers, "") {
+            Outcome::TokenRefused { date, .. } => date,
+            _ => None,
+        };
+        assert_eq!(learnt(&[date]), Some(UnixMillis(1_772_452_800_000)));
+        assert_eq!(learnt(&[date, ("age", "5")]), None);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again_and_only_illness_counts_against_the_upstream() {
+        for (status, retry, failure) in [
+            (200, false, false),
+            (404, false, false),
+            (500, false, true),
+            (502, true, true),
+            (503, true, true),
+            (504, true, true),
+        ] {
+            let outcome = of(status, &[], "{}");
+            assert_eq!((outcome.is_worth_a_retry(), outcome.is_failure()), (retry, failure), "{status}");
+        }
+        let redirect = of(302, &[], "");
+        assert!(!redirect.is_worth_a_retry() && !redirect.is_failure());
+    }
+}

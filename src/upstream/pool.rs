@@ -1,0 +1,199 @@
+//! One pool of the upstream's quota, with those who wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::broker::{Broker, INSTANT, STEP, Shares, Spender, Ticket};
+use crate::clock::Clock;
+use crate::config::Rate;
+
+/// A pool. All decisions are the [`Broker`]'s; here they are waited for.
+pub struct Pool {
+    state: Mutex<State>,
+    /// Something ended, came back or closed: who sleeps looks again.
+    changed: Notify,
+    clock: Clock,
+}
+
+struct State {
+    broker: Broker,
+    max_waiting: usize,
+    waiting: HashMap<Ticket, oneshot::Sender<Told>>,
+}
+
+type Told = Result<Reservation, Exhausted>;
+
+/// There is no room in time; there would be after this long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exhausted(pub Duration);
+
+/// Room for one call. Given back when it is dropped.
+pub struct Reservation {
+    pool: Arc<Pool>,
+    spender: Spender,
+    /// What dropping it means.
+    made: bool,
+}
+
+impl Pool {
+    /// A pool with these windows, for which at most `max_waiting` calls wait.
+    pub fn new(rates: &[Rate], shares: Shares, max_waiting: usize, clock: Clock) -> Arc<Self> {
+        let state = State { broker: Broker::new(rates, shares), max_waiting, waiting: HashMap::new() };
+        Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), clock })
+    }
+
+    /// Other windows and shares from here on, for the same calls.
+    pub fn reshape(self: &Arc<Self>, rates: &[Rate], shares: Shares, max_waiting: usize) {
+        self.turn(|state, _| {
+            state.broker.reshape(rates, shares);
+            state.max_waiting = max_waiting;
+        });
+        self.dismiss();
+        self.changed.notify_waiters();
+    }
+
+    /// Changes something, and tells whom it concerns.
+    fn turn<T>(self: &Arc<Self>, act: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let now = self.clock.uptime();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut state, now);
+        let told: Vec<_> = state
+            .broker
+            .grant(now)
+            .into_iter()
+            .map(|(ticket, spender)| (ticket, Reservation { pool: self.clone(), spender, made: false }))
+            .map(|(ticket, reservation)| (state.waiting.remove(&ticket), Ok(reservation)))
+            .collect();
+        // A reservation that nobody takes is dropped and comes back here: the lock must be free.
+        drop(state);
+        tell(told);
+        result
+    }
+
+    /// Tells those who cannot be served in time.
+    fn dismiss(&self) {
+        let now = self.clock.uptime();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let late = {
+            let most = state.max_waiting;
+            state.broker.dismiss(now, most)
+        };
+        let told = late
+            .into_iter()
+            .map(|(ticket, wait)| (state.waiting.remove(&ticket), Err(Exhausted(wait))))
+            .collect();
+        drop(state);
+        tell(told);
+    }
+
+    /// Reserves one call. Waits for its turn if that comes before `deadline` (time since the clock's
+    /// start), and says so at once if not, or as soon as others have taken it.
+    pub async fn reserve(self: &Arc<Self>, spender: &Spender, deadline: Duration) -> Told {
+        let (tell, mut told) = oneshot::channel();
+        let ticket = self.turn(|state, _| {
+            let ticket = state.broker.ask(spender, deadline);
+            state.waiting.insert(ticket, tell);
+            ticket
+        });
+        let _place = Place { pool: self, ticket };
+        if let Ok(told) = told.try_recv() {
+            return told;
+        }
+        self.dismiss();
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let (now, next) = self.look();
+            if now > deadline {
+                return Err(Exhausted(next.saturating_sub(now)));
+            }
+            tokio::select! {
+                biased;
+                told = &mut told => return told.unwrap_or(Err(Exhausted(STEP))),
+                () = &mut changed => {}
+                () = self.clock.sleep(next.min(now + STEP).min(deadline + INSTANT).saturating_sub(now)) => {
+                    self.turn(|_, _| {});
+                }
+            }
+        }
+    }
+
+    /// The time, and when to look again.
+    fn look(&self) -> (Duration, Duration) {
+        let now = self.clock.uptime();
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (now, state.broker.next(now).unwrap_or(now + STEP).max(now + INSTANT))
+    }
+
+    /// The upstream said that there is no room: for `wait` no call is made.
+    pub fn close_for(self: &Arc<Self>, wait: Duration) {
+        self.turn(|state, now| state.broker.close_until(now + wait));
+        self.dismiss();
+        self.changed.notify_waiters();
+    }
+
+    /// Calls there is room for at once, and how long until all have come back; with none left,
+    /// until one has.
+    pub fn standing(&self) -> (usize, Duration) {
+        let now = self.clock.uptime();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).broker.standing(now)
+    }
+
+    /// Calls that wait.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).broker.waiting()
+    }
+}
+
+fn tell(told: Vec<(Option<oneshot::Sender<Told>>, Told)>) {
+    for (listener, told) in told {
+        if let Some(listener) = listener {
+            // Nobody listens any more: a reservation goes back when it is dropped.
+            let _ = listener.send(told);
+        }
+    }
+}
+
+/// A place in the queue, given up when the one who waits leaves.
+struct Place<'a> {
+    pool: &'a Arc<Pool>,
+    ticket: Ticket,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.waiting.remove(&self.ticket).is_some() {
+            state.broker.leave(self.ticket);
+        }
+    }
+}
+
+impl Reservation {
+    /// The call is being made: from here on it counts, whatever becomes of it.
+    pub fn make(&mut self) {
+        self.made = true;
+    }
+
+    /// The call never left: there was no connection for it.
+    pub fn unmake(&mut self) {
+        self.made = false;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let made = self.made;
+        self.pool.turn(|state, now| {
+            if made {
+                state.broker.end(&self.spender, now);
+            } else {
+                state.broker.give_back(&self.spender);
+            }
+        });
+        self.pool.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,116 @@
+//! Only a complete 200 of the expected shape, about what was asked for, is stored. Everything else
+//! is passed on or refused, and asked for again by the next one.
+
+use http::StatusCode;
+use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use serde_json::json;
+
+use crate::world::{DAY, Got, MINUTE, World, before, conversation_path, transcript_path, window_path};
+
+fn settled() -> Conversation {
+    Conversation::closed_at(EXAMPLE_STREAM, 1, before(2 * DAY))
+}
+
+/// A world that knows that the conversation is over, so that only what is wrong with the answer can
+/// keep it from being stored.
+async fn world() -> World {
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![settled()];
+        setup.without_quota = true;
+        setup.config = "upstream.breaker.failures = 1000000".to_owned();
+    })
+    .await;
+    world.get(&format!("{}?limit=9", conversation_path(&settled().conversation_id))).await;
+    world.standin.forget();
+    world
+}
+
+const ROUTES: [&str; 4] = ["conversation", "window", "transcript", "transcript by conversation"];
+
+async fn ask(world: &World, route: &str) -> Got {
+    let window = json!({ "startDate": "2026-02-28", "endDate": "2026-02-28", "timeZoneOffset": 0 });
+    match route {
+        "conversation" => world.get(&conversation_path(&settled().conversation_id)).await,
+        "window" => world.post(&window_path(), window).await,
+        "transcript" => world.post(&transcript_path(), json!({ "sessionId": settled().session_id })).await,
+        _ => world.post(&transcript_path(), json!({ "conversationId": settled().conversation_id })).await,
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_good_is_passed_on_or_refused_and_never_stored() {
+    let passed_on = |reason: &str| (200, format!("stored=?0; detail={reason}"));
+    let refused = || (502, String::new());
+    for route in ROUTES {
+        for (fault, (status, cache_status)) in [
+            (Fault::TruncatedJson, refused()),
+            (Fault::CutBody, refused()),
+            (Fault::ResetInBody, refused()),
+            (Fault::CloseDelimitedCut, refused()),
+            (Fault::Empty200, refused()),
+            (Fault::Redirect("http://127.0.0.1:9/".to_owned()), refused()),
+            (Fault::Html200, passed_on("unexpected-shape")),
+            (Fault::ErrorEnvelope200, passed_on("unexpected-shape")),
+            (Fault::Opaque200, passed_on("unexpected-shape")),
+            (
+                Fault::OtherConversation200,
+                if ["conversation", "transcript"].contains(&route) {
+                    refused()
+                } else {
+                    passed_on("unproven-identity")
+                },
+            ),
+        ] {
+            let world = world().await;
+            world.standin.fault(Some(fault.clone()));
+            for calls in 1..=2 {
+                let got = ask(&world, route).await;
+                assert_eq!(got.status.as_u16(), status, "{route} {fault:?}");
+                assert!(
+                    got.cache_status().ends_with(&cache_status),
+                    "{route} {fault:?} {}",
+                    got.cache_status()
+                );
+                assert_eq!(got.cache_status().is_empty(), status == 502);
+                assert!(world.standin.count() >= calls, "{route} {fault:?}");
+            }
+            assert_eq!(world.app.cache.size().0, 1, "{route} {fault:?}: only what was there before");
+            world.standin.clear_faults();
+            assert!(ask(&world, route).await.cache_status().ends_with("; stored"), "{route} {fault:?}");
+            assert!(ask(&world, route).await.is_hit());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_at_any_byte_is_never_stored() {
+    for (route, path) in [
+        ("conversation", "/conversations/"),
+        ("window", "interactionDetails"),
+        ("transcript", "conversationDetails"),
+    ] {
+        let world = world().await;
+        let whole = ask(&self::world().await, route).await.body;
+        for length in 0..whole.len() {
+            world.standin.serve_body(path, 200, "application/json", whole.slice(..length));
+            let got = ask(&world, route).await;
+            assert_eq!((got.status, got.problem().as_str()), (StatusCode::BAD_GATEWAY, "upstream-invalid"));
+        }
+        assert_eq!(world.standin.count(), whole.len());
+        assert_eq!(world.app.cache.size().0, 1);
+        world.standin.serve_body(path, 200, "application/json", whole.clone());
+        assert!(ask(&world, route).await.cache_status().ends_with("; stored"), "{route}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_does_not_push_out_what_is_stored() {
+    let world = world().await;
+    ask(&world, "conversation").await;
+    world.advance(3 * DAY);
+    for fault in [Fault::Html200, Fault::Opaque200, Fault::Status(500)] {
+        world.standin.fault_next(1, fault);
+        assert!(ask(&world, "conversation").await.cache_status().ends_with("stale-if-error"));
+        world.advance(MINUTE);
+    }
+}

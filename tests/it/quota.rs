@@ -1,0 +1,229 @@
+//! The upstream's quota is never exceeded by one call, whatever comes; what is not used is given
+//! back, a refusal is believed, and nobody waits for what cannot come in time.
+
+use std::time::Duration;
+
+use http::Method;
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, QuotaRefusal};
+
+use crate::world::{
+    DAY, Got, MINUTE, REPORTING, SECOND, World, before, client, conversation_path, got, transcript_path,
+    until,
+};
+
+const OTHER_KEY: &str = "kg_other";
+
+fn closed(n: u64) -> Conversation {
+    Conversation::closed_at(EXAMPLE_STREAM, n, before(DAY))
+}
+
+fn ask(world: &World, path: &str, key: &str) -> tokio::task::JoinHandle<Got> {
+    let request = world.request(Method::GET, path, key);
+    tokio::spawn(got(request))
+}
+
+fn wait_of(answer: &Got) -> u64 {
+    answer.header("retry-after").parse().unwrap()
+}
+
+#[tokio::test]
+async fn five_minutes_of_mixed_load_never_cost_one_call_too_many_and_waste_next_to_none() {
+    let stored = closed(1);
+    let hit = conversation_path(&stored.conversation_id);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![stored];
+        setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+    })
+    .await;
+    world.get(&hit).await;
+    let mut pending = Vec::new();
+    let mut n = 0;
+    for second in 0..300_u64 {
+        // A steady rain, bursts of a hundred, and transcripts, which have two windows of their own.
+        let misses = if second % 60 == 7 { 100 } else { 2 };
+        for _ in 0..misses {
+            n += 1;
+            let key = if n % 3 == 0 { OTHER_KEY } else { REPORTING };
+            pending.push(ask(&world, &conversation_path(&format!("c-{n}")), key));
+        }
+        let body = format!(r#"{{"conversationId":"c-{n}"}}"#);
+        pending.push(tokio::spawn(got(world.post_request(&transcript_path(), body, OTHER_KEY))));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(world.get(&hit).await.is_hit(), "a hit waits for nothing");
+        world.advance(SECOND);
+    }
+    let calls = world.standin.count();
+    world.assert_no_violations();
+    println!("5 minutes: {} requests, {calls} calls", n + 300);
+    // 60 and 60 a minute at most, over five minutes and the burst at the start.
+    assert!(calls <= 2 * 360, "{calls}");
+    assert!(calls >= 2 * 54 * 5, "the quota lies idle: {calls}");
+    for task in pending {
+        task.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_never_left_is_not_counted() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let world = World::with(|setup| {
+        setup.upstream = Some(url);
+        setup.config = "upstream.breaker.failures = 1000".to_owned();
+    })
+    .await;
+    for n in 0..100 {
+        let answer = world.get(&conversation_path(&format!("c-{n}"))).await;
+        assert_eq!(answer.problem(), "upstream-unreachable");
+        assert!(answer.header("ratelimit").ends_with(r#""upstream";r=60;t=0"#));
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_in_any_of_the_vendors_ways_closes_the_pool_for_as_long_as_it_says() {
+    let ways = [
+        (QuotaRefusal::TooManyWithRetryAfter, 60),
+        (QuotaRefusal::TooMany, 60),
+        (QuotaRefusal::ErrorUnder200, 60),
+    ];
+    for (way, wait) in ways {
+        // The upstream allows less than we think: somebody else calls it too.
+        let world = World::with(|setup| {
+            setup.standin.switches.quota_refusal = way;
+            setup.standin.accounts[0].calls_per_minute = 3;
+        })
+        .await;
+        for n in 0..3 {
+            assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 404);
+        }
+        let refused = world.get(&conversation_path("c-3")).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.problem()),
+            (503, "temporary-reduced-capacity".to_owned())
+        );
+        assert_eq!(wait_of(&refused), wait, "{way:?}");
+        assert!(refused.header("ratelimit").contains(r#""upstream";r=0;t=60"#), "{refused:?}");
+        world.get(&conversation_path("c-4")).await;
+        assert_eq!(world.standin.count(), 4, "no call into a quota that is used up");
+        world.advance(MINUTE);
+        assert_eq!(world.get(&conversation_path("c-5")).await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_says_how_long_is_believed() {
+    let world = World::new().await;
+    world.standin.fault_next(1, Fault::StatusWithRetryAfter(429, 100));
+    assert_eq!(wait_of(&world.get(&conversation_path("c-1")).await), 100);
+    world.advance(SECOND * 60);
+    assert_eq!(wait_of(&world.get(&conversation_path("c-1")).await), 40);
+    world.advance(SECOND * 40);
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    assert_eq!(world.standin.count(), 2);
+}
+
+/// Sixty calls, so that nothing is left of the account's minute.
+async fn use_up(world: &World) {
+    while !world.get(&conversation_path("c-404")).await.header("ratelimit").contains(r#""upstream";r=0"#) {}
+}
+
+#[tokio::test]
+async fn who_can_be_served_in_time_waits_and_who_cannot_is_told_at_once_for_how_long() {
+    let world = World::with(|setup| setup.without = vec!["one-bot"]).await;
+    use_up(&world).await;
+    world.advance(SECOND * 10);
+    let told = world.get(&conversation_path("c-1")).await;
+    assert_eq!((told.status.as_u16(), wait_of(&told)), (503, 50));
+    assert!(told.header("ratelimit").contains(r#""upstream";r=0;t=50"#));
+
+    // Of the thirty seconds a tenth is kept for the exchange: 28 are too many, 27 are not.
+    world.advance(SECOND * 22);
+    assert_eq!(wait_of(&world.get(&conversation_path("c-1")).await), 28);
+    world.advance(SECOND);
+    let waiting = ask(&world, &conversation_path("c-2"), REPORTING);
+    until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
+    assert_eq!(world.standin.count(), 60);
+    world.advance(SECOND * 27);
+    assert_eq!(waiting.await.unwrap().status, 404);
+    assert_eq!(world.standin.count(), 61);
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn who_waits_is_told_as_soon_as_the_room_is_gone() {
+    let world = World::with(|setup| setup.without = vec!["one-bot"]).await;
+    for n in 0..59 {
+        world.get(&conversation_path(&format!("c-{n}"))).await;
+    }
+    world.advance(SECOND * 40);
+    world.standin.set(|switches| switches.latency = Duration::from_millis(200));
+    world.standin.fault_next(1, Fault::StatusWithRetryAfter(429, 600));
+    let refused = ask(&world, &conversation_path("c-60"), REPORTING);
+    until("it is under way", || world.standin.count() == 60).await;
+    let waiting = ask(&world, &conversation_path("c-61"), REPORTING);
+    until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
+    for task in [refused, waiting] {
+        let told = task.await.unwrap();
+        assert_eq!((told.status.as_u16(), wait_of(&told)), (503, 600));
+    }
+    assert_eq!(world.standin.count(), 60);
+}
+
+#[tokio::test]
+async fn without_quota_hits_are_served_and_what_is_past_its_lifetime_is_served_stale() {
+    let (a, b) = (closed(1), closed(2));
+    let (hit, stale) = (conversation_path(&a.conversation_id), conversation_path(&b.conversation_id));
+    let world = World::with(|setup| {
+        setup.without = vec!["one-bot"];
+        setup.standin.conversations = vec![a, b];
+    })
+    .await;
+    world.get(&stale).await;
+    world.advance(DAY + DAY / 5);
+    world.get(&hit).await;
+    use_up(&world).await;
+    let calls = world.standin.count();
+    for _ in 0..100 {
+        assert!(world.get(&hit).await.is_hit());
+    }
+    let answer = world.get(&stale).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.cache_status().contains("detail=stale-if-error"), "{}", answer.cache_status());
+    assert_eq!(world.standin.count(), calls);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_keeps_no_place_and_a_full_queue_turns_the_last_away() {
+    let world = World::with(|setup| {
+        setup.without = vec!["one-bot"];
+        setup.config = "upstream.max_waiting = 5".to_owned();
+    })
+    .await;
+    use_up(&world).await;
+    world.advance(SECOND * 40);
+    let tasks: Vec<_> =
+        (0..8).map(|n| ask(&world, &conversation_path(&format!("c-{n}")), REPORTING)).collect();
+    let mut told = 0;
+    until("three are told", || tasks.iter().filter(|task| task.is_finished()).count() == 3).await;
+    assert_eq!(world.app.snapshot().upstream.waiting(), 5);
+    world.advance(SECOND * 20);
+    for task in tasks {
+        let answer = task.await.unwrap();
+        told += u32::from(answer.status == 503);
+    }
+    assert_eq!(told, 3);
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_reload_forgets_no_call() {
+    let world = World::with(|setup| setup.without = vec!["one-bot"]).await;
+    use_up(&world).await;
+    world.app.reload().unwrap();
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 503);
+    assert_eq!(world.standin.count(), 60);
+    world.assert_no_violations();
+}

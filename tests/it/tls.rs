@@ -1,0 +1,87 @@
+//! https for the stand-in: a front that takes TLS off and passes bytes on, errors included.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use rcgen::generate_simple_self_signed;
+use tokio::io::{AsyncWriteExt, copy};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+/// Whose certificate the gateway is told to trust.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    Upstream,
+    SomebodyElse,
+}
+
+/// A running front; it ends when it is dropped.
+pub struct Front {
+    address: SocketAddr,
+    certificate: String,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Front {
+    pub async fn before(upstream: SocketAddr) -> Self {
+        let own = generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(pass(acceptor.clone(), stream, upstream));
+            }
+        });
+        Self { address, certificate: own.cert.pem(), server }
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// PEM of what the gateway is to trust.
+    pub fn certificate(&self, trust: Trust) -> String {
+        match trust {
+            Trust::Upstream => self.certificate.clone(),
+            Trust::SomebodyElse => generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem(),
+        }
+    }
+}
+
+/// One connection. A reset on the far side is one on the near side too.
+async fn pass(acceptor: TlsAcceptor, near: TcpStream, upstream: SocketAddr) {
+    let Ok(near) = acceptor.accept(near).await else { return };
+    let Ok(far) = TcpStream::connect(upstream).await else { return };
+    let (mut near_read, mut near_write) = tokio::io::split(near);
+    let (mut far_read, mut far_write) = far.into_split();
+    let there = async {
+        let _ = copy(&mut near_read, &mut far_write).await;
+        let _ = far_write.shutdown().await;
+    };
+    let back = async {
+        let ended = copy(&mut far_read, &mut near_write).await;
+        if ended.is_ok() {
+            let _ = near_write.shutdown().await;
+        }
+    };
+    tokio::select! {
+        () = there => {}
+        () = back => {}
+    }
+}

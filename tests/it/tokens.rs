@@ -1,0 +1,165 @@
+//! The upstream's token names whom the credential says, is renewed before its time, fits the
+//! upstream's clock, and follows its secret when that changes, without a caller noticing.
+
+use std::collections::HashSet;
+
+use http::Method;
+use kore_gateway::standin::{
+    Conversation, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Fault, Standin, example_secret,
+};
+
+use crate::world::{DAY, HOUR, NOON, REPORTING, SECOND, World, before, conversation_path, got, until};
+
+const NEW_SECRET: &str = "not-a-secret-example-only-rotated-00000000cccc";
+
+fn minted() -> String {
+    format!(r#"kore_gateway_tokens_minted_total{{credential="{EXAMPLE_CLIENT_ID}"}}"#)
+}
+
+fn tokens(standin: &Standin) -> usize {
+    standin.calls().into_iter().map(|call| call.token_id).collect::<HashSet<_>>().len()
+}
+
+fn change_secret_of_upstream(world: &World, secret: &str) {
+    world.standin.set_accounts(|accounts| secret.clone_into(&mut accounts[0].apps[0].client_secret));
+}
+
+fn change_file(world: &World, secret: &str) {
+    std::fs::write(world.secrets.path().join(EXAMPLE_CLIENT_ID), format!("{secret}\n")).unwrap();
+}
+
+#[tokio::test]
+async fn a_token_carries_the_claims_that_its_credential_names() {
+    // The stand-in takes `iss` where there is no `appId`, and nothing else.
+    let world = World::with(|setup| {
+        setup.credentials =
+            format!(r#"claims = {{ iss = "{EXAMPLE_CLIENT_ID}", sub = "st-1", aud = "kore" }}"#);
+        setup.without = vec!["neighbour"];
+    })
+    .await;
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    assert_eq!(world.standin.calls()[0].app_id.as_deref(), Some(EXAMPLE_CLIENT_ID));
+    world.assert_no_violations();
+
+    let world =
+        World::with(|setup| setup.credentials = r#"claims = { appId = "cs-nobody" }"#.to_owned()).await;
+    assert_eq!(world.get(&conversation_path("c-1")).await.problem(), "upstream-refused");
+}
+
+#[tokio::test]
+async fn however_many_ask_at_once_one_token_is_minted() {
+    let world = World::with(|setup| {
+        setup.credentials = "[accounts.quota]\naccount = [\"1000/s\"]".to_owned();
+        setup.standin.switches.enforce_quota = false;
+    })
+    .await;
+    let paths: Vec<_> = (0..25).map(|n| conversation_path(&format!("c-{n}"))).collect();
+    let all = || futures_util::future::join_all(paths.iter().map(|path| world.get(path)));
+    all().await;
+    assert_eq!(world.metric(&minted()).await, 1.0);
+    // And when it is refused to all of them, one more.
+    change_secret_of_upstream(&world, NEW_SECRET);
+    change_file(&world, NEW_SECRET);
+    let answers = all().await;
+    assert!(answers.iter().all(|answer| answer.status == 404));
+    assert_eq!(world.metric(&minted()).await, 2.0);
+    assert_eq!((world.standin.count(), tokens(&world.standin)), (75, 2));
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_at_four_fifths_of_its_life_while_nobody_asks() {
+    let world = World::new().await;
+    world.get(&conversation_path("c-1")).await;
+    let expiry =
+        format!(r#"kore_gateway_token_expiry_timestamp_seconds{{credential="{EXAMPLE_CLIENT_ID}"}}"#);
+    let first = world.metric(&expiry).await;
+    let since_noon = first - f64::from(u32::try_from(NOON / 1000).unwrap());
+    assert_eq!(since_noon, 3570.0, "iat lies thirty seconds back");
+    world.advance(HOUR * 4 / 5);
+    let metrics = &world.app.metrics;
+    let renewed = format!("{} 2\n", minted());
+    until("a new token", || metrics.open_metrics().unwrap().contains(&renewed)).await;
+    assert_eq!(world.metric(&expiry).await, first + 48.0 * 60.0);
+    assert_eq!(world.standin.count(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_whose_clock_is_off_is_learnt_from_its_date_with_one_repeat() {
+    for ahead in [-7 * 3600, -120, 7200] {
+        let world = World::new().await;
+        world.standin.clock().set_ms(NOON + ahead * 1000);
+        assert_eq!(world.get(&conversation_path("c-1")).await.status, 404, "{ahead} s");
+        let learnt_by = world.standin.count();
+        assert!(learnt_by <= 2, "{ahead} s: {learnt_by} calls");
+        for n in 2..10 {
+            assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 404);
+        }
+        assert_eq!(world.standin.count(), learnt_by + 8);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_named_and_not_tried_twice_again_until_it_is_taken() {
+    let world = World::new().await;
+    world.standin.fault(Some(Fault::Unauthorized401));
+    for (n, calls) in [(1, 2), (2, 3), (3, 4)] {
+        let refused = world.get(&conversation_path(&format!("c-{n}"))).await;
+        assert_eq!((refused.status.as_u16(), refused.problem()), (502, "upstream-refused".to_owned()));
+        let detail = refused.json()["detail"].to_string();
+        assert!(detail.contains(EXAMPLE_CLIENT_ID) && !detail.contains(example_secret()), "{detail}");
+        assert_eq!(world.standin.count(), calls);
+    }
+    world.standin.clear_faults();
+    assert_eq!(world.get(&conversation_path("c-4")).await.status, 404);
+    world.standin.fault_next(1, Fault::Unauthorized401);
+    assert_eq!(world.get(&conversation_path("c-5")).await.status, 404, "and again with a repeat");
+}
+
+#[tokio::test]
+async fn a_changed_secret_is_taken_up_without_a_restart_and_without_a_failed_request() {
+    // In whatever order the file, the upstream and the gateway's look at the file come.
+    let orders = [
+        ["file", "upstream", "look"],
+        ["upstream", "file", "look"],
+        ["file", "look", "upstream"],
+        ["look", "file", "upstream"],
+    ];
+    for order in orders {
+        let conversations = (0..40).map(|n| Conversation::closed_at(EXAMPLE_STREAM, n, before(DAY)));
+        let conversations: Vec<_> = conversations.collect();
+        let mut paths: Vec<_> =
+            conversations.iter().map(|one| conversation_path(&one.conversation_id)).collect();
+        let world = World::with(|setup| setup.standin.conversations = conversations).await;
+        assert_eq!(world.get(&paths.pop().unwrap()).await.status, 200);
+        for step in order {
+            match step {
+                "file" => change_file(&world, NEW_SECRET),
+                "upstream" => change_secret_of_upstream(&world, NEW_SECRET),
+                _ => world.advance(SECOND * 5),
+            }
+            // With the upstream changed first, its new secret is not yet in our hands.
+            if order[0] == "upstream" && step == "upstream" {
+                continue;
+            }
+            let three: Vec<_> = (0..3).map(|_| paths.pop().unwrap()).collect();
+            let requests = three.iter().map(|path| got(world.request(Method::GET, path, REPORTING)));
+            for answer in futures_util::future::join_all(requests).await {
+                assert_eq!(answer.status, 200, "{order:?} after {step}: {answer:?}");
+            }
+        }
+        assert_eq!(world.get(&paths.pop().unwrap()).await.status, 200, "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_secret_file_leaves_the_old_secret_in_place() {
+    let world = World::new().await;
+    world.get(&conversation_path("c-1")).await;
+    std::fs::write(world.secrets.path().join(EXAMPLE_CLIENT_ID), "\n").unwrap();
+    world.advance(HOUR);
+    assert_eq!(world.get(&conversation_path("c-2")).await.status, 404);
+    std::fs::remove_file(world.secrets.path().join(EXAMPLE_CLIENT_ID)).unwrap();
+    world.advance(HOUR);
+    assert_eq!(world.get(&conversation_path("c-3")).await.status, 404);
+    world.assert_no_violations();
+}
