@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 
-use crate::access::rate_limit::Limiter;
+use crate::access::oidc::Issuers;
+use crate::access::rate_limit::{Limiter, Table};
+use crate::access::redact::Projection;
+use crate::audit::Audit;
 use crate::cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
+use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
+use crate::routes::{Name, ROUTES, Route};
 use crate::upstream::Upstream;
 
 /// Lives as long as the process.
@@ -18,6 +24,10 @@ pub struct App {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub cache: Cache,
+    /// The limits of those who bring no valid credential, by address.
+    pub strangers: Table,
+    /// The limits of the bearers of tokens.
+    pub subjects: Table,
     sources: Sources,
     current: ArcSwap<Snapshot>,
     draining: AtomicBool,
@@ -30,7 +40,11 @@ pub struct Snapshot {
     /// The same as it is written, for people to read.
     pub written: toml::Table,
     pub upstream: Arc<Upstream>,
-    limiters: HashMap<Arc<str>, Limiter>,
+    pub issuers: Issuers,
+    pub audit: Audit,
+    limiters: HashMap<Arc<str>, Arc<Limiter>>,
+    /// What each client is shown, by route; none where that is everything.
+    projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
 }
 
 impl App {
@@ -42,7 +56,11 @@ impl App {
         let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
         metrics.config_loaded(true);
+        let most = snapshot.config.callers.tracked;
+        let table = |policy, refused: &Counter| Table::new(policy, most, clock.clone(), refused.clone());
         Ok(Arc::new(Self {
+            strangers: table("address", &metrics.addresses_limited),
+            subjects: table("subject", &metrics.subjects_limited),
             clock,
             metrics,
             cache,
@@ -102,24 +120,56 @@ impl Snapshot {
         metrics: &Arc<Metrics>,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
-        let previous = previous.map(|snapshot| &*snapshot.upstream);
-        // Where the machine has no certificates to trust and an upstream is https.
-        let upstream = Upstream::start(&config, clock, metrics, previous).map_err(|error| {
-            let problem = format!(
-                "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
-            );
-            vec![Fault { path: "upstream".to_owned(), problem }]
+        // Where the machine has no certificates to trust and something is https.
+        let no_https = |path: &'static str| {
+            move |error: reqwest::Error| {
+                let problem = format!(
+                    "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
+                );
+                vec![Fault { path: path.to_owned(), problem }]
+            }
+        };
+        let known = previous.map(|previous| &*previous.upstream);
+        let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
+        let known = previous.map(|previous| &previous.issuers);
+        let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
+        let audit = Audit::open(&config.audit, metrics).map_err(|error| {
+            let problem = format!("cannot be written: {error}");
+            vec![Fault { path: "audit.to".to_owned(), problem }]
         })?;
+        // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
-            let refused = metrics.rate_limited(&client.name);
-            (client.name.clone(), Limiter::new(client.rate_limit, clock.clone(), refused))
+            let kept = previous.and_then(|previous| previous.limiters.get(&client.name));
+            let kept = kept.filter(|limiter| limiter.rate() == client.rate_limit).cloned();
+            let new = || {
+                let refused = metrics.rate_limited(&client.name);
+                Arc::new(Limiter::new("client", client.rate_limit, clock.clone(), refused))
+            };
+            (client.name.clone(), kept.unwrap_or_else(new))
         };
         let limiters = config.clients.iter().map(limiter).collect();
-        Ok(Self { config, written, upstream, limiters })
+        let projections = config.clients.iter().map(|client| {
+            let shown = ROUTES.each_ref().map(|route| {
+                let rows =
+                    (client.filter_rows && route.name == Name::InteractionDetails).then_some(&client.bots);
+                Projection::new(client.redact.iter().map(Arc::as_ref), rows).map(Arc::new)
+            });
+            (client.name.clone(), shown)
+        });
+        let projections = projections.collect();
+        Ok(Self { config, written, upstream, issuers, audit, limiters, projections })
     }
 
     /// The limiter of a client of this configuration.
     pub fn limiter(&self, client: &Client) -> Option<&Limiter> {
-        self.limiters.get(&client.name)
+        self.limiters.get(&client.name).map(Arc::as_ref)
+    }
+
+    /// What a client is shown of a route's answers; `None` is everything. A client that is none of
+    /// this configuration is an error.
+    pub fn projection(&self, client: &Client, route: &Route) -> Result<Option<&Arc<Projection>>, Error> {
+        let shown = self.projections.get(&client.name);
+        let shown = shown.ok_or_else(|| Error::new(Kind::Internal, "a client without a policy"))?;
+        Ok(shown.get(route.name as usize).and_then(Option::as_ref))
     }
 }

@@ -36,6 +36,10 @@ pub enum Kind {
     /// The upstream's answer is cut, not HTTP, a redirect, or about something else.
     UpstreamInvalid,
     UpstreamUnreachable,
+    /// The keys of an identity token's issuer have never been seen.
+    IdentityUnavailable,
+    /// Who was handed what cannot be written down.
+    AuditUnavailable,
     /// The upstream's quota is used up, its breaker is open, or the gateway sheds load.
     TemporaryReducedCapacity,
     UpstreamTimeout,
@@ -59,7 +63,9 @@ impl Kind {
             Self::UpstreamRefused | Self::UpstreamInvalid | Self::UpstreamUnreachable => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::TemporaryReducedCapacity => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TemporaryReducedCapacity | Self::IdentityUnavailable | Self::AuditUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -82,6 +88,8 @@ impl Kind {
             Self::UpstreamRefused => "upstream-refused",
             Self::UpstreamInvalid => "upstream-invalid",
             Self::UpstreamUnreachable => "upstream-unreachable",
+            Self::IdentityUnavailable => "identity-unavailable",
+            Self::AuditUnavailable => "audit-unavailable",
             Self::TemporaryReducedCapacity => "temporary-reduced-capacity",
             Self::UpstreamTimeout => "upstream-timeout",
         }
@@ -104,6 +112,8 @@ impl Kind {
             Self::UpstreamRefused => "The upstream refused the gateway's credential",
             Self::UpstreamInvalid => "The upstream's answer cannot be used",
             Self::UpstreamUnreachable => "The upstream cannot be reached",
+            Self::IdentityUnavailable => "The identity provider cannot be reached",
+            Self::AuditUnavailable => "The audit cannot be written",
             Self::TemporaryReducedCapacity => "Temporarily out of upstream capacity",
             Self::UpstreamTimeout => "The upstream took too long",
         }
@@ -189,6 +199,8 @@ pub struct Error {
 struct More {
     faults: Vec<Fault>,
     headers: HeaderMap,
+    /// The limit that was exceeded, by its name in `RateLimit-Policy`.
+    violated: Option<&'static str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -229,6 +241,12 @@ impl Error {
     /// waiting that long works.
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Names the limit that was exceeded.
+    pub fn violates(mut self, policy: &'static str) -> Self {
+        self.more.violated = Some(policy);
+        self
     }
 
     /// How long the caller is told to wait.
@@ -299,7 +317,9 @@ impl Error {
             "errors": errors,
         });
         match self.kind {
-            Kind::QuotaExceeded => document["violated-policies"] = json!(["client"]),
+            Kind::QuotaExceeded => {
+                document["violated-policies"] = json!([self.more.violated.unwrap_or("client")]);
+            }
             Kind::TemporaryReducedCapacity => document["violated-policies"] = json!(["upstream"]),
             _ => {}
         }

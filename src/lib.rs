@@ -20,6 +20,7 @@ pub mod routes;
 pub mod upstream;
 
 pub mod answer;
+pub mod audit;
 pub mod phase;
 pub mod seen;
 

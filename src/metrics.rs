@@ -79,6 +79,17 @@ struct PoolLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct IssuerLabels {
+    issuer: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct FetchLabels {
+    issuer: String,
+    result: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct AccountLabels {
     account: String,
 }
@@ -89,7 +100,7 @@ struct RouteLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-struct ReloadLabels {
+struct DoneLabels {
     result: &'static str,
 }
 
@@ -154,6 +165,8 @@ pub struct Metrics {
     pub cache_evictions: Counter,
     settled_refreshes: Family<RefreshLabels, Counter>,
     rate_limited: Family<ClientLabels, Counter>,
+    pub subjects_limited: Counter,
+    pub addresses_limited: Counter,
     attempts: Family<ResultLabels, Counter>,
     quota_available: Family<PoolLabels, Gauge>,
     pub quota_wait: Histogram,
@@ -162,7 +175,10 @@ pub struct Metrics {
     breaker_state: Family<UpstreamLabels, Gauge>,
     tokens_minted: Family<CredentialLabels, Counter>,
     token_expiry: Family<CredentialLabels, Gauge>,
-    config_reloads: Family<ReloadLabels, Counter>,
+    config_reloads: Family<DoneLabels, Counter>,
+    audit_records: Family<DoneLabels, Counter>,
+    jwks_fetches: Family<FetchLabels, Counter>,
+    jwks_keys: Family<IssuerLabels, Gauge>,
 }
 
 impl Metrics {
@@ -178,6 +194,8 @@ impl Metrics {
             cache_evictions: Counter::default(),
             settled_refreshes: Family::default(),
             rate_limited: Family::default(),
+            subjects_limited: Counter::default(),
+            addresses_limited: Counter::default(),
             attempts: Family::default(),
             quota_available: Family::default(),
             quota_wait: seconds(),
@@ -187,6 +205,9 @@ impl Metrics {
             tokens_minted: Family::default(),
             token_expiry: Family::default(),
             config_reloads: Family::default(),
+            audit_records: Family::default(),
+            jwks_fetches: Family::default(),
+            jwks_keys: Family::default(),
         };
         metrics.register();
         metrics
@@ -219,6 +240,16 @@ impl Metrics {
             "kore_gateway_rate_limited",
             "Requests over their client's rate limit",
             self.rate_limited.clone(),
+        );
+        r.register(
+            "kore_gateway_subjects_rate_limited",
+            "Requests over the limit of one bearer of a token",
+            self.subjects_limited.clone(),
+        );
+        r.register(
+            "kore_gateway_addresses_rate_limited",
+            "Requests without a valid credential over the limit of their address",
+            self.addresses_limited.clone(),
         );
         r.register(
             "kore_gateway_upstream_attempts",
@@ -265,6 +296,9 @@ impl Metrics {
             "Configurations taken up and refused",
             self.config_reloads.clone(),
         );
+        r.register("kore_gateway_audit_records", "Lines of the audit", self.audit_records.clone());
+        r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());
+        r.register("kore_gateway_jwks_keys", "Keys of an issuer that are known", self.jwks_keys.clone());
         r.register(
             "kore_gateway_build",
             "What is running",
@@ -334,10 +368,25 @@ impl Metrics {
         (self.tokens_minted.get_or_create_owned(&labels), self.token_expiry.get_or_create_owned(&labels))
     }
 
+    /// The counters of lines of the audit that were written and lost.
+    pub fn audit(&self) -> (Counter, Counter) {
+        let records = |result| self.audit_records.get_or_create_owned(&DoneLabels { result });
+        (records("success"), records("failure"))
+    }
+
+    /// The counters of fetches of an issuer's keys that worked and failed, and the gauge of the keys.
+    pub fn jwks(&self, issuer: &str) -> (Counter, Counter, Gauge) {
+        let fetches = |result| {
+            self.jwks_fetches.get_or_create_owned(&FetchLabels { issuer: issuer.to_owned(), result })
+        };
+        let keys = self.jwks_keys.get_or_create_owned(&IssuerLabels { issuer: issuer.to_owned() });
+        (fetches("success"), fetches("failure"), keys)
+    }
+
     /// A configuration was taken up, or refused.
     pub fn config_loaded(&self, good: bool) {
         let result = if good { "success" } else { "failure" };
-        self.config_reloads.get_or_create_owned(&ReloadLabels { result }).inc();
+        self.config_reloads.get_or_create_owned(&DoneLabels { result }).inc();
     }
 
     /// All of it, as OpenMetrics text.

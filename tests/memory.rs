@@ -90,7 +90,7 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
                         };
                         async { Ok(Fetched::Whole(answer)) }
                     };
-                    cache.get_or_fill(&query, &RULE, DAY, fill).await.unwrap();
+                    cache.get_or_fill(&query, &RULE, DAY, false, fill).await.unwrap();
                     if n % 5_000 < TASKS {
                         most_resident = most_resident.max(resident());
                         most_held = most_held.max(cache.size().1);

@@ -1,10 +1,13 @@
-//! Who is asking: exactly one API key, in one of three headers.
+//! Who is asking: exactly one API key, in one of three headers, or one identity token.
 
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use http::header::{AUTHORIZATION, HeaderMap};
 
+use super::oidc::{self, Claims, Issuers};
+use super::rate_limit::Caller;
+use crate::clock::UnixMillis;
 use crate::config::{Client, Clients};
 use crate::error::{Error, Fault, Kind};
 
@@ -23,9 +26,78 @@ pub fn key_digest(key: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// The client whose credential is in `headers`. `query` is the raw query string. An unknown key and
-/// a wrong one are the same answer.
-pub fn identify(headers: &HeaderMap, query: &str, clients: &Clients) -> Result<Arc<Client>, Error> {
+/// By what a caller is known. Kept with the request, for it may come to be nobody's in the meantime.
+#[derive(Clone)]
+pub enum Identity {
+    /// An API key, by its digest.
+    Key([u8; 32]),
+    /// An identity token, by what it proves.
+    Token(Arc<Claims>),
+}
+
+impl Identity {
+    /// Who it is, for the audit alone: the first digits of a key's digest, or a token's subject.
+    pub fn who(&self) -> String {
+        match self {
+            Self::Key(digest) => hex::encode(digest.first_chunk::<4>().unwrap_or(&[0; 4])),
+            Self::Token(claims) => claims.subject().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// Which bearer of a token it is, as `client`; nobody in particular if it is a key.
+    pub fn bearer(&self, client: &Client) -> Option<Caller> {
+        match self {
+            Self::Key(_) => None,
+            Self::Token(claims) => Some(Caller::bearing(&client.name, claims.issuer()?, claims.subject()?)),
+        }
+    }
+
+    /// Whose it is at `now`.
+    pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
+        let client = match self {
+            Self::Key(digest) => clients.by_digest(digest, now),
+            Self::Token(claims) => oidc::client(clients, claims, now),
+        };
+        client.cloned().ok_or_else(invalid)
+    }
+}
+
+/// One answer for what was never valid and for what is not valid any more.
+fn invalid() -> Error {
+    Error::new(Kind::Unauthenticated, "the credential is not valid")
+}
+
+/// A credential as it was presented.
+struct Presented<'a> {
+    bytes: &'a [u8],
+    /// In `Authorization`, where a token may stand.
+    is_bearer: bool,
+}
+
+/// Who the caller is whose credential is in `headers`, and which client that makes it. `query` is the
+/// raw query string. An unknown, a wrong and an expired credential are the same answer.
+pub async fn identify(
+    headers: &HeaderMap,
+    query: &str,
+    clients: &Clients,
+    issuers: &Issuers,
+    now: UnixMillis,
+) -> Result<(Identity, Arc<Client>), Error> {
+    let Presented { bytes, is_bearer } = presented(headers, query)?;
+    let key = Identity::Key(key_digest(bytes));
+    match key.client(clients, now) {
+        Ok(client) => Ok((key, client)),
+        Err(_) if is_bearer && oidc::is_token(bytes) => {
+            let token = Identity::Token(Arc::new(issuers.verify(bytes).await?));
+            let client = token.client(clients, now)?;
+            Ok((token, client))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The one credential there is.
+fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a>, Error> {
     let in_url = credentials_in(query);
     if !in_url.is_empty() {
         return Err(Error::invalid_request(in_url));
@@ -42,9 +114,9 @@ pub fn identify(headers: &HeaderMap, query: &str, clients: &Clients) -> Result<A
         let detail = format!("a credential is in `{name}` and in `{second}`; send exactly one");
         return Err(Error::invalid_request(vec![Fault::in_header(second, detail)]));
     }
-    let key = if name == AUTHORIZATION.as_str() { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
-    let client = key.and_then(|key| clients.by_digest(&key_digest(key)));
-    client.cloned().ok_or_else(|| Error::new(Kind::Unauthenticated, "the credential is not valid"))
+    let is_bearer = name == AUTHORIZATION.as_str();
+    let bytes = if is_bearer { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
+    Ok(Presented { bytes: bytes.ok_or_else(invalid)?, is_bearer })
 }
 
 /// The token of `Bearer <token>`; the scheme's letter case is free (RFC 9110 §11.1).

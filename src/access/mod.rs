@@ -1,5 +1,9 @@
-//! Who is asking, what they may see, and how often.
+//! Who is asking, what they may see, from which pages, and how often.
 
+pub mod cors;
 pub mod identify;
+pub mod oidc;
 pub mod permit;
 pub mod rate_limit;
+pub mod redact;
+pub mod refresh;

@@ -47,7 +47,8 @@ pub fn permit(client: &Arc<Client>, route: &Route, ids: &Ids, config: &Config) -
     let bot = ids.bot();
     let bot_allowed = match bot {
         Some(bot) => client.bots.include(bot),
-        None => client.bots == Bots::Any,
+        // Those of others are taken out before the client sees it, if it is so configured.
+        None => client.bots == Bots::Any || client.filter_rows,
     };
     if !bot_allowed {
         return Err(forbidden());

@@ -3,13 +3,17 @@
 //! The fields are those of draft-ietf-httpapi-ratelimit-headers-11; this is the one place that
 //! writes them, for the draft still moves.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use http::{HeaderName, HeaderValue};
+use moka::sync::Cache;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::clock::Clock;
@@ -19,8 +23,12 @@ use crate::error::whole_seconds;
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STANDING: HeaderName = HeaderName::from_static("ratelimit");
 
-/// One client's limiter.
+/// After this long every limit is whole again.
+const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
+
+/// The limit of one client, or of whatever else asks.
 pub struct Limiter {
+    policy: &'static str,
     rate: Rate,
     /// The time in which one request's worth comes back.
     period: Duration,
@@ -29,10 +37,70 @@ pub struct Limiter {
     refused: Counter,
 }
 
-/// Where a client stands after a request; or a pool of the upstream's quota.
+/// Limiters of many callers, at most so many at a time. Whoever asks often is kept, whoever asks
+/// seldom goes (TinyLFU): a flood of made-up callers pushes out one another and nobody else.
+pub struct Table {
+    policy: &'static str,
+    limiters: Cache<[u8; 16], Arc<Limiter>>,
+    clock: Clock,
+    refused: Counter,
+}
+
+impl Table {
+    /// A table of `most` callers; the requests over their limits are counted in `refused`.
+    pub fn new(policy: &'static str, most: u64, clock: Clock, refused: Counter) -> Self {
+        let limiters = Cache::builder().max_capacity(most).time_to_idle(LONGEST_WINDOW).build();
+        Self { policy, limiters, clock, refused }
+    }
+
+    /// Counts one request of `caller` against `rate`.
+    pub fn check(&self, caller: Caller, rate: Rate) -> Result<Standing, Standing> {
+        let new = || Arc::new(Limiter::new(self.policy, rate, self.clock.clone(), self.refused.clone()));
+        let mut limiter = self.limiters.get_with(caller.0, new);
+        if limiter.rate() != rate {
+            limiter = new();
+            self.limiters.insert(caller.0, limiter.clone());
+        }
+        limiter.check()
+    }
+
+    /// How many callers are in it, after the housekeeping that is due.
+    pub fn callers(&self) -> u64 {
+        self.limiters.run_pending_tasks();
+        self.limiters.entry_count()
+    }
+}
+
+/// Who is counted: of one size, and nothing that tells who it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller([u8; 16]);
+
+impl Caller {
+    /// One address, or one network of IPv6: whoever has one of those has all of its 2^64 addresses.
+    pub fn at(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(address.to_ipv6_mapped().octets()),
+            IpAddr::V6(address) => Self((u128::from(address) >> 64 << 64).to_be_bytes()),
+        }
+    }
+
+    /// One bearer of an issuer's tokens, as one client.
+    pub fn bearing(client: &str, issuer: &str, subject: &str) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in [client, issuer, subject] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut short = [0; 16];
+        short.iter_mut().zip(context.finish().as_ref()).for_each(|(short, byte)| *short = *byte);
+        Self(short)
+    }
+}
+
+/// Where a caller stands after a request; or a pool of the upstream's quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// The name of the policy: `client` or `upstream`.
+    /// The policy's name: `client`, `subject`, `address` or `upstream`.
     pub policy: &'static str,
     pub rate: Rate,
     /// Requests that would pass at once.
@@ -42,19 +110,24 @@ pub struct Standing {
 }
 
 impl Limiter {
-    pub fn new(rate: Rate, clock: Clock, refused: Counter) -> Self {
+    pub fn new(policy: &'static str, rate: Rate, clock: Clock, refused: Counter) -> Self {
         let amount = NonZeroU32::new(rate.amount).unwrap_or(NonZeroU32::MIN);
         let period = rate.window / amount.get();
         // A rate of billions a second has a period of less than a nanosecond: one will do.
         let quota =
             Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(amount);
         let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { rate, period, limiter, clock, refused }
+        Self { policy, rate, period, limiter, clock, refused }
     }
 
-    /// Counts one request; those that are over the limit in `refused` too. Both ways out say where the client stands; an `Err` is over the limit.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Counts one request; those that are over the limit in `refused` too. Both ways out say where
+    /// the caller stands; an `Err` is over the limit.
     pub fn check(&self) -> Result<Standing, Standing> {
-        let standing = |left, reset| Standing { policy: "client", rate: self.rate, left, reset };
+        let standing = |left, reset| Standing { policy: self.policy, rate: self.rate, left, reset };
         match self.limiter.check() {
             Ok(state) => {
                 let left = state.remaining_burst_capacity();
@@ -90,6 +163,7 @@ mod tests {
     fn waiting_as_long_as_told_works_and_a_moment_less_does_not() {
         let clock = Clock::manual(UnixMillis(0));
         let limiter = Limiter::new(
+            "client",
             Rate { amount: 3, window: Duration::from_secs(60) },
             clock.clone(),
             Counter::default(),
@@ -103,6 +177,34 @@ mod tests {
         assert!(limiter.check().is_err());
         clock.advance(Duration::from_millis(1));
         assert!(limiter.check().is_ok());
+    }
+
+    #[test]
+    fn a_million_strangers_leave_the_table_small_and_the_one_who_insists_is_still_limited() {
+        let clock = Clock::manual(UnixMillis(0));
+        let refused = Counter::default();
+        let table = Table::new("address", 10_000, clock, refused.clone());
+        let rate = Rate { amount: 60, window: Duration::from_secs(60) };
+        for n in 0..500_000_u32 {
+            let _ = table.check(Caller::at(IpAddr::from(n.to_be_bytes())), rate);
+            let network = (0x2001_0db8_u128 << 96) + (u128::from(n) << 64);
+            let _ = table.check(Caller::at(IpAddr::from(network.to_be_bytes())), rate);
+        }
+        assert!(table.callers() <= 10_000, "{}", table.callers());
+        let insisting = Caller::at(IpAddr::from([203, 0, 113, 69]));
+        let passed = (0..1000).filter(|_| table.check(insisting, rate).is_ok()).count();
+        assert!(passed < 200, "{passed}");
+        assert_eq!(refused.get(), 1000 - passed as u64);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_caller_and_a_mapped_address_is_the_address() {
+        let at = |text: &str| Caller::at(text.parse().expect("an address"));
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:203.0.113.69"), at("203.0.113.69"));
+        assert_ne!(at("203.0.113.68"), at("203.0.113.69"));
+        assert_ne!(Caller::bearing("a", "bc", "d"), Caller::bearing("ab", "c", "d"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::memory::Refused;
 use super::purge::Began;
 use super::variants::Variants;
 use crate::answer::{Answer, Fetched, Large};
+use crate::clock::UnixMillis;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing, Summary};
 use crate::routes::{Query, without_summary};
@@ -35,8 +36,14 @@ pub fn take(large: &Mutex<Option<Large>>) -> Option<Large> {
 }
 
 impl Inner {
-    /// Runs in a flight.
-    pub async fn fill<F>(&self, query: &Query, rule: &Rule, fill: impl FnOnce() -> F) -> Filled
+    /// Runs in a flight. What was asked for until `not_before` will not do.
+    pub async fn fill<F>(
+        &self,
+        query: &Query,
+        rule: &Rule,
+        not_before: Option<UnixMillis>,
+        fill: impl FnOnce() -> F,
+    ) -> Filled
     where
         F: Future<Output = Result<Fetched, Error>> + Send,
     {
@@ -48,10 +55,13 @@ impl Inner {
         let now = self.clock.now();
         if let Some(entry) = self.memory.get(&query.key)
             && let Freshness::Fresh { .. } = entry.freshness(now)
+            && not_before.is_none_or(|not_before| entry.answer.asked_at > not_before)
         {
             return Ok(Landed::Held(entry));
         }
-        if let Some(entry) = self.cut_from_summarised(query, rule) {
+        if not_before.is_none()
+            && let Some(entry) = self.cut_from_summarised(query, rule)
+        {
             return Ok(Landed::Held(entry));
         }
         let filled = self.fetch(query, rule, fill()).await;

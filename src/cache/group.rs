@@ -48,6 +48,11 @@ impl Group {
         Self::new(Kind::Plain, key.as_bytes())
     }
 
+    /// Whether it is the group of [`Group::plain`].
+    pub fn is_of_a_plain_one(&self) -> bool {
+        self.kind == Kind::Plain
+    }
+
     fn new(kind: Kind, bytes: &[u8]) -> Self {
         let mut short = [0; 16];
         let whole = digest::digest(&digest::SHA256, bytes);

@@ -11,6 +11,7 @@ mod flight;
 mod group;
 mod index;
 mod memory;
+mod projected;
 mod purge;
 mod variants;
 
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::answer::{Fetched, Large};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::phase::Rule;
@@ -85,9 +86,19 @@ pub enum Source {
         stored: Result<(), Reason>,
         /// By a call that another request had started.
         collapsed: bool,
-        /// There was an entry, but it was past its lifetime.
-        replaced: bool,
+        because: Forwarded,
     },
+}
+
+/// Why a request went to the upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forwarded {
+    /// There was no entry.
+    Miss,
+    /// There was one, past its lifetime.
+    Stale,
+    /// There was one, but the caller wanted it anew.
+    Request,
 }
 
 /// Why an answer past its lifetime was served.
@@ -115,12 +126,14 @@ impl Cache {
     }
 
     /// The answer to `query`: from the store, from a fill under way, or from a new one. Waits at
-    /// most `wait`; the fill goes on without this caller.
+    /// most `wait`; the fill goes on without this caller. With `anew`, what is stored is not an
+    /// answer, but better than an error.
     pub async fn get_or_fill<F>(
         &self,
         query: &Query,
         rule: &Rule,
         wait: Duration,
+        anew: bool,
         fill: impl Fn() -> F + Send + Sync + Clone + 'static,
     ) -> Result<Served, Error>
     where
@@ -130,29 +143,34 @@ impl Cache {
         let now = inner.clock.now();
         let stored = inner.memory.get(&query.key);
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
-        let stale = match stored.map(|entry| (entry.freshness(now), entry)) {
+        let fallback = match stored.map(|entry| (entry.freshness(now), entry)) {
             Some((Freshness::Fresh { left }, entry)) => {
-                return Ok(Served::Entry(entry, Source::Hit { left }));
+                let source = Source::Hit { left };
+                if !anew || is_backing_off() {
+                    return Ok(Served::Entry(entry, source));
+                }
+                Some((entry, source, Forwarded::Request))
             }
-            Some((Freshness::Revalidating { past }, entry)) => {
+            Some((Freshness::Revalidating { past }, entry)) if !anew => {
                 if !is_backing_off() {
                     // Nobody waits for this ticket; the flight lands all the same.
-                    drop(self.fly(query, *rule, fill));
+                    drop(self.fly(query, *rule, None, fill));
                 }
                 return Ok(Served::Entry(entry, Source::Stale { past, because: Because::Revalidating }));
             }
-            Some((Freshness::OnlyIfError { past }, entry)) => {
+            Some((Freshness::OnlyIfError { past } | Freshness::Revalidating { past }, entry)) => {
                 let source = Source::Stale { past, because: Because::Error };
                 if is_backing_off() {
                     return Ok(Served::Entry(entry, source));
                 }
-                Some((entry, source))
+                let because = if anew { Forwarded::Request } else { Forwarded::Stale };
+                Some((entry, source, because))
             }
             Some((Freshness::Gone, _)) | None => None,
         };
 
         let deadline = Instant::now() + wait;
-        let ticket = self.fly(query, *rule, fill.clone());
+        let ticket = self.fly(query, *rule, anew.then_some(now), fill.clone());
         let collapsed = ticket.joined;
         let mut filled = within(deadline, async {
             let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
@@ -166,19 +184,19 @@ impl Cache {
             // It can be passed through only once. Whoever else wants it makes a call of his own.
             filled = within(deadline, inner.fetch(query, rule, fill())).await;
         }
+        let because = fallback.as_ref().map_or(Forwarded::Miss, |(_, _, because)| *because);
         // It may have been purged, reopened or replaced meanwhile, or have become too old.
-        let stale = stale.and_then(|(entry, source)| {
+        let fallback = fallback.and_then(|(entry, source, _)| {
             let is_there = inner.memory.get(&query.key).is_some_and(|held| Arc::ptr_eq(&held, &entry));
             match entry.freshness(inner.clock.now()) {
                 Freshness::OnlyIfError { past } if is_there => {
                     Some((entry, Source::Stale { past, because: Because::Error }))
                 }
-                // A clock that was set back makes nothing fresh again.
                 Freshness::Fresh { .. } | Freshness::Revalidating { .. } if is_there => Some((entry, source)),
                 _ => None,
             }
         });
-        match (filled, stale) {
+        match (filled, fallback) {
             (Ok(Landed::Fetched(entry, _)), Some((stale, source))) if failed(&entry) => {
                 Ok(Served::Entry(stale, source))
             }
@@ -192,9 +210,8 @@ impl Cache {
                 };
                 Ok(Served::Entry(entry, source))
             }
-            (Ok(Landed::Fetched(entry, stored)), stale) => {
-                let replaced = stale.is_some();
-                Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, replaced }))
+            (Ok(Landed::Fetched(entry, stored)), _) => {
+                Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
             }
             (Ok(Landed::Large(large)), _) => match fill::take(&large) {
                 Some(large) => Ok(Served::Large(large)),
@@ -248,6 +265,7 @@ impl Cache {
         &self,
         query: &Query,
         rule: Rule,
+        not_before: Option<UnixMillis>,
         fill: impl Fn() -> F + Send + Sync + 'static,
     ) -> Ticket<Filled>
     where
@@ -255,7 +273,7 @@ impl Cache {
     {
         self.0.flights.join_or_start(&query.key, || {
             let (cache, query) = (self.0.clone(), query.clone());
-            async move { cache.fill(&query, &rule, fill).await }
+            async move { cache.fill(&query, &rule, not_before, fill).await }
         })
     }
 }

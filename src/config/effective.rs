@@ -18,6 +18,10 @@ jti = false
 rate_limit = "600/min"
 lane = "interactive"
 weight = 1
+filter_rows = false
+may_refresh = false
+origins = []
+redact = []
 "#;
 
 /// The configuration as TOML, defaults filled in. Secrets are references (`{ env = … }`) and stay
@@ -25,9 +29,8 @@ weight = 1
 pub fn effective(written: Table) -> Result<String, toml::ser::Error> {
     let mut filled = filled(written);
     for client in items(&mut filled, "clients") {
-        if let Some(Value::String(digest)) = client.get_mut("api_key_sha256") {
-            *digest = digest.chars().take(8).chain("…".chars()).collect();
-        }
+        client.get_mut("api_key_sha256").map(cut_short);
+        items(client, "api_keys").filter_map(|key| key.get_mut("sha256")).for_each(cut_short);
     }
     toml::to_string(&filled)
 }
@@ -62,5 +65,11 @@ fn lay_under(table: &mut Table, defaults: &Table) {
             (Some(Value::Table(table)), Value::Table(defaults)) => lay_under(table, defaults),
             (Some(_), _) => {}
         }
+    }
+}
+
+fn cut_short(digest: &mut Value) {
+    if let Value::String(text) = digest {
+        *text = text.chars().take(8).chain("…".chars()).collect();
     }
 }

@@ -5,14 +5,15 @@
 //! What it means is [`Config`]: complete, checked, immutable, without an `Option` that stands for a
 //! default. [`Config::resolve`] is the only way from one to the other and reports **all** faults.
 
+mod client;
 mod effective;
 mod load;
+mod oidc;
+mod redaction;
 mod resolve;
 mod section;
 mod value;
 
-use std::collections::HashMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +25,11 @@ use serde::Serialize;
 use crate::phase::Rule;
 use crate::routes::{Limits, ROUTES, Route, Scope};
 
+pub use client::{Client, Clients, Lane};
 pub use effective::{effective, filled};
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
+pub use oidc::{Oidc, OidcRule};
+pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
 pub use value::{Rate, secret};
 
@@ -38,9 +42,12 @@ pub struct Config {
     pub server: Server,
     pub ops: Ops,
     pub log: Log,
+    pub audit: Audit,
     pub upstream: Upstream,
     pub limits: Limits,
+    pub callers: Callers,
     pub cache: Cache,
+    pub oidc: Oidc,
     pub accounts: Vec<Arc<Account>>,
     pub clients: Clients,
 }
@@ -76,6 +83,22 @@ pub struct Log {
 pub enum LogFormat {
     Json,
     Text,
+}
+
+/// Where it is written down who was handed what.
+#[derive(Debug)]
+pub struct Audit {
+    pub to: AuditTo,
+    /// What cannot be written down is not handed out.
+    pub refuse_on_failure: bool,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AuditTo {
+    Nowhere,
+    Stdout,
+    File(PathBuf),
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +143,15 @@ pub struct Breaker {
     /// Failures in a row.
     pub failures: u32,
     pub open_for: Duration,
+}
+
+/// Limits of callers that are not clients, or not whole ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Callers {
+    /// What one address may ask without a valid credential.
+    pub unauthenticated: Rate,
+    /// Addresses, and bearers of tokens, that are counted at a time.
+    pub tracked: u64,
 }
 
 #[derive(Debug)]
@@ -175,6 +207,7 @@ impl Config {
             ("ops.listen", new.ops.listen == old.ops.listen),
             ("log.level", new.log.level == old.log.level),
             ("log.format", new.log.format == old.log.format),
+            ("limits.tracked_callers", new.callers.tracked == old.callers.tracked),
             ("cache.capacity", new.cache.capacity == old.cache.capacity),
             ("cache.seen", new.cache.seen == old.cache.seen),
             ("cache.back_off", new.cache.back_off == old.cache.back_off),
@@ -244,53 +277,4 @@ pub struct Claims {
 pub struct Quota {
     pub account: Vec<Rate>,
     pub bot: Vec<Rate>,
-}
-
-/// One caller and what it may do.
-#[derive(Debug)]
-pub struct Client {
-    pub name: Arc<str>,
-    pub accounts: Vec<Arc<str>>,
-    pub bots: Bots,
-    routes: [bool; ROUTES.len()],
-    pub rate_limit: Rate,
-    pub lane: Lane,
-    /// At least 1.
-    pub weight: u32,
-}
-
-/// Whose misses go first when the upstream's quota is short.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Lane {
-    Interactive,
-    Background,
-}
-
-impl Client {
-    pub fn may_use(&self, route: &Route) -> bool {
-        self.routes[route.name as usize]
-    }
-}
-
-/// The clients, found by the digest of their key.
-pub struct Clients {
-    by_digest: HashMap<[u8; 32], Arc<Client>>,
-}
-
-impl Clients {
-    /// The client whose key has this SHA-256. What is compared is a digest, so the time it takes
-    /// tells nothing of a key.
-    pub fn by_digest(&self, digest: &[u8; 32]) -> Option<&Arc<Client>> {
-        self.by_digest.get(digest)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
-        self.by_digest.values()
-    }
-}
-
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter()).finish()
-    }
 }

@@ -1,7 +1,7 @@
 //! From what is written to what it means. Each part reads itself; then the parts are held against
 //! one another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,14 @@ use toml::Table;
 use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
-    Account, Bots, Breaker, Cache, Claims, Client, Clients, Config, Credential, Fairness, Lane, Log,
-    LogFormat, Ops, Quota, Retry, Server, Upstream,
+    Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
+    Log, LogFormat, Oidc, Ops, Quota, Redaction, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
-use crate::routes::{Limits, Name, ROUTES, Route, Scope, ids};
+use crate::routes::{Limits, Name, ROUTES, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
-
-/// The largest weight of a client: against 1 it leaves the other nothing of any real quota.
-const HEAVIEST: u32 = 1000;
 
 impl Config {
     /// What a table means, or everything that is wrong with it. Reads the secrets it points to.
@@ -42,22 +39,31 @@ impl Config {
             root.report("ops.listen", "is the address of server.listen too; the two need one each");
         }
         let log = Log::read(root.section("log"));
+        let audit = Audit::read(root.section("audit"));
         let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
         let mut limits = root.section("limits");
         let conversation_details_limit = limits.required("conversation_details_limit");
+        let callers = Callers {
+            unauthenticated: limits.required("unauthenticated"),
+            tracked: limits.required("tracked_callers"),
+        };
         limits.close();
         let cache = Cache::read(root.section("cache"));
         let accounts = Account::read_all(&mut root, allow_plain_http);
-        let clients = Clients::read_all(&mut root, &accounts);
-        root.not_in_this_version("redaction");
+        let redactions = Redaction::read_all(root.section("redaction"));
+        let oidc = Oidc::read(root.section("oidc"));
+        let clients = Clients::read_all(&mut root, &accounts, &redactions, &oidc);
         root.close();
         Self {
             limits: Limits { conversation_details_limit, max_json_depth: server.max_json_depth },
+            callers,
             server,
             ops,
             log,
+            audit,
             upstream,
             cache,
+            oidc,
             accounts,
             clients,
         }
@@ -65,7 +71,7 @@ impl Config {
 }
 
 /// A count that has to fit the machine's words.
-fn count(section: &mut Section<'_>, key: &'static str) -> usize {
+pub(super) fn count(section: &mut Section<'_>, key: &'static str) -> usize {
     usize::try_from(section.required::<u64>(key)).unwrap_or(usize::MAX)
 }
 
@@ -74,7 +80,7 @@ fn bytes(section: &mut Section<'_>, key: &'static str) -> usize {
 }
 
 /// A duration that makes no sense at zero.
-fn positive(section: &mut Section<'_>, key: &'static str) -> Duration {
+pub(super) fn positive(section: &mut Section<'_>, key: &'static str) -> Duration {
     let duration: Duration = section.required(key);
     if duration.is_zero() {
         section.report(key, "is zero or no duration; it is longer than that");
@@ -122,6 +128,30 @@ impl Log {
         let log = Self { level, format, access: section.required("access") };
         section.close();
         log
+    }
+}
+
+impl Audit {
+    fn read(mut section: Section<'_>) -> Self {
+        let to: String = section.required("to");
+        let outcomes = [("serve", false), ("refuse", true)];
+        let audit = Self {
+            to: match to.as_str() {
+                "off" => AuditTo::Nowhere,
+                "stdout" => AuditTo::Stdout,
+                path => AuditTo::File(path.into()),
+            },
+            refuse_on_failure: section.one_of("on_failure", &outcomes, None),
+            timeout: positive(&mut section, "timeout"),
+        };
+        if let AuditTo::File(path) = &audit.to
+            && !path.is_absolute()
+        {
+            section
+                .report("to", format!("is {to:?}; it is \"off\", \"stdout\" or the absolute path of a file"));
+        }
+        section.close();
+        audit
     }
 }
 
@@ -230,7 +260,7 @@ impl Cache {
 }
 
 /// `["*"]` or a list of bot ids.
-fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
+pub(super) fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
     let read = match default {
         Some(default) => match section.optional::<Vec<String>>("bots") {
             Some(list) => list,
@@ -285,7 +315,7 @@ fn base_url(section: &mut Section<'_>, key: &'static str, allow_plain_http: bool
     text.trim_end_matches('/').to_owned()
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -436,109 +466,6 @@ impl Quota {
         };
         section.close();
         quota
-    }
-}
-
-impl Clients {
-    fn read_all(root: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
-        let mut by_digest = HashMap::new();
-        let mut names = HashSet::new();
-        let sections = root.sections("clients");
-        if sections.is_empty() {
-            root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
-        }
-        for mut section in sections {
-            let digest = digest(&mut section);
-            let client = Client::read(&mut section, accounts);
-            if !names.insert(client.name.clone()) {
-                section.report("name", "is the name of an earlier client too");
-            }
-            if let Some(digest) = digest
-                && let Some(other) = by_digest.insert(digest, Arc::new(client))
-            {
-                section.report("api_key_sha256", format!("is the key of client {} too", other.name));
-            }
-            section.close();
-        }
-        Self { by_digest }
-    }
-}
-
-fn digest(section: &mut Section<'_>) -> Option<[u8; 32]> {
-    let text: String = section.required("api_key_sha256");
-    let mut digest = [0; 32];
-    match hex::decode_to_slice(&text, &mut digest) {
-        Ok(()) => Some(digest),
-        Err(_) if text.is_empty() => None, // Reported as missing.
-        Err(_) => {
-            section.report(
-                "api_key_sha256",
-                "is no SHA-256: 64 hexadecimal digits, as `kore-gateway key` prints them",
-            );
-            None
-        }
-    }
-}
-
-impl Client {
-    fn read(section: &mut Section<'_>, accounts: &[Arc<Account>]) -> Self {
-        let name: String = section.required("name");
-        let permitted: Vec<String> = section.required("accounts");
-        if permitted.is_empty() {
-            section.report("accounts", "is empty; a client sees what it is given, so name the accounts");
-        }
-        for id in &permitted {
-            if !accounts.iter().any(|account| *account.id == **id) {
-                section.report("accounts", format!("{id:?} is no account of this file"));
-            }
-        }
-        let bots = bots(section, None);
-        if let Bots::These(list) = &bots {
-            let theirs = |bot: &str| {
-                accounts.iter().any(|account| {
-                    permitted.iter().any(|id| **id == *account.id) && account.bots.include(bot)
-                })
-            };
-            for bot in list.iter().filter(|bot| !theirs(bot)) {
-                section.report("bots", format!("{bot:?} belongs to none of this client's accounts"));
-            }
-        }
-        let named: Vec<Name> = section.required("routes");
-        if named.is_empty() {
-            section.report("routes", format!("is empty; it is a list of {}", Name::EXPECTED));
-        }
-        for route in named.iter().map(|name| Route::named(*name)) {
-            let serves = |account: &&Arc<Account>| {
-                let mut apps = account.credentials.iter();
-                permitted.iter().any(|id| **id == *account.id)
-                    && apps.any(|app| app.scopes.contains(&route.scope))
-            };
-            if !permitted.is_empty() && !accounts.iter().any(|account| serves(&account)) {
-                let (name, scope) = (route.name.as_str(), route.scope.as_str());
-                section.report(
-                    "routes",
-                    format!("{name:?} needs the scope {scope:?}, which no credential of its accounts has"),
-                );
-            }
-        }
-        let routes = ROUTES.each_ref().map(|route| named.contains(&route.name));
-        let lanes = [("interactive", Lane::Interactive), ("background", Lane::Background)];
-        let client = Self {
-            name: name.into(),
-            accounts: permitted.into_iter().map(Arc::from).collect(),
-            bots,
-            routes,
-            rate_limit: section.or("rate_limit", Rate { amount: 600, window: Duration::from_secs(60) }),
-            lane: section.one_of("lane", &lanes, Some(Lane::Interactive)),
-            weight: u32::try_from(section.or::<u64>("weight", 1)).unwrap_or(u32::MAX),
-        };
-        if client.weight > HEAVIEST {
-            section.report("weight", format!("is more than {HEAVIEST}"));
-        }
-        for later in ["oidc", "origins", "redact", "filter_rows", "may_refresh"] {
-            section.not_in_this_version(later);
-        }
-        client
     }
 }
 

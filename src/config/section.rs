@@ -122,6 +122,13 @@ impl<'a> Section<'a> {
         Section { path: self.path_of(key), table, known: Vec::new(), faults: self.faults }
     }
 
+    /// A table below this one, if it is there.
+    pub fn optional_section(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let is_there = self.table.contains_key(key);
+        let section = self.section(key);
+        is_there.then_some(section)
+    }
+
     /// The tables of a list of tables (`[[key]]`).
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let items = match self.take(key) {
@@ -138,6 +145,21 @@ impl<'a> Section<'a> {
             match item {
                 toml::Value::Table(table) => {
                     sections.push(Section { path, table, known: Vec::new(), faults: self.faults });
+                }
+                other => self.faults.report(path, format!("is {}; it is a table", describe(&other))),
+            }
+        }
+        sections
+    }
+
+    /// The tables below this one, by their names; for names that are the operator's own.
+    pub fn named_sections(self) -> Vec<(String, Self)> {
+        let mut sections = Vec::with_capacity(self.table.len());
+        for (name, value) in self.table {
+            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
+            match value {
+                toml::Value::Table(table) => {
+                    sections.push((name, Self { path, table, known: Vec::new(), faults: self.faults }));
                 }
                 other => self.faults.report(path, format!("is {}; it is a table", describe(&other))),
             }

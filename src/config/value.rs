@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
 use super::section::describe;
+use crate::clock::UnixMillis;
 
 /// A value of the configuration that reads itself from TOML.
 pub trait Setting: Sized {
@@ -25,7 +26,7 @@ fn mismatch<T: Setting>(value: &toml::Value) -> String {
     format!("is {}; it is {}", describe(value), T::EXPECTED)
 }
 
-fn text<T: Setting>(value: toml::Value) -> Result<String, String> {
+pub(super) fn text<T: Setting>(value: toml::Value) -> Result<String, String> {
     match value {
         toml::Value::String(text) => Ok(text),
         other => Err(mismatch::<T>(&other)),
@@ -197,6 +198,77 @@ impl Setting for Rate {
 
     fn placeholder() -> Self {
         Self { amount: 1, window: Duration::from_secs(1) }
+    }
+}
+
+/// A moment, with the offset of its time zone (RFC 3339): TOML's own date or a string.
+impl Setting for UnixMillis {
+    const EXPECTED: &'static str = "a time with its offset, for example 2026-12-31T23:59:59Z";
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let text = match &value {
+            toml::Value::Datetime(time) => time.to_string(),
+            toml::Value::String(text) => text.clone(),
+            other => return Err(mismatch::<Self>(other)),
+        };
+        let time: Result<jiff::Timestamp, _> = text.parse();
+        time.map(|time| Self(time.as_millisecond()))
+            .map_err(|_| format!("is {text:?}; it is {}", Self::EXPECTED))
+    }
+
+    fn placeholder() -> Self {
+        Self(0)
+    }
+}
+
+/// The SHA-256 of an API key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digest(pub [u8; 32]);
+
+impl Setting for Digest {
+    const EXPECTED: &'static str = "a SHA-256: 64 hexadecimal digits, as `kore-gateway key` prints them";
+
+    /// The value is not repeated: it may be the key itself.
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        let mut digest = [0; 32];
+        match hex::decode_to_slice(&text, &mut digest) {
+            Ok(()) => Ok(Self(digest)),
+            Err(_) => Err(format!("is no SHA-256; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    /// Of no key that anybody has.
+    fn placeholder() -> Self {
+        Self([0; 32])
+    }
+}
+
+/// The origin of a page, exactly as browsers spell it (RFC 6454 §6.2).
+pub struct Origin(pub String);
+
+impl Setting for Origin {
+    const EXPECTED: &'static str = r#"an origin, for example "https://desk.example.com""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let text = text::<Self>(value)?;
+        if text == "*" {
+            // Every client has a credential, and any page that gets hold of one could use it.
+            return Err(format!("is \"*\", which cannot go with a credential; it is {}", Self::EXPECTED));
+        }
+        let spelled = reqwest::Url::parse(&text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .map(|url| url.origin().ascii_serialization());
+        match spelled {
+            Some(spelled) if spelled == text => Ok(Self(text)),
+            Some(spelled) => Err(format!("is {text:?}; browsers spell it {spelled:?}")),
+            None => Err(format!("is {text:?}; it is {}", Self::EXPECTED)),
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self(String::new())
     }
 }
 

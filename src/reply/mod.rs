@@ -12,7 +12,7 @@ use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::answer::Large;
-use crate::cache::{Because, Cache, Coding, Entry, Reason, Served, Source};
+use crate::cache::{Because, Cache, Coding, Entry, Forwarded, Reason, Served, Source};
 use crate::clock::UnixMillis;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
@@ -110,7 +110,8 @@ pub fn large(large: Large, conditions: &Conditions) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = large.status;
     let headers = response.headers_mut();
-    let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed: false, replaced: false };
+    let source =
+        Source::Upstream { stored: Err(Reason::TooLarge), collapsed: false, because: Forwarded::Miss };
     headers.insert(CACHE_STATUS, cache_status(source, large.status));
     headers.insert(header::CACHE_CONTROL, cache_control(Phase::Unknown));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -139,8 +140,12 @@ fn cache_status(source: Source, status: StatusCode) -> HeaderValue {
             };
             format!("kore-gateway; hit; ttl=-{}; detail={detail}", past.as_secs())
         }
-        Source::Upstream { stored, collapsed, replaced } => {
-            let forwarded = if replaced { "stale" } else { "uri-miss" };
+        Source::Upstream { stored, collapsed, because } => {
+            let forwarded = match because {
+                Forwarded::Miss => "uri-miss",
+                Forwarded::Stale => "stale",
+                Forwarded::Request => "request",
+            };
             let mut text = format!("kore-gateway; fwd={forwarded}; fwd-status={}", status.as_u16());
             match stored {
                 Ok(()) => text.push_str("; stored"),

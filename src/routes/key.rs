@@ -57,6 +57,18 @@ impl Key {
         Self(key.freeze())
     }
 
+    /// A key for tests that need any.
+    #[cfg(test)]
+    pub fn of_nothing(route: &Route) -> Self {
+        Self(Bytes::copy_from_slice(&[VERSION, route.name as u8]))
+    }
+
+    /// The name of what a projection shows of the answer: the key, and behind its last part the
+    /// projection and the answer it was made from.
+    pub fn projected(&self, projection: &[u8], answer: &[u8]) -> Self {
+        Self([&*self.0, projection, answer].concat().into())
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -46,6 +46,14 @@ pub struct Transcript {
 
 impl Asked {
     /// The id that was asked for, if it was one.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Conversation { id } | Self::Transcript(Transcript { id, .. }) => Some(id),
+            Self::Window { .. } => None,
+        }
+    }
+
+    /// The same, and what it names.
     pub fn name(&self) -> Option<Name> {
         match self {
             Self::Conversation { id } => Some((Kind::Conversation, id.clone())),

@@ -2,6 +2,7 @@
 //! metrics, and the one spot where an error becomes a response.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -12,12 +13,15 @@ use axum::response::Response;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use tower::{BoxError, Service};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::stages::{self, Call};
+use crate::access::cors;
 use crate::app::App;
+use crate::config::Clients;
 use crate::error::{Error, Kind};
 use crate::metrics::Outcome;
 use crate::reply::Reply;
@@ -32,9 +36,9 @@ const LONGEST_REQUEST_ID: usize = 128;
 /// Bytes of path and query. The longest request that makes sense has some 300.
 const LONGEST_TARGET: usize = 8 * 1024;
 
-/// The main listener's service.
-pub fn service(app: Arc<App>) -> Router {
-    let observe = Observe { stack: stages::stack(app.clone()), app };
+/// The main listener's service, for one connection.
+pub fn service(app: Arc<App>, peer: IpAddr) -> Router {
+    let observe = Observe { stack: stages::stack(app.clone()), app, peer };
     Router::new().fallback_service(observe).layer(CatchPanicLayer::custom(|_| {
         // The panic itself has been logged where it was caught by the runtime's hook.
         let id = random_id().unwrap_or_default();
@@ -46,6 +50,7 @@ pub fn service(app: Arc<App>) -> Router {
 #[derive(Clone)]
 struct Observe<S> {
     app: Arc<App>,
+    peer: IpAddr,
     stack: S,
 }
 
@@ -65,11 +70,12 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let app = self.app.clone();
         let stack = self.stack.clone();
-        async move { Ok(observe(app, stack, request).await) }.boxed()
+        let peer = self.peer;
+        async move { Ok(observe(app, stack, peer, request).await) }.boxed()
     }
 }
 
-async fn observe<S>(app: Arc<App>, mut stack: S, request: Request<Body>) -> Response
+async fn observe<S>(app: Arc<App>, mut stack: S, peer: IpAddr, request: Request<Body>) -> Response
 where
     S: Service<Call, Response = Reply, Error = BoxError>,
 {
@@ -80,19 +86,39 @@ where
     let request_id = request_id(request.headers());
     let method = request.method().clone();
 
-    let (route, outcome) = match found(&request) {
-        Err(error) => (None, Err(error)),
-        Ok((route, ids)) => {
-            let (head, body) = request.into_parts();
-            let call = Call { snapshot, route, ids, head, body };
-            (Some(route), stack.call(call).await.map_err(Error::from_stack))
+    let (head, body) = request.into_parts();
+    let origin = cors::origin(&head.headers).cloned();
+    let clients = snapshot.clone();
+    let clients = &clients.config.clients;
+
+    let (route, told, mut response) = if cors::is_preflight(&head) {
+        let response = preflight(&head, clients).unwrap_or_else(|error| error.into_response(&request_id));
+        (None, Told::default(), response)
+    } else {
+        let (route, outcome) = match found(&head) {
+            Err(error) => (None, Err(error)),
+            Ok((route, ids)) => {
+                let call =
+                    Call { snapshot, route, ids, request_id: request_id.as_str().into(), peer, head, body };
+                (Some(route), stack.call(call).await.map_err(Error::from_stack))
+            }
+        };
+        let told = Told::of(&outcome);
+        let mut response = match outcome {
+            Ok(reply) => reply.response,
+            Err(error) => error.into_response(&request_id),
+        };
+        let client = told.client.as_deref().and_then(|name| clients.named(name));
+        if let Some(origin) = &origin
+            && let Some(headers) = cors::answer(origin, client.map(Arc::as_ref), clients)
+        {
+            response.headers_mut().extend(headers);
         }
+        (route, told, response)
     };
-    let told = Told::of(&outcome);
-    let response = match outcome {
-        Ok(reply) => reply.response,
-        Err(error) => error.into_response(&request_id),
-    };
+    if clients.origins().next().is_some() {
+        varies_on_origin(response.headers_mut());
+    }
     let mut response = finished(response, &request_id);
     if route.is_some_and(Route::takes_query) {
         response.headers_mut().insert(ACCEPT_QUERY, QUERY_FORMAT);
@@ -108,8 +134,33 @@ where
     response
 }
 
-fn found(request: &Request<Body>) -> Result<(&'static Route, routes::Ids), Error> {
-    let Some(target) = request.uri().path_and_query() else {
+/// The answer to a browser that asks whether a page of its origin may send a request.
+fn preflight(head: &Parts, clients: &Clients) -> Result<Response, Error> {
+    let found = head.uri.path_and_query().map(|target| routes::find(&head.method, target));
+    let Some(Found::MethodNotAllowed(methods)) = found else {
+        return Err(Error::new(Kind::NotFound, "there is no such route"));
+    };
+    let headers = cors::origin(&head.headers).and_then(|origin| cors::preflight(origin, methods, clients));
+    let Some(headers) = headers else {
+        return Err(Error::new(Kind::Forbidden, "pages of this origin may not call the gateway"));
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Where any client has origins, every answer may depend on the page that asked.
+fn varies_on_origin(headers: &mut HeaderMap) {
+    let vary = match headers.get(header::VARY).and_then(|vary| vary.to_str().ok()) {
+        Some(vary) => HeaderValue::try_from(format!("{vary}, Origin")),
+        None => Ok(HeaderValue::from_static("Origin")),
+    };
+    headers.insert(header::VARY, vary.unwrap_or(HeaderValue::from_static("*")));
+}
+
+fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
+    let Some(target) = head.uri.path_and_query() else {
         return Err(Error::new(Kind::NotFound, "there is no such route"));
     };
     if target.as_str().len() > LONGEST_TARGET {
@@ -118,7 +169,7 @@ fn found(request: &Request<Body>) -> Result<(&'static Route, routes::Ids), Error
             format!("path and query are longer than {LONGEST_TARGET} bytes"),
         ));
     }
-    match routes::find(request.method(), target) {
+    match routes::find(&head.method, target) {
         Found::Route(route, ids) => Ok((route, ids)),
         Found::Nothing => Err(Error::new(Kind::NotFound, "there is no such route")),
         Found::MethodNotAllowed(allow) => {
@@ -146,6 +197,7 @@ impl Drop for Active {
 }
 
 /// What the access line says beside what HTTP says.
+#[derive(Default)]
 struct Told {
     client: Option<Arc<str>>,
     outcome: Option<Outcome>,

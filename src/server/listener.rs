@@ -4,6 +4,7 @@
 //! held for ever.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,15 +27,21 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-/// Serves until `stop` is done, then lets requests under way end.
-pub async fn serve(listener: TcpListener, service: Router, limits: Limits, stop: impl Future<Output = ()>) {
+/// Serves until `stop` is done, each connection with the `service` for who is at its other end;
+/// then lets requests under way end.
+pub async fn serve(
+    listener: TcpListener,
+    service: impl Fn(IpAddr) -> Router,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let connections = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let (stream, place) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             accepted = accept(&listener, &places) => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -45,8 +52,7 @@ pub async fn serve(listener: TcpListener, service: Router, limits: Limits, stop:
             },
             () = &mut stop => break,
         };
-        let connection =
-            http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service(peer)));
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A connection that breaks is its peer's affair.
@@ -65,14 +71,14 @@ pub async fn serve(listener: TcpListener, service: Router, limits: Limits, stop:
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Small answers go out at once. Failing that is no reason to fail.
                 let _ = stream.set_nodelay(true);
-                return Ok((stream, place));
+                return Ok((stream, peer.ip(), place));
             }
             Err(error)
                 if matches!(

@@ -60,14 +60,15 @@ impl Server {
             Limits { max_connections: OPS_CONNECTIONS, drain_timeout: Duration::from_secs(1), ..limits };
         let drained = CancellationToken::new();
         let watch_drain = drained.clone();
-        let ops = tokio::spawn(listener::serve(ops, ops::service(app.clone()), ops_limits, async move {
+        let ops_service = ops::service(app.clone());
+        let ops = tokio::spawn(listener::serve(ops, move |_| ops_service.clone(), ops_limits, async move {
             watch_drain.cancelled().await;
         }));
         let draining = async {
             stop.cancelled().await;
             app.drain();
         };
-        listener::serve(main, layers::service(app.clone()), limits, draining).await;
+        listener::serve(main, |peer| layers::service(app.clone(), peer), limits, draining).await;
         drained.cancel();
         let _ = ops.await;
     }

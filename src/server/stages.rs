@@ -2,6 +2,7 @@
 //! the one above has established and hands on more: a request cannot reach the cache unidentified,
 //! because there is no value of the type the cache's stage takes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,16 +12,22 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tower::filter::{AsyncFilterLayer, AsyncPredicate, FilterLayer, Predicate};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 
-use crate::access::identify::identify;
+use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
-use crate::access::rate_limit::{self, Limiter, Standing};
+use crate::access::rate_limit::{self, Caller, Standing};
+use crate::access::redact::Unreadable;
+use crate::access::refresh;
+use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
+use crate::audit::Record;
 use crate::cache::Served;
+use crate::clock::UnixMillis;
 use crate::config::{Account, Client};
 use crate::error::{Error, Fault, Kind};
 use crate::metrics::Outcome;
@@ -33,11 +40,11 @@ pub fn stack(
     app: Arc<App>,
 ) -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send {
     ServiceBuilder::new()
-        .layer(FilterLayer::new(Identify)) //      Call       -> Identified: whose key it is
-        .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
-        .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
-        .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
-        .service(Answer(app)) //                   Valid      -> Reply:      out of the cache, or filled
+        .layer(AsyncFilterLayer::new(Identify(app.clone()))) // Call       -> Identified: whose credential it is
+        .layer(FilterLayer::new(Permit)) //                     Identified -> Permitted:  route, account and bot are allowed
+        .layer(RateLimit(app.clone())) //                       Permitted  -> Permitted:  not too often
+        .layer(AsyncFilterLayer::new(Validate)) //              Permitted  -> Valid:      the body is read, checked, made canonical
+        .service(Answer(app)) //                                Valid      -> Reply:      out of the cache, or filled
 }
 
 /// A request for a route, under the configuration of the moment it came.
@@ -45,6 +52,9 @@ pub struct Call {
     pub snapshot: Arc<Snapshot>,
     pub route: &'static Route,
     pub ids: Ids,
+    pub request_id: Arc<str>,
+    /// Who is at the other end of the connection.
+    pub peer: IpAddr,
     pub head: Parts,
     pub body: Body,
 }
@@ -52,35 +62,74 @@ pub struct Call {
 /// A request whose caller is known.
 pub struct Identified {
     call: Call,
+    identity: Identity,
     client: Arc<Client>,
 }
 
 /// A request whose caller may make it.
 pub struct Permitted {
     call: Call,
+    identity: Identity,
     grant: Grant,
 }
 
 /// A request that can be answered.
 pub struct Valid {
     snapshot: Arc<Snapshot>,
+    identity: Identity,
     grant: Grant,
+    ids: Ids,
+    request_id: Arc<str>,
+    peer: IpAddr,
     query: Query,
+    /// What is stored will not do.
+    anew: bool,
     conditions: Conditions,
 }
 
 /// Who is asking?
-#[derive(Clone, Copy)]
-pub struct Identify;
+#[derive(Clone)]
+pub struct Identify(Arc<App>);
 
-impl Predicate<Call> for Identify {
+impl AsyncPredicate<Call> for Identify {
+    type Future = BoxFuture<'static, Result<Identified, BoxError>>;
     type Request = Identified;
 
-    fn check(&mut self, call: Call) -> Result<Identified, BoxError> {
-        let query = call.head.uri.query().unwrap_or_default();
-        let client = identify(&call.head.headers, query, &call.snapshot.config.clients)?;
-        Ok(Identified { call, client })
+    fn check(&mut self, call: Call) -> Self::Future {
+        let app = self.0.clone();
+        async move {
+            let query = call.head.uri.query().unwrap_or_default();
+            let Snapshot { config, issuers, .. } = &*call.snapshot;
+            let identified =
+                identify(&call.head.headers, query, &config.clients, issuers, app.clock.now()).await;
+            match identified {
+                Ok((identity, client)) => Ok(Identified { call, identity, client }),
+                Err(error) => Err(count_stranger(&app, &call, error)),
+            }
+        }
+        .map_err(|error: Error| error.into())
+        .boxed()
     }
+}
+
+/// Only who fails is counted: callers behind one address with somebody who guesses are not held up.
+fn count_stranger(app: &App, call: &Call, error: Error) -> Error {
+    if error.kind == Kind::IdentityUnavailable {
+        return error;
+    }
+    let rate = call.snapshot.config.callers.unauthenticated;
+    match app.strangers.check(Caller::at(call.peer), rate) {
+        Ok(standing) => with_standings(error, &[standing]),
+        Err(standing) => {
+            let detail = "too many requests without a valid credential from this address";
+            over_limit(detail, &standing, &[standing])
+        }
+    }
+}
+
+fn over_limit(detail: &'static str, over: &Standing, standings: &[Standing]) -> Error {
+    let error = Error::new(Kind::QuotaExceeded, detail).violates(over.policy).retry_after(over.reset);
+    with_standings(error, standings)
 }
 
 /// May they?
@@ -90,7 +139,7 @@ pub struct Permit;
 impl Predicate<Identified> for Permit {
     type Request = Permitted;
 
-    fn check(&mut self, Identified { call, client }: Identified) -> Result<Permitted, BoxError> {
+    fn check(&mut self, Identified { call, identity, client }: Identified) -> Result<Permitted, BoxError> {
         let config = &call.snapshot.config;
         if !call.ids.faults().is_empty() {
             // No policy can be held against an id that is none. What is wrong with the query string
@@ -100,7 +149,7 @@ impl Predicate<Identified> for Permit {
         }
         let grant =
             permit(&client, call.route, &call.ids, config).map_err(|error| error.for_client(&client.name))?;
-        Ok(Permitted { call, grant })
+        Ok(Permitted { call, identity, grant })
     }
 }
 
@@ -110,17 +159,20 @@ fn contract<'a>(call: &'a Call, body: Option<&'a [u8]>) -> routes::Request<'a> {
 }
 
 /// Not too often? Also tells the caller where it stands, on every answer from here on down.
-#[derive(Clone, Copy)]
-pub struct RateLimit;
+#[derive(Clone)]
+pub struct RateLimit(Arc<App>);
 
 #[derive(Clone)]
-pub struct RateLimited<S>(S);
+pub struct RateLimited<S> {
+    app: Arc<App>,
+    inner: S,
+}
 
 impl<S> Layer<S> for RateLimit {
     type Service = RateLimited<S>;
 
     fn layer(&self, inner: S) -> RateLimited<S> {
-        RateLimited(inner)
+        RateLimited { app: self.0.clone(), inner }
     }
 }
 
@@ -133,27 +185,21 @@ where
     type Future = BoxFuture<'static, Result<Reply, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Permitted) -> Self::Future {
-        let client = &request.grant.client;
-        let name = client.name.clone();
-        match request.call.snapshot.limiter(client).map(Limiter::check) {
-            Some(Err(standing)) => {
-                let error = Error::new(Kind::QuotaExceeded, "this client's rate limit is used up")
-                    .retry_after(standing.reset);
-                let error = with_standings(error.for_client(&name), &[standing]);
-                async move { Err(error.into()) }.boxed()
-            }
-            Some(Ok(standing)) => {
+        let name = request.grant.client.name.clone();
+        match may_now(&self.app, &request) {
+            Err(error) => async move { Err(error.for_client(&name).into()) }.boxed(),
+            Ok(mut standings) => {
                 let pool = UpstreamPool::of(&request);
-                let answered = self.0.call(request);
+                let answered = self.inner.call(request);
                 async move {
                     let answered = answered.await.map_err(Error::from_stack);
                     let refused = answered.as_ref().err();
                     let upstream = pool.standing(refused);
-                    let standings: Vec<_> = std::iter::once(standing).chain(upstream).collect();
+                    standings.extend(upstream);
                     match answered {
                         Ok(mut reply) => {
                             reply.response.headers_mut().extend(rate_limit::headers(&standings));
@@ -164,9 +210,33 @@ where
                 }
                 .boxed()
             }
-            None => async { Err(Error::new(Kind::Internal, "a client without a limiter").into()) }.boxed(),
         }
     }
+}
+
+/// Where the caller stands, counting this request: first the one bearer, so that one who asks too
+/// often costs the others of its client nothing, then the client.
+fn may_now(app: &App, request: &Permitted) -> Result<Vec<Standing>, Error> {
+    let client = &request.grant.client;
+    let mut standings = Vec::with_capacity(2);
+    if let Some(rate) = client.subject_rate_limit
+        && let Some(bearer) = request.identity.bearer(client)
+    {
+        let standing = app
+            .subjects
+            .check(bearer, rate)
+            .map_err(|over| over_limit("the rate limit of this user is used up", &over, &[over]))?;
+        standings.push(standing);
+    }
+    let Some(limiter) = request.call.snapshot.limiter(client) else {
+        return Err(Error::new(Kind::Internal, "a client without a limiter"));
+    };
+    let standing = limiter.check().map_err(|over| {
+        let standings: Vec<_> = std::iter::once(over).chain(standings.iter().copied()).collect();
+        over_limit("this client's rate limit is used up", &over, &standings)
+    })?;
+    standings.insert(0, standing);
+    Ok(standings)
 }
 
 fn with_standings(error: Error, standings: &[Standing]) -> Error {
@@ -210,7 +280,7 @@ impl AsyncPredicate<Permitted> for Validate {
     type Future = BoxFuture<'static, Result<Valid, BoxError>>;
     type Request = Valid;
 
-    fn check(&mut self, Permitted { mut call, grant }: Permitted) -> Self::Future {
+    fn check(&mut self, Permitted { mut call, identity, grant }: Permitted) -> Self::Future {
         async move {
             check_accept(&call.head.headers)?;
             let has_body = call.route.method == Method::POST;
@@ -230,8 +300,19 @@ impl AsyncPredicate<Permitted> for Validate {
                 plain: Key::plain(&grant.account.id, call.route, &call.ids, &canonical),
                 asked: canonical.asked,
             };
+            let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
             let conditions = Conditions::of(&call.head.method, &call.head.headers);
-            Ok(Valid { snapshot: call.snapshot, grant, query, conditions })
+            Ok(Valid {
+                snapshot: call.snapshot,
+                identity,
+                grant,
+                ids: call.ids,
+                request_id: call.request_id,
+                peer: call.peer,
+                query,
+                anew,
+                conditions,
+            })
         }
         .map_err(|error: Error| error.into())
         .boxed()
@@ -319,7 +400,7 @@ impl Service<Valid> for Answer {
 }
 
 async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
-    let Valid { snapshot, grant, query, conditions } = valid;
+    let Valid { snapshot, identity, grant, ids, request_id, peer, query, anew, conditions } = valid;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
@@ -330,23 +411,70 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
             async move { upstream.call(&query, &spender).await }
         }
     };
-    let served =
-        app.cache.get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, fill).await;
+    let served = app
+        .cache
+        .get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, anew, fill)
+        .await;
     let outcome = served.as_ref().map_or(Outcome::Bypass, reply::outcome);
     app.metrics.cache_request(query.route, outcome);
-    let response = match served? {
+    let served = served?;
+    // The answer may have taken its time: it is handed out under the policy of now.
+    let now = app.snapshot();
+    let grant = if Arc::ptr_eq(&now, &snapshot) {
+        grant
+    } else {
+        let client = identity.client(&now.config.clients, app.clock.now())?;
+        permit(&client, query.route, &ids, &now.config)?
+    };
+    let projection = now.projection(&grant.client, query.route)?.cloned();
+    let response = match served {
         Served::Entry(entry, source) => {
-            grant.may_see(&entry.bots)?;
+            // Of a window that is shown without them, it does not matter whose the other rows are.
+            if !projection.as_ref().is_some_and(|projection| projection.chooses_rows()) {
+                grant.may_see(&entry.bots)?;
+            }
             if entry.is_opaque {
                 grant.may_see_unread()?;
             }
-            let now = app.clock.now();
-            reply::response(&app.cache, &query.key, (&entry, source), &conditions, now).await
+            let (key, entry) = match projection {
+                None => (query.key.clone(), entry),
+                Some(projection) => {
+                    let id = *projection.id();
+                    let project = move |answer: &Whole| {
+                        Ok(projection.apply(&answer.body, answer.status == StatusCode::OK)?)
+                    };
+                    app.cache.projected(&query.key, (&entry, source), &id, project).await?
+                }
+            };
+            reply::response(&app.cache, &key, (&entry, source), &conditions, app.clock.now()).await
         }
+        Served::Large(_) if projection.is_some() => return Err(Unreadable::TooLarge.into()),
         Served::Large(large) => {
             grant.may_see_unread()?;
             reply::large(large, &conditions)
         }
     };
+    if now.audit.is_on() && response.body().size_hint().exact() != Some(0) {
+        let record = Record {
+            time: rfc3339(app.clock.now()),
+            request_id: &request_id,
+            client: &grant.client.name,
+            who: &identity.who(),
+            address: peer,
+            route: query.route.name.as_str(),
+            account: &grant.account.id,
+            bot: query.bot.as_deref(),
+            id: query.asked.id(),
+            status: response.status().as_u16(),
+            outcome: outcome.as_str(),
+            redaction: grant.client.redact.iter().map(|redaction| &*redaction.name).collect(),
+            own_rows_only: grant.client.filter_rows,
+        };
+        now.audit.record(&record).await?;
+    }
     Ok(Reply { response, client: grant.client.name.clone(), outcome })
+}
+
+fn rfc3339(time: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(time.0).unwrap_or_default().to_string()
 }

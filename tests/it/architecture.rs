@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part, and the parts it must not name.
-const FORBIDDEN: [(&str, &[&str]); 12] = [
+const FORBIDDEN: [(&str, &[&str]); 13] = [
     ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
     ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
@@ -14,6 +14,7 @@ const FORBIDDEN: [(&str, &[&str]); 12] = [
     ),
     ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
+    ("audit.rs", &["access", "cache", "upstream", "server", "cli", "app", "reply", "routes", "standin"]),
     ("reply", &["access", "upstream", "server", "cli", "app", "standin"]),
     ("config", &["access", "cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("error.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),

@@ -166,7 +166,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
                     Answer { status: StatusCode::OK, content_type: None, retry_after: None, body, asked_at };
                 async { Ok(Fetched::Whole(answer)) }
             };
-            world.app.cache.get_or_fill(query, &rule, MINUTE, fill).await.unwrap();
+            world.app.cache.get_or_fill(query, &rule, MINUTE, false, fill).await.unwrap();
         }
         calls.load(Ordering::SeqCst) - before
     };

@@ -118,7 +118,7 @@ fn each_fault_is_named_with_its_path() {
         (
             "name = \"reporting\"",
             "name = \"reporting\"\nredact = [\"x\"]",
-            "clients[0].redact: is not available",
+            "clients[0].redact: \"x\" is no profile of this file",
         ),
         (
             "name = \"reporting\"",
@@ -126,6 +126,77 @@ fn each_fault_is_named_with_its_path() {
             "clients[0].nmae: unknown key; did you mean `name`?",
         ),
         ("@digest", "abc", "clients[0].api_key_sha256: is no SHA-256"),
+        ("api_key_sha256 = \"@digest\"\n", "", "clients[0].api_key_sha256: is missing, and so are"),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_keys = [{ sha256 = \"hunter2\" }]",
+            "clients[0].api_keys[0].sha256: is no SHA-256",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_keys = [{ sha256 = \"@digest\", expires = 2026-12-31 }]",
+            "clients[0].api_keys[0].expires: is \"2026-12-31\"; it is a time with its offset",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_key_sha256 = \"@digest\"\napi_keys = [{ sha256 = \"@digest\" }]",
+            "clients[0].api_keys[0].sha256: is the key of client reporting too",
+        ),
+        (
+            "name = \"reporting\"",
+            "name = \"reporting\"\nfilter_rows = true",
+            "clients[0].filter_rows: is true, but this client may see all bots",
+        ),
+        (
+            "[[clients]]",
+            "[redaction.x]\nremove = [\"a\"]\n[[clients]]",
+            "redaction.x.remove: item 1 is \"a\"; it is a JSON pointer",
+        ),
+        ("[[clients]]", "[redaction.x]\n[[clients]]", "redaction.x.remove: is missing, and so are"),
+        (
+            "[[clients]]",
+            "[redaction.x]\nkinds = [\"e-mail\"]\n[[clients]]",
+            "redaction.x.kinds: item 1 is no kind",
+        ),
+        ("[[clients]]", "[redaction]\nx = 1\n[[clients]]", "redaction.x: is an integer; it is a table"),
+        (
+            "[[clients]]",
+            "[redaction.x]\nremvoe = [\"/a\"]\n[[clients]]",
+            "redaction.x.remvoe: unknown key; did you mean `remove`?",
+        ),
+        (
+            "routes = [\"conversation\"]",
+            "routes = [\"conversation\"]\norigins = [\"*\"]",
+            "clients[0].origins: item 1 is \"*\", which cannot go with a credential",
+        ),
+        (
+            "routes = [\"conversation\"]",
+            "routes = [\"conversation\"]\norigins = [\"null\", \"https://Desk.example.com:443/\"]",
+            "clients[0].origins: item 1 is \"null\"; it is an origin, for example \"https://desk.example.com\"; \
+             item 2 is \"https://Desk.example.com:443/\"; browsers spell it \"https://desk.example.com\"",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "oidc = { issuer = \"i\", audience = \"a\", jwks_url = \"http://login.example.com/jwks\" }",
+            "clients[0].oidc.jwks_url: is plain http to another machine",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "oidc = { issuer = \"i\", jwks_url = \"https://u:p@login.example.com\" }",
+            "clients[0].oidc.audience: is missing",
+        ),
+        (
+            "name = \"reporting\"",
+            "name = \"reporting\"\nsubject_rate_limit = \"1/s\"",
+            "clients[0].subject_rate_limit: is there, but without `oidc`",
+        ),
+        (
+            "[[clients]]",
+            "[audit]\nto = \"audit.log\"\n[[clients]]",
+            "audit.to: is \"audit.log\"; it is \"off\"",
+        ),
+        ("[[clients]]", "[audit]\non_failure = \"x\"\n[[clients]]", "audit.on_failure: is none of"),
+        ("[[clients]]", "[oidc]\nrefresh = \"0s\"\n[[clients]]", "oidc.refresh: is zero"),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),
@@ -194,6 +265,31 @@ fn a_bot_leads_to_one_account_and_a_key_to_one_client() {
 }
 
 #[test]
+fn an_issuer_has_one_place_of_keys_and_no_client_is_hidden_behind_another() {
+    let rule = |more: &str| {
+        format!("oidc = {{ issuer = \"i\", audience = \"a\", jwks_url = \"https://i.example/jwks\"{more} }}")
+    };
+    let with = |first: &str, second: &str| {
+        let (accounts, client) = GOOD.split_once("[[clients]]").unwrap();
+        let block = |name: &str, rule: &str| {
+            let client = client.replace("api_key_sha256 = \"@digest\"", rule);
+            format!("[[clients]]{}", client.replace("\"reporting\"", &format!("\"{name}\"")))
+        };
+        let layer = format!("{accounts}{}{}", block("first", first), block("second", second));
+        load(&[&layer], &[]).map(|_| String::new()).unwrap_or_else(|faults| faults[0].to_string())
+    };
+    let teams = (rule(", groups = [\"x\"]"), rule(", groups = [\"y\"]"));
+    assert_eq!(with(&teams.0, &teams.1), "");
+    assert_eq!(with(&teams.0, &rule("")), "");
+    assert!(with(&rule(""), &teams.0).starts_with("clients[1].oidc: is met by nobody"));
+    assert!(with(&teams.0, &teams.0).starts_with("clients[1].oidc: is met by nobody"));
+    let elsewhere = teams.1.replace("i.example", "j.example");
+    assert!(
+        with(&teams.0, &elsewhere).starts_with("clients[1].oidc: has another jwks_url than client first")
+    );
+}
+
+#[test]
 fn all_faults_come_at_once() {
     let broken = GOOD
         .replace("id = \"a1\"\n", "")
@@ -252,7 +348,9 @@ fn the_manuals_examples_are_valid_and_show_the_defaults() {
         .collect();
     let examples = examples
         .replace("{ file = \"/run/secrets/kore\" }", "{ file = \"@secret\" }")
-        .replace("\"…\"", "\"@digest\"");
+        .replace("\"…\"", "\"@digest\"")
+        .replace("\"…2\"", &format!("\"{}\"", "cd".repeat(32)))
+        .replacen("{ sha256 = \"@digest\"", &format!("{{ sha256 = \"{}\"", "ef".repeat(32)), 1);
     let config = load(&[&examples], &[]).unwrap();
     let short: String = examples
         .lines()
@@ -264,6 +362,11 @@ fn the_manuals_examples_are_valid_and_show_the_defaults() {
                 "rate_limit",
                 "lane",
                 "weight",
+                "api_keys = []",
+                "origins = []",
+                "redact = []",
+                "filter_rows = false",
+                "may_refresh = false",
                 "[accounts.quota]",
                 "account =",
                 "bot =",

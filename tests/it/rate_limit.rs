@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
+use crate::issuer::{Issuer, Signer};
 use crate::world::{DAY, REPORTING, World, before, client, conversation_path, got, window_path};
 
 const KEY: &str = "kg_slow";
@@ -53,4 +54,104 @@ async fn over_the_limit_is_429_and_waiting_as_told_works() {
     world.advance(Duration::from_secs(wait));
     assert_eq!(got(world.request(Method::GET, &path, KEY)).await.status, 200);
     assert_eq!(world.standin.count(), 1);
+}
+
+/// A client whose requests come from this address of loopback; all of 127/8 is ours.
+fn from_address(address: [u8; 4]) -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    builder.local_address(std::net::IpAddr::from(address)).build().unwrap()
+}
+
+async fn strangers_world() -> (World, String) {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![conversation];
+        setup.config = "limits.unauthenticated = \"3/min\"\nlimits.tracked_callers = 100\n".to_owned();
+    })
+    .await;
+    (world, path)
+}
+
+#[tokio::test]
+async fn who_has_no_valid_credential_is_counted_by_address_and_who_has_one_is_not() {
+    let (world, path) = strangers_world().await;
+    let url = format!("http://{}{path}", world.address);
+    let guesser = from_address([127, 0, 0, 2]);
+    let guess = async |key: &str| got(guesser.get(&url).header("x-api-key", key)).await;
+    for (n, standing) in
+        [r#""address";r=2;t=20"#, r#""address";r=1;t=40"#, r#""address";r=0;t=20"#].into_iter().enumerate()
+    {
+        let answer = guess(&format!("kg_guess-{n}")).await;
+        assert_eq!((answer.status.as_u16(), answer.header("ratelimit")), (401, standing));
+        assert_eq!(answer.header("ratelimit-policy"), r#""address";q=3;w=60"#);
+    }
+    let over = guess("kg_guess-4").await;
+    assert_eq!((over.status.as_u16(), over.problem()), (429, "quota-exceeded".to_owned()));
+    assert_eq!(over.json()["violated-policies"][0], "address");
+    assert_eq!(over.header("retry-after"), "20");
+    assert_eq!(world.metric("kore_gateway_addresses_rate_limited_total").await, 1.0);
+
+    assert_eq!(guess(REPORTING).await.status, 200, "behind the same address, but with a key");
+    let elsewhere = from_address([127, 0, 0, 3]);
+    assert_eq!(got(elsewhere.get(&url)).await.status, 401);
+    world.advance(Duration::from_secs(over.header("retry-after").parse().unwrap()));
+    assert_eq!(guess("kg_guess-5").await.status, 401, "waiting as told works");
+    assert_eq!(guess("kg_guess-6").await.status, 429);
+}
+
+/// More addresses than are counted, each with a key of its own, through real sockets.
+#[tokio::test]
+async fn a_flood_of_addresses_leaves_an_honest_caller_unaffected() {
+    let (world, path) = strangers_world().await;
+    let url = format!("http://{}{path}", world.address);
+    for n in 0..500_u16 {
+        let [high, low] = n.to_be_bytes();
+        let stranger = from_address([127, 1, high, low]);
+        let answer = got(stranger.get(&url).header("x-api-key", format!("kg_random-{n}"))).await;
+        assert_eq!(answer.status, 401);
+    }
+    assert!(world.app.strangers.callers() <= 100);
+    for _ in 0..100 {
+        assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn each_bearer_of_a_token_has_a_limit_within_the_clients() {
+    let signer = Signer::new("ed", jsonwebtoken::Algorithm::EdDSA);
+    let issuer = Issuer::publishing(&[&signer]).await;
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![conversation];
+        setup.clients = client("desk", KEY, EXAMPLE_ACCOUNT, "*", "6/min");
+        setup.clients.push_str(&issuer.rule(""));
+        setup.clients.push_str("subject_rate_limit = \"2/min\"\n");
+    })
+    .await;
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let ask = async |sub: &str| {
+        let token = signer.token(&issuer.claims(sub));
+        got(http.get(format!("http://{}{path}", world.address)).bearer_auth(token)).await
+    };
+    let first = ask("asha").await;
+    assert_eq!(
+        first.header("ratelimit-policy"),
+        r#""client";q=6;w=60, "subject";q=2;w=60, "upstream";q=60;w=60"#
+    );
+    assert_eq!(first.own_limits(), r#""client";r=5;t=10, "subject";r=1;t=30"#);
+    assert_eq!(ask("asha").await.status, 200);
+    for _ in 0..10 {
+        let over = ask("asha").await;
+        assert_eq!((over.status.as_u16(), over.header("retry-after")), (429, "30"));
+        assert_eq!(over.json()["violated-policies"][0], "subject");
+        assert_eq!(over.own_limits(), r#""subject";r=0;t=30"#);
+    }
+    assert_eq!(ask("mina").await.own_limits(), r#""client";r=3;t=30, "subject";r=1;t=30"#);
+    let by_key = got(world.request(Method::GET, &path, KEY)).await;
+    assert_eq!(by_key.own_limits(), r#""client";r=2;t=40"#, "a key is nobody in particular");
+    assert_eq!(world.metric("kore_gateway_subjects_rate_limited_total").await, 10.0);
+    world.advance(Duration::from_secs(30));
+    assert_eq!(ask("asha").await.status, 200, "waiting as told works");
 }

@@ -4,32 +4,17 @@
 use http::{Method, StatusCode};
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
-use crate::world::{DAY, Got, REPORTING, World, before, client, conversation_path, got};
-
-const TOKEN: &str = "ops-token-canary";
+use crate::world::{
+    DAY, OPS_TOKEN, REPORTING, World, admin, before, change_config, client, conversation_path, got, reload,
+    with_ops_token,
+};
 
 async fn world() -> World {
     World::with(|setup| {
-        let token = setup.secrets.path().join("ops-token");
-        std::fs::write(&token, TOKEN).unwrap();
+        with_ops_token(setup);
         setup.standin.conversations = vec![Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY))];
-        setup.config = format!("ops.token = {{ file = \"{}\" }}", token.display());
     })
     .await
-}
-
-fn admin(world: &World, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
-    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
-    client.request(method, format!("http://{}{path}", world.ops)).bearer_auth(token)
-}
-
-async fn reload(world: &World) -> Got {
-    got(admin(world, Method::POST, "/admin/reload", TOKEN)).await
-}
-
-fn change(world: &World, change: impl FnOnce(String) -> String) {
-    let written = std::fs::read_to_string(&world.config_file).unwrap();
-    std::fs::write(&world.config_file, change(written)).unwrap();
 }
 
 #[tokio::test]
@@ -40,14 +25,16 @@ async fn a_client_comes_and_goes_by_reload_also_for_hits() {
     assert_eq!(status(REPORTING).await, StatusCode::OK);
     assert_eq!(status("kg_new").await, StatusCode::UNAUTHORIZED);
 
-    change(&world, |written| {
+    change_config(&world, |written| {
         written.replace("name = \"reporting\"", "name = \"renamed\"")
             + &client("new", "kg_new", EXAMPLE_ACCOUNT, "*", "10/s")
     });
     assert_eq!(reload(&world).await.status, StatusCode::OK);
     assert_eq!(status("kg_new").await, StatusCode::OK);
 
-    change(&world, |written| written.split("\n[[clients]]\nname = \"new\"").next().unwrap().to_owned());
+    change_config(&world, |written| {
+        written.split("\n[[clients]]\nname = \"new\"").next().unwrap().to_owned()
+    });
     assert_eq!(reload(&world).await.status, StatusCode::OK);
     assert_eq!(status("kg_new").await, StatusCode::UNAUTHORIZED);
     assert_eq!(world.standin.count(), 1, "the store outlives a reload");
@@ -57,7 +44,7 @@ async fn a_client_comes_and_goes_by_reload_also_for_hits() {
 #[tokio::test]
 async fn a_bad_configuration_is_refused_with_its_faults_and_the_old_one_stays() {
     let world = world().await;
-    change(&world, |written| {
+    change_config(&world, |written| {
         written.replace("listen = \"127.0.0.1:0\"", "listen = 5") + "\n[cache]\nx = 1\n"
     });
     let refused = reload(&world).await;
@@ -75,7 +62,7 @@ async fn a_bad_configuration_is_refused_with_its_faults_and_the_old_one_stays() 
 #[tokio::test]
 async fn what_only_a_restart_can_change_is_said_so() {
     let world = world().await;
-    change(&world, |written| written + "\n[cache]\ncapacity = \"1MiB\"\n");
+    change_config(&world, |written| written + "\n[cache]\ncapacity = \"1MiB\"\n");
     let refused = reload(&world).await;
     assert_eq!(refused.json()["errors"][0]["path"], "cache.capacity");
     assert!(refused.json()["errors"][0]["msg"].as_str().unwrap().contains("restart"));
@@ -88,10 +75,10 @@ async fn admin_asks_for_the_ops_token_and_shows_no_secret() {
         let answer = got(admin(&world, Method::GET, "/admin/config", token)).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{token}");
     }
-    let shown = got(admin(&world, Method::GET, "/admin/config", TOKEN)).await;
+    let shown = got(admin(&world, Method::GET, "/admin/config", OPS_TOKEN)).await;
     let shown = String::from_utf8(shown.body.to_vec()).unwrap();
     assert!(shown.contains(EXAMPLE_ACCOUNT));
-    for canary in [TOKEN, kore_gateway::standin::example_secret(), REPORTING] {
+    for canary in [OPS_TOKEN, kore_gateway::standin::example_secret(), REPORTING] {
         assert!(!shown.contains(canary));
     }
 }

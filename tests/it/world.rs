@@ -35,6 +35,9 @@ pub const NEIGHBOUR: &str = "kg_neighbour";
 /// The key of the client `one-bot`, who may see one bot of the first account.
 pub const ONE_BOT: &str = "kg_one-bot";
 
+/// What `/admin/*` asks for, where [`with_ops_token`] set it.
+pub const OPS_TOKEN: &str = "ops-token-canary";
+
 /// Before `NOON` by `ago`.
 pub fn before(ago: Duration) -> i64 {
     NOON - i64::try_from(ago.as_millis()).unwrap()
@@ -88,6 +91,12 @@ pub struct Got {
 impl Got {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Where the caller itself stands, without the upstream's pool.
+    pub fn own_limits(&self) -> &str {
+        let limits = self.header("ratelimit");
+        limits.split_once(", \"upstream\"").map_or(limits, |(own, _)| own)
     }
 
     pub fn cache_status(&self) -> &str {
@@ -301,10 +310,10 @@ pub fn transcript_path() -> String {
 
 /// Two accounts, three clients, any ports, a rate limit that only its own tests reach.
 fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str, without: &[&str]) -> String {
-    // Retries have tests of their own; elsewhere a call is a call.
+    // Retries have tests of their own; elsewhere a call is a call. So have strangers.
     let mut config = String::from(
         "server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n\
-         upstream.retry.budget = 0\n",
+         limits.unauthenticated = \"1000000/min\"\nupstream.retry.budget = 0\n",
     );
     let accounts = [
         (EXAMPLE_ACCOUNT, standin::EXAMPLE_CLIENT_ID, standin::example_secret(), "\"*\"".to_owned()),
@@ -354,4 +363,27 @@ rate_limit = "{rate_limit}"
 "#,
         hex::encode(key_digest(key.as_bytes()))
     )
+}
+
+/// Lets `/admin/*` be used, with [`OPS_TOKEN`].
+pub fn with_ops_token(setup: &mut Setup) {
+    let token = setup.secrets.path().join("ops-token");
+    std::fs::write(&token, OPS_TOKEN).unwrap();
+    setup.config.insert_str(0, &format!("ops.token = {{ file = \"{}\" }}\n", token.display()));
+}
+
+/// A request to `/admin/*`.
+pub fn admin(world: &World, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
+    world.http.request(method, format!("http://{}{path}", world.ops)).bearer_auth(token)
+}
+
+/// Has the gateway read its configuration again.
+pub async fn reload(world: &World) -> Got {
+    got(admin(world, Method::POST, "/admin/reload", OPS_TOKEN)).await
+}
+
+/// Writes the configuration anew.
+pub fn change_config(world: &World, change: impl FnOnce(String) -> String) {
+    let written = std::fs::read_to_string(&world.config_file).unwrap();
+    std::fs::write(&world.config_file, change(written)).unwrap();
 }

@@ -1,0 +1,157 @@
+//! What a client is shown of an answer that is stored once for all: some parts removed, some
+//! masked, and every other byte as it was.
+//!
+//! A body is never taken apart and written anew. It is walked once, and what is denied is left out:
+//! the order of members, the spelling of numbers and escapes, and spaces stay.
+
+mod kinds;
+mod scan;
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest;
+
+use crate::config::{Bots, Redaction, Step};
+use crate::error::{Error, Kind};
+use kinds::Finder;
+use scan::Scan;
+
+/// What stands where something was. No word of any language, and no value of any other type.
+const MASK: &str = "***";
+
+/// A client's view of the answers of a route, compiled. Pure.
+#[derive(Debug)]
+pub struct Projection {
+    id: [u8; 16],
+    root: Node,
+    finder: Finder,
+    /// Whose rows are shown, where not all are.
+    rows: Option<Bots>,
+}
+
+impl From<Unreadable> for Error {
+    fn from(unreadable: Unreadable) -> Self {
+        let why = match unreadable {
+            Unreadable::NotJson => "is not JSON",
+            Unreadable::TooDeep => "is nested too deep",
+            Unreadable::NoRows => "has no rows",
+            Unreadable::TooLarge => "is too large to be looked into",
+        };
+        let detail =
+            format!("the upstream's answer {why}, so what this client may not see cannot be taken out");
+        Self::new(Kind::UpstreamInvalid, detail)
+    }
+}
+
+/// Why a body cannot be projected. Then it cannot be shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// It is not JSON, or not in UTF-8.
+    NotJson,
+    TooDeep,
+    /// It has no rows to choose from.
+    NoRows,
+    /// It is passed through as it comes, and nobody holds it whole.
+    TooLarge,
+}
+
+/// A place in answers, and what is below it. Names are kept in lower case and compared so: the
+/// vendor's own spelling differs from row to row (`customerinfo`, `customerInfo`), and what is denied
+/// in one must not come through in the other.
+#[derive(Debug, Default)]
+struct Node {
+    named: BTreeMap<String, Self>,
+    any: Option<Box<Self>>,
+    rule: Rule,
+    /// The strings here and below are searched for kinds.
+    is_text: bool,
+    /// It is shown only if it is a row of one's own.
+    is_row: bool,
+}
+
+/// What is done at a place. The later in this order wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+enum Rule {
+    #[default]
+    Keep,
+    Mask,
+    Remove,
+}
+
+impl Node {
+    /// The place that `steps` lead to.
+    fn at(&mut self, steps: &[Step]) -> &mut Self {
+        match steps {
+            [] => self,
+            [Step::Any, rest @ ..] => self.any.get_or_insert_default().at(rest),
+            [Step::Name(name), rest @ ..] => self.named.entry(name.to_lowercase()).or_default().at(rest),
+        }
+    }
+
+    fn below<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Self> + use<'a> {
+        self.named.get(name).into_iter().chain(self.any.as_deref())
+    }
+}
+
+impl Projection {
+    /// The view through all of these profiles at once, and of the rows of these bots alone; `None`
+    /// where that is everything.
+    pub fn new<'a>(
+        redactions: impl Iterator<Item = &'a Redaction> + Clone,
+        rows: Option<&Bots>,
+    ) -> Option<Self> {
+        let rows = rows.filter(|bots| **bots != Bots::Any);
+        if redactions.clone().next().is_none() && rows.is_none() {
+            return None;
+        }
+        let mut root = Node::default();
+        let mut kinds = Vec::new();
+        let mut description = format!("{rows:?}");
+        for Redaction { name: _, remove, mask, kinds: more, text } in redactions {
+            for (pointers, rule) in [(mask, Rule::Mask), (remove, Rule::Remove)] {
+                for pointer in pointers {
+                    let node = root.at(&pointer.0);
+                    node.rule = node.rule.max(rule);
+                }
+            }
+            if !more.is_empty() {
+                text.iter().for_each(|pointer| root.at(&pointer.0).is_text = true);
+                kinds.extend(more);
+            }
+            description.push_str(&format!("{:?}", (remove, mask, more, text)));
+        }
+        if rows.is_some() {
+            root.at(&[Step::Name("data".to_owned()), Step::Any]).is_row = true;
+        }
+        let whole = digest::digest(&digest::SHA256, description.as_bytes());
+        let mut id = [0; 16];
+        id.iter_mut().zip(whole.as_ref()).for_each(|(id, byte)| *id = *byte);
+        Some(Self { id, root, finder: Finder::new(&kinds), rows: rows.cloned() })
+    }
+
+    /// The same for every projection that shows the same.
+    pub fn id(&self) -> &[u8; 16] {
+        &self.id
+    }
+
+    /// Whether it shows some rows of a window only.
+    pub fn chooses_rows(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    /// What is shown of `body`. `whole` is an answer of the route's own shape, not an error.
+    pub fn apply(&self, body: &[u8], whole: bool) -> Result<Vec<u8>, Unreadable> {
+        if body.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut scan = Scan::new(body, self)?;
+        let shown = scan.document()?;
+        if whole && self.rows.is_some() && !scan.has_rows {
+            return Err(Unreadable::NoRows);
+        }
+        Ok(shown)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! One walk over a JSON text that copies what may be shown.
+//!
+//! The text has been checked to be JSON before; the walk still fails rather than guesses where it
+//! finds another thing than it looks for.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{MASK, Node, Projection, Rule, Unreadable};
+use crate::config::Bots;
+
+/// How deep an answer may be nested. The vendor's have some ten levels.
+const DEEPEST: usize = 128;
+
+pub(super) struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+    shown: Vec<u8>,
+    projection: &'a Projection,
+    /// Whether there was a list of rows, where rows are chosen.
+    pub(super) has_rows: bool,
+}
+
+type Step = Result<(), Unreadable>;
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(body: &'a [u8], projection: &'a Projection) -> Result<Self, Unreadable> {
+        let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotJson)?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|_| Unreadable::NotJson)?;
+        Ok(Self { text, at: 0, shown: Vec::with_capacity(body.len()), projection, has_rows: false })
+    }
+
+    pub(super) fn document(&mut self) -> Result<Vec<u8>, Unreadable> {
+        self.spaces();
+        self.show(0);
+        self.value(&[&self.projection.root], false, 0)?;
+        let end = self.at;
+        self.spaces();
+        self.show(end);
+        Ok(std::mem::take(&mut self.shown))
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn expect(&mut self, byte: u8) -> Step {
+        if self.peek() != Some(byte) {
+            return Err(Unreadable::NotJson);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn spaces(&mut self) {
+        while self.peek().is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+            self.at += 1;
+        }
+    }
+
+    /// Copies what was walked over since `from`.
+    fn show(&mut self, from: usize) {
+        self.shown.extend_from_slice(self.text.as_bytes().get(from..self.at).unwrap_or_default());
+    }
+
+    /// Copies one value, as far as it may be shown. `nodes` are the places it is at, `is_text` says
+    /// whether its strings are searched.
+    fn value(&mut self, nodes: &[&'a Node], is_text: bool, depth: usize) -> Step {
+        if nodes.is_empty() && !is_text {
+            let start = self.at;
+            self.skip(depth)?;
+            self.show(start);
+            return Ok(());
+        }
+        match self.peek() {
+            Some(b'{') => self.container(b'}', nodes, is_text, depth),
+            Some(b'[') => self.container(b']', nodes, is_text, depth),
+            Some(b'"') if is_text => self.free_text(),
+            _ => {
+                let start = self.at;
+                self.skip(depth)?;
+                self.show(start);
+                Ok(())
+            }
+        }
+    }
+
+    /// A container is its members between commas, each with the spaces around it: those that may
+    /// be shown, joined by commas again.
+    fn container(&mut self, end: u8, nodes: &[&'a Node], is_text: bool, depth: usize) -> Step {
+        if depth >= DEEPEST {
+            return Err(Unreadable::TooDeep);
+        }
+        let holds_rows = |node: &&Node| node.any.as_ref().is_some_and(|any| any.is_row);
+        self.has_rows |= end == b']' && nodes.iter().any(holds_rows);
+        let start = self.at;
+        self.at += 1;
+        self.show(start);
+        let start = self.at;
+        self.spaces();
+        if self.peek() == Some(end) {
+            self.at += 1;
+            self.show(start);
+            return Ok(());
+        }
+        self.at = start;
+        let (mut is_first, mut index) = (true, 0_usize);
+        loop {
+            let start = self.at;
+            self.spaces();
+            let name = if end == b'}' { self.name()? } else { Some(index.to_string()) };
+            let below: Vec<&Node> = match &name {
+                Some(name) => nodes.iter().flat_map(|node| node.below(name)).collect(),
+                // A name that is no text matches what any name does.
+                None => nodes.iter().filter_map(|node| node.any.as_deref()).collect(),
+            };
+            let rule = below.iter().map(|node| node.rule).max().unwrap_or_default();
+            if rule < Rule::Remove && self.is_own(&below, depth)? {
+                if !is_first {
+                    self.shown.push(b',');
+                }
+                is_first = false;
+                self.show(start);
+                if rule == Rule::Mask {
+                    self.mask(depth)?;
+                } else {
+                    let is_text = is_text || below.iter().any(|node| node.is_text);
+                    self.value(&below, is_text, depth + 1)?;
+                }
+                let start = self.at;
+                self.spaces();
+                self.show(start);
+            } else {
+                self.skip(depth)?;
+                self.spaces();
+            }
+            index += 1;
+            if self.peek() == Some(b',') {
+                self.at += 1;
+                continue;
+            }
+            let start = self.at;
+            self.expect(end)?;
+            self.show(start);
+            return Ok(());
+        }
+    }
+
+    /// A member's name in lower case, and the way to its value.
+    fn name(&mut self) -> Result<Option<String>, Unreadable> {
+        let start = self.at;
+        self.string()?;
+        let raw = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
+        self.spaces();
+        self.expect(b':')?;
+        self.spaces();
+        Ok(serde_json::from_str::<Cow<'_, str>>(raw).ok().map(|name| name.to_lowercase()))
+    }
+
+    /// Whether the value ahead is no row, or a row of one's own.
+    fn is_own(&mut self, nodes: &[&Node], depth: usize) -> Result<bool, Unreadable> {
+        let Some(bots) = self.projection.rows.as_ref().filter(|_| nodes.iter().any(|node| node.is_row))
+        else {
+            return Ok(true);
+        };
+        let start = self.at;
+        self.skip(depth)?;
+        let row = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
+        self.at = start;
+        Ok(is_row_of(row, bots))
+    }
+
+    /// In place of a string another one, in place of anything else `null`.
+    fn mask(&mut self, depth: usize) -> Step {
+        let is_string = self.peek() == Some(b'"');
+        self.skip(depth)?;
+        if is_string {
+            self.shown.extend_from_slice(format!("\"{MASK}\"").as_bytes());
+        } else {
+            self.shown.extend_from_slice(b"null");
+        }
+        Ok(())
+    }
+
+    /// A string that is searched for kinds. What is not found stays as it is spelled.
+    fn free_text(&mut self) -> Step {
+        let start = self.at;
+        self.string()?;
+        let raw = self.text.get(start + 1..self.at - 1).ok_or(Unreadable::NotJson)?;
+        let (text, places) = unescaped(raw);
+        let mut from = start;
+        for found in self.projection.finder.find(&text) {
+            let raw_place = |at: usize| match &places {
+                Some(places) => places.get(at).copied().unwrap_or(raw.len()),
+                None => at,
+            };
+            let place = |at: usize| start + 1 + raw_place(at);
+            let bytes = self.text.as_bytes();
+            self.shown.extend_from_slice(bytes.get(from..place(found.start)).unwrap_or_default());
+            self.shown.extend_from_slice(MASK.as_bytes());
+            from = place(found.end);
+        }
+        self.show(from);
+        Ok(())
+    }
+
+    /// Over one string, quotes included.
+    fn string(&mut self) -> Step {
+        self.expect(b'"')?;
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b'\\') => self.at += 2,
+                Some(_) => self.at += 1,
+                None => return Err(Unreadable::NotJson),
+            }
+        }
+    }
+
+    /// Over one value, whatever is in it.
+    fn skip(&mut self, depth: usize) -> Step {
+        let mut open = 0_usize;
+        loop {
+            match self.peek() {
+                Some(b'"') => self.string()?,
+                Some(b'{' | b'[') => {
+                    self.at += 1;
+                    open += 1;
+                    if depth + open > DEEPEST {
+                        return Err(Unreadable::TooDeep);
+                    }
+                }
+                Some(b'}' | b']') if open > 0 => {
+                    self.at += 1;
+                    open -= 1;
+                }
+                Some(b',' | b':' | b' ' | b'\t' | b'\r' | b'\n') if open > 0 => self.at += 1,
+                Some(b'}' | b']' | b',' | b':' | b' ' | b'\t' | b'\r' | b'\n') | None => {
+                    return Err(Unreadable::NotJson);
+                }
+                Some(_) => {
+                    // A number or a word: up to the next sign.
+                    while self.peek().is_some_and(|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+                    }) {
+                        self.at += 1;
+                    }
+                }
+            }
+            if open == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Row<'a> {
+    #[serde(rename = "botId", borrow)]
+    bot: Cow<'a, str>,
+}
+
+/// Only a row that names its bot, once, as one of these.
+fn is_row_of(row: &str, bots: &Bots) -> bool {
+    serde_json::from_str::<Row<'_>>(row).is_ok_and(|row| bots.include(&row.bot))
+}
+
+/// A string's text, and for each of its bytes (and for its end) where that begins in `raw`. No
+/// places: they are the same.
+fn unescaped(raw: &str) -> (Cow<'_, str>, Option<Vec<usize>>) {
+    if !raw.contains('\\') {
+        return (Cow::Borrowed(raw), None);
+    }
+    let mut text = String::with_capacity(raw.len());
+    let mut places = Vec::with_capacity(raw.len() + 1);
+    let mut at = 0;
+    while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
+        let (character, length) = character(rest);
+        text.push(character);
+        places.resize(text.len(), at);
+        at += length;
+    }
+    places.push(at);
+    (Cow::Owned(text), Some(places))
+}
+
+/// The first character of an escaped text, and how many bytes it is spelled with.
+fn character(raw: &str) -> (char, usize) {
+    let unit = |at: usize| raw.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let mut characters = raw.chars();
+    match (characters.next(), characters.next()) {
+        (Some('\\'), Some('u')) => {
+            let Some(high) = unit(2) else { return (char::REPLACEMENT_CHARACTER, 2) };
+            let low = raw.get(6..8).filter(|next| *next == "\\u").and_then(|_| unit(8));
+            match (char::from_u32(high), low) {
+                (Some(character), _) => (character, 6),
+                (None, Some(low @ 0xDC00..=0xDFFF)) if high < 0xDC00 => {
+                    let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+                    (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12)
+                }
+                (None, _) => (char::REPLACEMENT_CHARACTER, 6),
+            }
+        }
+        (Some('\\'), Some(escaped)) => {
+            let character = match escaped {
+                'n' => '\n',
+                't' => '\t',
+                'r' => '\r',
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                other => other,
+            };
+            (character, 1 + escaped.len_utf8())
+        }
+        (Some(character), _) => (character, character.len_utf8()),
+        (None, _) => (char::REPLACEMENT_CHARACTER, 1),
+    }
+}

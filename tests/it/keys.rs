@@ -1,0 +1,178 @@
+//! A client may have several keys, each with an end: one is changed for another without a gap, and
+//! one that is taken out is nobody's from the reload on, for hits and for answers under way too.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use http::{Method, StatusCode};
+use kore_gateway::access::identify::key_digest;
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
+
+use crate::world::{
+    DAY, HOUR, REPORTING, SECOND, World, before, change_config, client, conversation_path, got, reload,
+    until, with_ops_token,
+};
+
+const OLD: &str = "kg_old";
+const NEW: &str = "kg_new";
+
+/// The block of a client with these keys, each a TOML table's members after its digest.
+fn rotating(keys: &[(&str, &str)]) -> String {
+    let keys = keys
+        .iter()
+        .map(|(key, more)| format!("{{ sha256 = \"{}\"{more} }}", hex::encode(key_digest(key.as_bytes()))));
+    let keys = keys.collect::<Vec<_>>().join(", ");
+    let block = client("rotating", OLD, EXAMPLE_ACCOUNT, "*", "1000000/min");
+    let single = block.lines().find(|line| line.starts_with("api_key_sha256")).unwrap();
+    block.replace(single, &format!("api_keys = [{keys}]"))
+}
+
+async fn world(clients: String) -> (World, String) {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let world = World::with(|setup| {
+        with_ops_token(setup);
+        setup.standin.conversations = vec![conversation];
+        setup.clients = clients;
+    })
+    .await;
+    (world, path)
+}
+
+#[tokio::test]
+async fn both_keys_open_until_the_moment_the_old_one_expires() {
+    // Noon and an hour.
+    let (world, path) = world(rotating(&[(OLD, ", expires = 2026-03-02T14:00:00+01:00"), (NEW, "")])).await;
+    let status = async |key: &str| got(world.request(Method::GET, &path, key)).await.status;
+    assert_eq!((status(OLD).await, status(NEW).await), (StatusCode::OK, StatusCode::OK));
+    world.advance(HOUR - SECOND);
+    assert_eq!(status(OLD).await, StatusCode::OK);
+    world.advance(SECOND);
+    assert_eq!((status(OLD).await, status(NEW).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+
+    let expired = got(world.request(Method::GET, &path, OLD).header("x-request-id", "r")).await;
+    let unknown = got(world.request(Method::GET, &path, "kg_unknown").header("x-request-id", "r")).await;
+    assert_eq!(expired.body, unknown.body, "expired and unknown are one answer");
+    assert_eq!(world.standin.count(), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_changed_without_a_gap_and_shares_its_clients_limit() {
+    let (world, path) = world(rotating(&[(OLD, "")]).replace("1000000/min", "4/min")).await;
+    let ask = async |key: &str| got(world.request(Method::GET, &path, key)).await;
+    assert_eq!(ask(OLD).await.own_limits(), r#""client";r=3;t=15"#);
+
+    let both = rotating(&[(OLD, ""), (NEW, "")]).replace("1000000/min", "4/min");
+    change_config(&world, |written| {
+        written.replace(&rotating(&[(OLD, "")]).replace("1000000/min", "4/min"), &both)
+    });
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    assert_eq!(ask(OLD).await.own_limits(), r#""client";r=2;t=30"#, "a reload is no fresh start");
+    assert_eq!(ask(NEW).await.own_limits(), r#""client";r=1;t=45"#);
+
+    change_config(&world, |written| {
+        written.replace(&both, &rotating(&[(NEW, "")]).replace("1000000/min", "4/min"))
+    });
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    assert_eq!(ask(OLD).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(NEW).await.status, StatusCode::OK);
+}
+
+/// Callers hammer while the key goes. Whatever comes back after the reload was acknowledged is no
+/// 2xx, also to a request that was under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoked_under_load_there_is_no_2xx_after_the_reload_is_acknowledged() {
+    let (world, path) = world(rotating(&[(OLD, "")])).await;
+    let world = Arc::new(world);
+    let (acknowledged, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (before_ack, after_ack) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut callers = Vec::new();
+    for _ in 0..8 {
+        let (world, path) = (world.clone(), path.clone());
+        let (acknowledged, stop) = (acknowledged.clone(), stop.clone());
+        let (before_ack, after_ack) = (before_ack.clone(), after_ack.clone());
+        callers.push(tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                let is_after = acknowledged.load(Ordering::SeqCst);
+                let answer = got(world.request(Method::GET, &path, OLD)).await;
+                if is_after {
+                    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+                    after_ack.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    before_ack.fetch_add(usize::from(answer.status == StatusCode::OK), Ordering::SeqCst);
+                }
+            }
+        }));
+    }
+    until("some hits", || before_ack.load(Ordering::SeqCst) > 100).await;
+    change_config(&world, |written| written.replace(&rotating(&[(OLD, "")]), ""));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    acknowledged.store(true, Ordering::SeqCst);
+    until("some refusals", || after_ack.load(Ordering::SeqCst) > 100).await;
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.status, StatusCode::OK);
+}
+
+/// A miss that takes its time must not carry the old policy over the reload.
+#[tokio::test]
+async fn an_answer_under_way_is_not_handed_to_a_key_that_has_gone() {
+    let (world, _) = world(rotating(&[(OLD, "")])).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let path = conversation_path("c-2");
+    let (conversation, key) =
+        (world.request(Method::GET, &path, OLD), world.request(Method::GET, &path, REPORTING));
+    let under_way = tokio::spawn(got(conversation));
+    let lasting = tokio::spawn(got(key));
+    until("the call", || world.standin.count() == 1).await;
+    change_config(&world, |written| written.replace(&rotating(&[(OLD, "")]), ""));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    gate.open();
+    assert_eq!(under_way.await.unwrap().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(lasting.await.unwrap().status, StatusCode::NOT_FOUND, "the upstream's own answer");
+}
+
+/// The key stays, but what it opens does not.
+#[tokio::test]
+async fn an_answer_under_way_is_handed_out_under_the_policy_of_then() {
+    let (world, _) = world(rotating(&[(OLD, "")])).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let under_way = tokio::spawn(got(world.request(Method::GET, &conversation_path("c-2"), OLD)));
+    until("the call", || world.standin.count() == 1).await;
+    let without = rotating(&[(OLD, "")]).replace("\"conversation\", ", "");
+    change_config(&world, |written| written.replace(&rotating(&[(OLD, "")]), &without));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    gate.open();
+    assert_eq!(under_way.await.unwrap().status, StatusCode::FORBIDDEN);
+}
+
+/// A look-up leaves nothing behind: a million keys that nobody has take no memory, and the one that
+/// somebody has opens as before.
+#[tokio::test]
+async fn a_million_random_keys_leave_nothing_behind() {
+    let (world, path) = world(rotating(&[(OLD, "")])).await;
+    let snapshot = world.app.snapshot();
+    let now = world.clock.now();
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let mut random = key_digest(b"a seed");
+    let mut guess = || {
+        random = key_digest(&random);
+        snapshot.config.clients.by_digest(&random, now).is_some()
+    };
+    // The first thousand bring in what is loaded on first use.
+    assert!(!(0..1000).any(|_| guess()));
+    let before = resident();
+    assert!(!(0..999_000).any(|_| guess()));
+    let more = resident().saturating_sub(before);
+    println!("a million keys: {more} bytes more");
+    assert!(more < 64 << 20, "{more}");
+    assert!(snapshot.config.clients.by_digest(&key_digest(OLD.as_bytes()), now).is_some());
+    assert_eq!(got(world.request(Method::GET, &path, OLD)).await.status, StatusCode::OK);
+}
