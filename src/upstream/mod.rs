@@ -9,6 +9,7 @@ mod pool;
 mod quota;
 mod request;
 mod retry;
+mod secrets;
 mod token;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use exchange::Broken;
 use outcome::{Outcome, QUOTA_REFUSED_FOR};
 use pool::{Exhausted, Pool, Reservation};
 use retry::Budget;
+use secrets::Use;
 pub use token::random_id;
 use token::{Minter, Token};
 
@@ -89,6 +91,12 @@ struct Call<'a> {
     pool: Arc<Pool>,
     host: &'a Host,
     deadline: Deadline,
+}
+
+impl Call<'_> {
+    fn usage(&self) -> Use {
+        (self.query.route.name, self.query.bot.clone())
+    }
 }
 
 /// Where a pool stands.
@@ -171,12 +179,13 @@ impl Upstream {
         loop {
             let (token, told) = outcome;
             let again = match &told {
-                Outcome::TokenRefused { date, .. } if may_remint => {
-                    may_remint = false;
-                    match call.minter.refused(&token, *date).await {
-                        true => self.attempt(&call, call.deadline.quota, || {}).await,
-                        false => return self.conclude(&call, told),
+                Outcome::TokenRefused { date, .. } => {
+                    let is_worth_it = call.minter.refused(&token, &call.usage(), *date).await;
+                    if !(is_worth_it && std::mem::take(&mut may_remint)) {
+                        return self.conclude(&call, told);
                     }
+                    // Without another call nobody can say that the credential is at fault.
+                    Ok(self.attempt(&call, call.deadline.quota, || {}).await?)
                 }
                 Outcome::Broken(Broken::Stale(_)) if may_be_stale && call.host.budget.overdraw() => {
                     may_be_stale = false;
@@ -270,9 +279,12 @@ impl Upstream {
         };
         self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
         match &outcome {
-            Outcome::Answered(_) => call.minter.accepted(&token),
+            // Who is unwell may not have looked at the token.
+            Outcome::Answered(answer) if !answer.status().is_server_error() => {
+                call.minter.accepted(&token, &call.usage());
+            }
             Outcome::QuotaRefused(wait) => call.pool.close_for(*wait),
-            Outcome::TokenRefused { .. } | Outcome::Broken(_) => {}
+            Outcome::Answered(_) | Outcome::TokenRefused { .. } | Outcome::Broken(_) => {}
         }
         Ok((token, outcome))
     }
