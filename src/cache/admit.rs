@@ -89,7 +89,8 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
             return Err(Error::new(
                 Kind::UpstreamInvalid,
                 "the upstream's answer is about something else than was asked",
-            ));
+            )
+            .proxy_status("http_protocol_error"));
         }
     };
     let asked_at = answer.asked_at;
