@@ -460,12 +460,20 @@ impl Quota {
     fn read(mut section: Section<'_>) -> Self {
         let per_minute = Rate { amount: 60, window: Duration::from_secs(60) };
         let per_hour = Rate { amount: 1800, window: Duration::from_secs(3600) };
-        let quota = Self {
-            account: section.or("account", vec![per_minute]),
-            bot: section.or("bot", vec![per_minute, per_hour]),
-        };
+        let account = Self::windows(&mut section, "account", vec![per_minute]);
+        let bot = Self::windows(&mut section, "bot", vec![per_minute, per_hour]);
         section.close();
-        quota
+        Self { account, bot }
+    }
+
+    /// Shortest first: it is the one that callers are told of.
+    fn windows(section: &mut Section<'_>, name: &'static str, default: Vec<Rate>) -> Vec<Rate> {
+        let mut windows = section.or(name, default);
+        if windows.is_empty() {
+            section.report(name, "is empty; the upstream has a limit, and without a window there is none");
+        }
+        windows.sort_by_key(|rate| rate.window);
+        windows
     }
 }
 

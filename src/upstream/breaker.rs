@@ -1,7 +1,8 @@
 //! Leaves an upstream alone that fails, and finds out when it is back.
 //!
-//! Closed until `failures` in a row; then open for `open_for`; then one request at a time is let
-//! through as a probe, and its outcome decides.
+//! Closed until `failures` in a row; then open for `open_for`; then one call is let through as a
+//! probe, and its outcome decides. A probe that has not told for as long again is given up, and
+//! another one goes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,79 +17,113 @@ use crate::config;
 enum State {
     Closed { failures: u32 },
     Open { until: Duration },
-    Probing,
+    Probing { until: Duration },
 }
 
 impl State {
     const fn value(self) -> i64 {
         match self {
             Self::Closed { .. } => 0,
-            Self::Probing => 1,
+            Self::Probing { .. } => 1,
             Self::Open { .. } => 2,
         }
+    }
+}
+
+/// The state, and how often it has been another one: what was let through before it last changed says
+/// nothing of now.
+struct Era {
+    state: State,
+    number: u64,
+}
+
+impl Era {
+    fn turn(&mut self, state: State) {
+        self.state = state;
+        self.number += 1;
     }
 }
 
 /// The breaker of one base URL.
 pub struct Breaker {
     rule: config::Breaker,
-    state: Mutex<State>,
+    era: Mutex<Era>,
     clock: Clock,
     gauge: Gauge,
+}
+
+/// Which of a request's calls it is. One request counts as one failure, however often it is tried:
+/// else one record that always fails would take the upstream away from everybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    First,
+    Repeat,
 }
 
 /// Leave to make one call. Reports a failure if it is dropped without a word: a call that was
 /// given up has not shown that the upstream is well.
 pub struct Permit<'a> {
     breaker: &'a Breaker,
+    era: u64,
+    attempt: Attempt,
     reported: bool,
 }
 
 impl Breaker {
     pub fn new(rule: config::Breaker, clock: Clock, gauge: Gauge) -> Self {
-        Self { rule, state: Mutex::new(State::Closed { failures: 0 }), clock, gauge }
+        let era = Mutex::new(Era { state: State::Closed { failures: 0 }, number: 0 });
+        Self { rule, era, clock, gauge }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn era(&self) -> MutexGuard<'_, Era> {
+        self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether leave to call would be given now; takes none.
     pub fn check(&self) -> Result<(), Duration> {
+        let era = self.era();
         let now = self.clock.uptime();
-        match *self.state() {
-            State::Open { until } if now < until => Err(until.saturating_sub(now)),
-            State::Probing => Err(self.rule.open_for),
-            State::Closed { .. } | State::Open { .. } => Ok(()),
+        match era.state {
+            State::Open { until } | State::Probing { until } if now < until => Err(until.saturating_sub(now)),
+            _ => Ok(()),
         }
     }
 
     /// Leave to call, or how long until it is worth asking again.
-    pub fn permit(&self) -> Result<Permit<'_>, Duration> {
-        let mut state = self.state();
+    pub fn permit(&self, attempt: Attempt) -> Result<Permit<'_>, Duration> {
+        let mut era = self.era();
         let now = self.clock.uptime();
-        match *state {
+        match era.state {
             State::Closed { .. } => {}
-            State::Open { until } if now < until => return Err(until.saturating_sub(now)),
-            State::Open { .. } => *state = State::Probing,
-            State::Probing => return Err(self.rule.open_for),
+            State::Open { until } | State::Probing { until } if now < until => {
+                return Err(until.saturating_sub(now));
+            }
+            State::Open { .. } | State::Probing { .. } => {
+                era.turn(State::Probing { until: now + self.rule.open_for });
+            }
         }
-        self.gauge.set(state.value());
-        Ok(Permit { breaker: self, reported: false })
+        self.gauge.set(era.state.value());
+        Ok(Permit { breaker: self, era: era.number, attempt, reported: false })
     }
 
-    fn report(&self, well: bool) {
-        let mut state = self.state();
-        let until = self.clock.uptime() + self.rule.open_for;
-        *state = match *state {
-            _ if well => State::Closed { failures: 0 },
+    fn report(&self, number: u64, attempt: Attempt, well: bool) {
+        let mut era = self.era();
+        if number != era.number {
+            return;
+        }
+        match era.state {
+            State::Closed { .. } if well => era.state = State::Closed { failures: 0 },
+            State::Closed { .. } if attempt == Attempt::Repeat => {}
             State::Closed { failures } if failures + 1 < self.rule.failures => {
-                State::Closed { failures: failures + 1 }
+                era.state = State::Closed { failures: failures + 1 };
             }
-            State::Closed { .. } | State::Probing => State::Open { until },
-            open @ State::Open { .. } => open,
-        };
-        self.gauge.set(state.value());
+            State::Probing { .. } if well => era.turn(State::Closed { failures: 0 }),
+            State::Closed { .. } | State::Probing { .. } => {
+                era.turn(State::Open { until: self.clock.uptime() + self.rule.open_for });
+            }
+            State::Open { .. } => {} // Nothing is let through in it.
+        }
+        self.gauge.set(era.state.value());
     }
 }
 
@@ -96,14 +131,14 @@ impl Permit<'_> {
     /// How the call went.
     pub fn report(mut self, well: bool) {
         self.reported = true;
-        self.breaker.report(well);
+        self.breaker.report(self.era, self.attempt, well);
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if !self.reported {
-            self.breaker.report(false);
+            self.breaker.report(self.era, self.attempt, false);
         }
     }
 }
@@ -121,7 +156,7 @@ mod tests {
     }
 
     fn call(breaker: &Breaker, well: bool) -> bool {
-        breaker.permit().map(|permit| permit.report(well)).is_ok()
+        breaker.permit(Attempt::First).map(|permit| permit.report(well)).is_ok()
     }
 
     #[test]
@@ -131,7 +166,7 @@ mod tests {
             assert!(call(&breaker, well));
         }
         assert!(call(&breaker, false));
-        assert_eq!(breaker.permit().err(), Some(Duration::from_secs(5)));
+        assert_eq!(breaker.permit(Attempt::First).err(), Some(Duration::from_secs(5)));
     }
 
     #[test]
@@ -141,10 +176,10 @@ mod tests {
             call(&breaker, false);
         }
         clock.advance(Duration::from_secs(5));
-        let probe = breaker.permit().expect("a probe");
-        assert!(breaker.permit().is_err(), "a second probe at once");
+        let probe = breaker.permit(Attempt::First).expect("a probe");
+        assert!(breaker.permit(Attempt::First).is_err(), "a second probe at once");
         probe.report(false);
-        assert!(breaker.permit().is_err());
+        assert!(breaker.permit(Attempt::First).is_err());
         clock.advance(Duration::from_secs(5));
         assert!(call(&breaker, true));
         assert!(call(&breaker, true));
@@ -157,8 +192,67 @@ mod tests {
             call(&breaker, false);
         }
         clock.advance(Duration::from_secs(5));
-        drop(breaker.permit());
+        drop(breaker.permit(Attempt::First));
         clock.advance(Duration::from_secs(5));
-        assert!(breaker.permit().is_ok());
+        assert!(breaker.permit(Attempt::First).is_ok());
+    }
+
+    fn opened() -> (Breaker, Clock) {
+        let (breaker, clock) = breaker();
+        for _ in 0..3 {
+            call(&breaker, false);
+        }
+        (breaker, clock)
+    }
+
+    #[test]
+    fn a_probe_that_hangs_holds_nobody_up_for_longer_than_the_breaker_is_open() {
+        let (breaker, clock) = opened();
+        clock.advance(Duration::from_secs(5));
+        let hanging = breaker.permit(Attempt::First).expect("a probe");
+        clock.advance(Duration::from_secs(4));
+        assert_eq!(breaker.check(), Err(Duration::from_secs(1)));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(breaker.check(), Ok(()));
+        let second = breaker.permit(Attempt::First).expect("another probe");
+        assert!(breaker.permit(Attempt::First).is_err(), "one at a time");
+        hanging.report(false);
+        assert_eq!(breaker.permit(Attempt::First).err(), Some(Duration::from_secs(5)), "a late failure");
+        second.report(true);
+        assert!(call(&breaker, true));
+    }
+
+    #[test]
+    fn what_was_let_through_before_the_state_changed_does_not_change_it() {
+        let (breaker, clock) = breaker();
+        let [success, failure] = [(); 2].map(|()| breaker.permit(Attempt::First).expect("closed"));
+        for _ in 0..3 {
+            call(&breaker, false);
+        }
+        success.report(true);
+        assert!(breaker.permit(Attempt::First).is_err(), "an old success");
+        clock.advance(Duration::from_secs(5));
+        let probe = breaker.permit(Attempt::First).expect("a probe");
+        drop(failure);
+        probe.report(true);
+        assert!(call(&breaker, true), "an old failure");
+    }
+
+    #[test]
+    fn a_request_is_one_failure_however_often_it_is_tried() {
+        let (breaker, clock) = breaker();
+        for _ in 0..10 {
+            breaker.permit(Attempt::Repeat).expect("closed").report(false);
+        }
+        for _ in 0..2 {
+            assert!(call(&breaker, false));
+        }
+        breaker.permit(Attempt::Repeat).expect("closed").report(true);
+        for _ in 0..3 {
+            assert!(call(&breaker, false));
+        }
+        clock.advance(Duration::from_secs(5));
+        breaker.permit(Attempt::Repeat).expect("a probe").report(false);
+        assert!(breaker.check().is_err(), "a probe counts, whatever it is");
     }
 }

@@ -282,6 +282,11 @@ impl Broker {
         }
     }
 
+    /// Whether nothing of what is known here matters any more.
+    pub fn is_idle(&self, now: Duration) -> bool {
+        self.closed_until <= now && self.waiting() == 0 && self.all.within(self.longest, now) == 0
+    }
+
     /// Calls there is room for at once, and how long until all have come back; with none left,
     /// until one has.
     pub fn standing(&self, now: Duration) -> (usize, Duration) {

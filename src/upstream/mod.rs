@@ -1,6 +1,7 @@
 //! Calls to the upstream, spent with care: quota, then token, then the exchange, then what its
 //! outcome means, and whether it is worth another try.
 
+mod bots;
 mod breaker;
 mod broker;
 mod exchange;
@@ -9,6 +10,7 @@ mod pool;
 mod quota;
 mod request;
 mod retry;
+mod secrets;
 mod token;
 
 use std::collections::HashMap;
@@ -24,22 +26,23 @@ use crate::error::{Error, Kind};
 use crate::metrics::{AttemptResult, Metrics};
 use crate::routes::{Base, Query, Route};
 
-use breaker::Breaker;
+use bots::BotPools;
+use breaker::{Attempt, Breaker};
 use broker::Shares;
 pub use broker::Spender;
 use exchange::Broken;
 use outcome::{Outcome, QUOTA_REFUSED_FOR};
 use pool::{Exhausted, Pool, Reservation};
 use retry::Budget;
+use secrets::Use;
 pub use token::random_id;
 use token::{Minter, Token};
 
-/// Bots whose quota is counted at a time. Callers can make up bots only where an account has
-/// `bots = ["*"]`.
-const MOST_BOT_POOLS: u64 = 10_000;
-
 /// How often tokens are looked after, and the files of their secrets.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
+const MOST_RETRIES: u32 = 2;
 
 /// Of a call's time, the part that waiting for quota must leave for the exchange: a call that is
 /// made too late to be answered is a call thrown away.
@@ -63,7 +66,8 @@ struct State {
     minters: Vec<Minter>,
     shares: Shares,
     pool: Arc<Pool>,
-    bot_pools: moka::sync::Cache<String, Arc<Pool>>,
+    /// Shared with the state of before a reload.
+    bot_pools: Arc<BotPools>,
 }
 
 /// What lives with one base URL.
@@ -89,6 +93,12 @@ struct Call<'a> {
     pool: Arc<Pool>,
     host: &'a Host,
     deadline: Deadline,
+}
+
+impl Call<'_> {
+    fn usage(&self) -> Use {
+        (self.query.route.name, self.query.bot.clone())
+    }
 }
 
 /// Where a pool stands.
@@ -120,7 +130,7 @@ impl Upstream {
             if let Some(state) = previous.and_then(|previous| previous.accounts.get(&account.id)) {
                 // What was spent stays spent, and those who wait keep their places.
                 state.pool.reshape(&account.quota.account, shares, most);
-                for (_, pool) in &state.bot_pools {
+                for pool in state.bot_pools.all() {
                     pool.reshape(&account.quota.bot, shares, most);
                 }
                 let (pool, bot_pools) = (state.pool.clone(), state.bot_pools.clone());
@@ -130,12 +140,7 @@ impl Upstream {
                 );
             }
             let pool = Pool::new(&account.quota.account, shares, most, clock.clone());
-            // The least recently used goes first: bots that callers make up must not keep one that is
-            // used from being counted.
-            let bot_pools = moka::sync::Cache::builder()
-                .max_capacity(MOST_BOT_POOLS)
-                .eviction_policy(moka::policy::EvictionPolicy::lru())
-                .build();
+            let bot_pools = Arc::default();
             (account.id.clone(), State { account: account.clone(), minters, shares, pool, bot_pools })
         });
         let bases = config
@@ -166,30 +171,33 @@ impl Upstream {
     /// `spender` says whose share of the quota it comes out of.
     pub async fn call(&self, query: &Query, spender: &Spender) -> Result<Fetched, Error> {
         let call = self.prepare(query, spender)?;
-        let mut outcome = self.attempt(&call, call.deadline.quota, || call.host.budget.deposit()).await?;
+        let mut outcome = self.attempt(&call, Attempt::First, call.deadline.quota).await?;
         let (mut may_remint, mut may_be_stale, mut retries) = (true, true, 0);
         loop {
             let (token, told) = outcome;
             let again = match &told {
-                Outcome::TokenRefused { date, .. } if may_remint => {
-                    may_remint = false;
-                    match call.minter.refused(&token, *date).await {
-                        true => self.attempt(&call, call.deadline.quota, || {}).await,
-                        false => return self.conclude(&call, told),
+                Outcome::TokenRefused { date, .. } => {
+                    let is_worth_it = call.minter.refused(&token, &call.usage(), *date).await;
+                    if !(is_worth_it && std::mem::take(&mut may_remint)) {
+                        return self.conclude(&call, told);
                     }
+                    // Without another call nobody can say that the credential is at fault.
+                    Ok(self.attempt(&call, Attempt::Repeat, call.deadline.quota).await?)
                 }
                 Outcome::Broken(Broken::Stale(_)) if may_be_stale && call.host.budget.overdraw() => {
                     may_be_stale = false;
-                    self.attempt(&call, call.deadline.quota, || {}).await
+                    self.attempt(&call, Attempt::Repeat, call.deadline.quota).await
                 }
-                failed if failed.is_worth_a_retry() => match self.retry(&call, retries).await {
-                    Some(again) => {
-                        retries += 1;
-                        self.metrics.upstream_retry(query.route);
-                        Ok(again)
+                failed if retries < MOST_RETRIES && failed.is_worth_a_retry() => {
+                    match self.retry(&call, retries).await {
+                        Some(again) => {
+                            retries += 1;
+                            self.metrics.upstream_retry(query.route);
+                            Ok(again)
+                        }
+                        None => return self.conclude(&call, told),
                     }
-                    None => return self.conclude(&call, told),
-                },
+                }
                 _ => return self.conclude(&call, told),
             };
             outcome = match again {
@@ -218,18 +226,19 @@ impl Upstream {
             at: Instant::now() + timeout,
             quota: self.clock.uptime() + timeout - timeout / FOR_THE_EXCHANGE,
         };
-        let pool = self.pool(state, query.route, query.bot.as_deref());
+        let pool = self.pool(state, query.route, query.bot.as_deref())?;
         Ok(Call { query, account: &state.account, spender, minter, pool, host, deadline })
     }
 
     /// The pool that counts a call: the account's, or its bot's (contract §1).
-    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Arc<Pool> {
+    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Result<Arc<Pool>, Error> {
         match (route.base, bot) {
-            (Base::Automation, Some(bot)) => state.bot_pools.get_with(bot.to_owned(), || {
+            (Base::Automation, Some(bot)) => {
                 let most = self.config.max_waiting;
-                Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone())
-            }),
-            _ => state.pool.clone(),
+                let new = || Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone());
+                state.bot_pools.get(bot, new).ok_or_else(too_many_bots)
+            }
+            _ => Ok(state.pool.clone()),
         }
     }
 
@@ -238,15 +247,17 @@ impl Upstream {
     async fn attempt(
         &self,
         call: &Call<'_>,
+        attempt: Attempt,
         patience: Duration,
-        made: impl FnOnce(),
     ) -> Result<(Token, Outcome), Error> {
         // Before the quota is asked: nothing is waited for that cannot be used.
         call.host.breaker.check().map_err(left_alone)?;
         let mut reservation = self.reserve(call, patience).await?;
         let token = call.minter.token()?;
-        let permit = call.host.breaker.permit().map_err(left_alone)?;
-        made();
+        let permit = call.host.breaker.permit(attempt).map_err(left_alone)?;
+        if attempt == Attempt::First {
+            call.host.budget.deposit();
+        }
 
         let started = Instant::now();
         let asked_at = self.clock.now();
@@ -260,6 +271,10 @@ impl Upstream {
                     .proxy_status("http_response_timeout"),
             )),
         };
+        if let Outcome::QuotaRefused(wait) = &outcome {
+            // Before the reservation ends, which may let the next one in.
+            call.pool.close_for(*wait);
+        }
         drop(reservation);
         permit.report(!outcome.is_failure());
         let (status, result) = match &outcome {
@@ -269,10 +284,11 @@ impl Upstream {
             Outcome::Broken(_) => (0, AttemptResult::Failed),
         };
         self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
-        match &outcome {
-            Outcome::Answered(_) => call.minter.accepted(&token),
-            Outcome::QuotaRefused(wait) => call.pool.close_for(*wait),
-            Outcome::TokenRefused { .. } | Outcome::Broken(_) => {}
+        // Who is unwell may not have looked at the token.
+        if let Outcome::Answered(answer) = &outcome
+            && !answer.status().is_server_error()
+        {
+            call.minter.accepted(&token, &call.usage());
         }
         Ok((token, outcome))
     }
@@ -299,7 +315,7 @@ impl Upstream {
         }
         // On the machine's time, like the exchange it stands between.
         tokio::time::sleep(wait).await;
-        let again = self.attempt(call, self.clock.uptime(), || {}).await.ok();
+        let again = self.attempt(call, Attempt::Repeat, self.clock.uptime()).await.ok();
         if again.is_none() {
             call.host.budget.refund();
         }
@@ -332,8 +348,16 @@ impl Upstream {
             Base::ContactCenter => &state.account.quota.account,
             Base::Automation => &state.account.quota.bot,
         };
-        let (left, reset) = self.pool(state, route, bot).standing();
-        Some(Standing { rate: *rates.first()?, left: u32::try_from(left).unwrap_or(u32::MAX), reset })
+        let rate = *rates.first()?;
+        let (left, reset) = match (route.base, bot) {
+            // A bot is given a pool by its first call, not by being asked about.
+            (Base::Automation, Some(bot)) => match state.bot_pools.peek(bot) {
+                Some(pool) => pool.standing(),
+                None => return Some(Standing { rate, left: least(rates)?, reset: Duration::ZERO }),
+            },
+            _ => state.pool.standing(),
+        };
+        Some(Standing { rate, left: u32::try_from(left).unwrap_or(u32::MAX), reset })
     }
 
     /// Sets the gauges that are read rather than counted.
@@ -341,11 +365,16 @@ impl Upstream {
         for (account, state) in &self.accounts {
             self.metrics.quota_available(account, "account", left(&state.pool));
             // Bots are many: the pool that is nearest to its end speaks for all.
-            if let Some(least) = state.bot_pools.iter().map(|(_, pool)| left(&pool)).min() {
+            if let Some(least) = state.bot_pools.all().iter().map(|pool| left(pool)).min() {
                 self.metrics.quota_available(account, "bot", least);
             }
             self.metrics.quota_waiting(account, state.waiting());
         }
+    }
+
+    /// Whether the quota of any bot is being counted.
+    pub fn counts_bots(&self) -> bool {
+        self.accounts.values().any(|state| !state.bot_pools.all().is_empty())
     }
 
     /// Calls that wait for room.
@@ -356,8 +385,13 @@ impl Upstream {
 
 impl State {
     fn waiting(&self) -> usize {
-        self.pool.waiting() + self.bot_pools.iter().map(|(_, pool)| pool.waiting()).sum::<usize>()
+        self.pool.waiting() + self.bot_pools.all().iter().map(|pool| pool.waiting()).sum::<usize>()
     }
+}
+
+/// Calls that windows allow which hold none.
+fn least(rates: &[Rate]) -> Option<u32> {
+    rates.iter().map(|rate| rate.amount).min()
 }
 
 fn left(pool: &Pool) -> u32 {
@@ -383,8 +417,11 @@ async fn keep(upstream: Weak<Upstream>, clock: Clock) {
     loop {
         clock.sleep(KEEP_EVERY).await;
         let Some(upstream) = upstream.upgrade() else { return };
-        for minter in upstream.accounts.values().flat_map(|state| &state.minters) {
-            minter.keep().await;
+        for state in upstream.accounts.values() {
+            state.bot_pools.sweep();
+            for minter in &state.minters {
+                minter.keep().await;
+            }
         }
     }
 }
@@ -399,6 +436,13 @@ fn quota_used_up(wait: Duration) -> Error {
     let wait = wait.max(Duration::from_secs(1));
     Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up")
         .retry_after(wait)
+        .proxy_status("connection_limit_reached")
+}
+
+fn too_many_bots() -> Error {
+    let detail = "there are more bots than quotas can be counted for";
+    Error::new(Kind::TemporaryReducedCapacity, detail)
+        .retry_after(QUOTA_REFUSED_FOR)
         .proxy_status("connection_limit_reached")
 }
 

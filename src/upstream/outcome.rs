@@ -13,13 +13,16 @@ use crate::error::{Error, Kind};
 /// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
 pub const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);
 
+/// A refusal that names no time to come, as by a clock that is ahead, is a refusal all the same.
+const SHORTEST_REFUSAL: Duration = Duration::from_secs(1);
+
 /// No refusal closes a pool for longer, whatever it says: the vendor's longest window is an hour.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 
 /// The vendor's words for a used-up quota (contract §7), in lower case.
 const QUOTA_MESSAGES: [&str; 3] = [
-    "exceeded the per-minute rate limit",
-    "exceeded the hourly rate limit",
+    "you've exceeded the per-minute rate limit",
+    "you've exceeded the hourly rate limit",
     "rate limit for this api has been reached",
 ];
 
@@ -42,10 +45,10 @@ impl Outcome {
     /// What an answer means that was asked for at `asked_at` and came by `now`.
     pub fn of(received: Received, asked_at: UnixMillis, now: UnixMillis) -> Self {
         let Received { status, headers, body } = received;
-        let tells_of_quota = matches!(&body, Body::Whole(body) if tells_of_quota(status, body));
+        let tells_of_quota = matches!(&body, Body::Whole(body) if tells_of_quota(body));
         if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota {
             let wait = retry_after(&headers, now).unwrap_or(QUOTA_REFUSED_FOR);
-            return Self::QuotaRefused(wait.min(LONGEST_REFUSAL));
+            return Self::QuotaRefused(wait.clamp(SHORTEST_REFUSAL, LONGEST_REFUSAL));
         }
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return Self::TokenRefused { status, date: date(&headers) };
@@ -93,24 +96,41 @@ impl Outcome {
 }
 
 /// Whether a body is one of the vendor's refusals, whatever its status. A transcript may hold the
-/// same words: in what may be an answer they count only where errors are told.
-fn tells_of_quota(status: StatusCode, body: &[u8]) -> bool {
-    let says = |text: &str| {
-        let text = text.to_ascii_lowercase();
-        QUOTA_MESSAGES.iter().any(|message| text.contains(message))
-    };
-    if body.len() > LONGEST_ENVELOPE || !std::str::from_utf8(body).is_ok_and(says) {
+/// same words: in JSON they count only at the start of an error's message.
+fn tells_of_quota(body: &[u8]) -> bool {
+    if body.len() > LONGEST_ENVELOPE {
         return false;
     }
-    let may_be_an_answer = status.is_success() && serde_json::from_slice::<serde_json::Value>(body).is_ok();
-    !may_be_an_answer || error_texts(body).iter().any(|text| says(text))
+    match serde_json::from_slice(body) {
+        Ok(serde_json::Value::Object(envelope)) => {
+            let errors = ["errors", "error"].iter().filter_map(|member| envelope.get(*member));
+            messages(&envelope).any(begins_with_refusal) || errors.flat_map(each).any(is_refusal)
+        }
+        Ok(_) => false,
+        Err(_) => std::str::from_utf8(body).is_ok_and(begins_with_refusal),
+    }
 }
 
-/// What an envelope says: `errors` is the vendor's, the others are what else such services write.
-fn error_texts(body: &[u8]) -> Vec<String> {
-    let Ok(serde_json::Value::Object(envelope)) = serde_json::from_slice(body) else { return Vec::new() };
-    let told = ["errors", "error", "message", "msg"].iter().filter_map(|member| envelope.get(*member));
-    told.map(ToString::to_string).collect()
+fn begins_with_refusal(text: &str) -> bool {
+    let text = text.trim_start();
+    QUOTA_MESSAGES
+        .iter()
+        .any(|message| text.get(..message.len()).is_some_and(|start| start.eq_ignore_ascii_case(message)))
+}
+
+/// What `errors` holds: the vendor's is a list, other such services write one error, or its text.
+fn each(errors: &serde_json::Value) -> &[serde_json::Value] {
+    errors.as_array().map_or(std::slice::from_ref(errors), Vec::as_slice)
+}
+
+fn is_refusal(error: &serde_json::Value) -> bool {
+    error.as_str().is_some_and(begins_with_refusal)
+        || error.as_object().is_some_and(|error| messages(error).any(begins_with_refusal))
+}
+
+/// An error's text: `msg` is the vendor's, `message` what else such services write.
+fn messages(error: &serde_json::Map<String, serde_json::Value>) -> impl Iterator<Item = &str> {
+    ["msg", "message"].iter().filter_map(|member| error.get(*member)?.as_str())
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3).
@@ -170,6 +190,10 @@ mod tests {
         let date =
             [("retry-after", "Thu, 01 Jan 1970 00:02:00 GMT"), ("date", "Thu, 01 Jan 1970 00:01:30 GMT")];
         assert_eq!(refused_for(&of(429, &date, "")), Some(30));
+        let past =
+            [("retry-after", "Thu, 01 Jan 1970 00:01:00 GMT"), ("date", "Thu, 01 Jan 1970 00:01:30 GMT")];
+        assert_eq!(refused_for(&of(429, &past, "")), Some(1));
+        assert_eq!(refused_for(&of(429, &[("retry-after", "0")], "")), Some(1));
     }
 
     #[test]
@@ -191,7 +215,7 @@ mod tests {
     fn a_long_body_is_no_refusal_whatever_it_says() {
         for (blanks, is_refusal) in [(0, true), (LONGEST_ENVELOPE, false)] {
             let body = MINUTE.to_owned() + &" ".repeat(blanks);
-            assert_eq!(tells_of_quota(StatusCode::BAD_REQUEST, body.as_bytes()), is_refusal);
+            assert_eq!(tells_of_quota(body.as_bytes()), is_refusal);
         }
     }
 
@@ -200,6 +224,18 @@ mod tests {
         let body =
             r#"{"conversationFlow":[{"text":"It says: You've exceeded the hourly rate limit"}],"errors":[]}"#;
         assert!(matches!(of(200, &[], body), Outcome::Answered(_)));
+    }
+
+    #[test]
+    fn an_error_that_quotes_the_words_is_another_error() {
+        for body in [
+            r#"{"errors":[{"msg":"No record of: You've exceeded the hourly rate limit"}]}"#,
+            r#"{"errors":[{"msg":"not found","detail":"You've exceeded the hourly rate limit"}]}"#,
+            r#"["You've exceeded the hourly rate limit"]"#,
+            "<p>You've exceeded the hourly rate limit",
+        ] {
+            assert_eq!(refused_for(&of(404, &[], body)), None, "{body}");
+        }
     }
 
     #[test]

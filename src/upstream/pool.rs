@@ -1,7 +1,7 @@
 //! One pool of the upstream's quota, with those who wait for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -55,10 +55,16 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
+    /// The state, and the time. Read under the lock: one who waited for it would put a call that has
+    /// ended before one that ended earlier.
+    fn lock(&self) -> (MutexGuard<'_, State>, Duration) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state, self.clock.uptime())
+    }
+
     /// Changes something, and tells whom it concerns.
     fn turn<T>(self: &Arc<Self>, act: impl FnOnce(&mut State, Duration) -> T) -> T {
-        let now = self.clock.uptime();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut state, now) = self.lock();
         let result = act(&mut state, now);
         let told: Vec<_> = state
             .broker
@@ -75,8 +81,7 @@ impl Pool {
 
     /// Tells those who cannot be served in time.
     fn dismiss(&self) {
-        let now = self.clock.uptime();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut state, now) = self.lock();
         let late = {
             let most = state.max_waiting;
             state.broker.dismiss(now, most)
@@ -123,8 +128,7 @@ impl Pool {
 
     /// The time, and when to look again.
     fn look(&self) -> (Duration, Duration) {
-        let now = self.clock.uptime();
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, now) = self.lock();
         (now, state.broker.next(now).unwrap_or(now + STEP).max(now + INSTANT))
     }
 
@@ -138,8 +142,15 @@ impl Pool {
     /// Calls there is room for at once, and how long until all have come back; with none left,
     /// until one has.
     pub fn standing(&self) -> (usize, Duration) {
-        let now = self.clock.uptime();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).broker.standing(now)
+        let (state, now) = self.lock();
+        state.broker.standing(now)
+    }
+
+    /// Whether it knows nothing that a new one would not: no call in any window, nobody who waits, no
+    /// refusal to keep to.
+    pub fn is_idle(&self) -> bool {
+        let (state, now) = self.lock();
+        state.broker.is_idle(now)
     }
 
     /// Calls that wait.

@@ -14,6 +14,7 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use super::secrets::{Secrets, Use};
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{self, Credential};
 use crate::error::{Error, Kind};
@@ -42,8 +43,8 @@ struct Claims<'a> {
 #[derive(Clone)]
 pub struct Token {
     pub header: HeaderValue,
-    /// Counts the tokens of one credential: a refusal of an older one says nothing of the newest.
-    generation: u64,
+    /// The epoch of the [`Secrets`] in which it was signed.
+    epoch: u64,
 }
 
 struct Current {
@@ -52,23 +53,19 @@ struct Current {
 }
 
 struct State {
-    secret: SecretString,
-    /// The secret before or after this one. The file may change sooner or later than the upstream
-    /// does: until a token is taken, either may be the right one.
-    other: Option<SecretString>,
-    current: Option<Current>,
-    generation: u64,
+    secrets: Secrets,
+    /// Of this epoch or of an older one.
+    last: Option<Current>,
     /// What the upstream's clock is ahead of ours by.
     skew_seconds: i64,
-    /// The last token that anything is known of was refused. Another one is then worth a call of
-    /// its own, but no repeat.
-    in_doubt: bool,
 }
 
 /// Mints the tokens of one credential.
 pub struct Minter {
     credential: Arc<Credential>,
     state: Mutex<State>,
+    /// Held from reading the secret's file to acting on it: what was read first is old news.
+    reading: tokio::sync::Mutex<()>,
     clock: Clock,
     minted: Counter,
     expiry: Gauge,
@@ -78,14 +75,11 @@ impl Minter {
     pub fn new(credential: Arc<Credential>, clock: Clock, metrics: &Metrics) -> Self {
         let (minted, expiry) = metrics.credential(&credential.client_id);
         let state = Mutex::new(State {
-            secret: credential.client_secret.clone(),
-            other: None,
-            current: None,
-            generation: 0,
+            secrets: Secrets::new(credential.client_secret.clone()),
+            last: None,
             skew_seconds: 0,
-            in_doubt: false,
         });
-        Self { credential, state, clock, minted, expiry }
+        Self { credential, state, reading: tokio::sync::Mutex::default(), clock, minted, expiry }
     }
 
     /// The client id: the name of the credential in errors and metrics.
@@ -102,7 +96,7 @@ impl Minter {
     pub fn token(&self) -> Result<Token, Error> {
         let mut state = self.state();
         let now = self.clock.now();
-        match &state.current {
+        match state.current() {
             Some(Current { token, renew_at }) if now < *renew_at && !self.credential.jti => Ok(token.clone()),
             // Signing takes a microsecond: under the lock, so that one token is minted, not one each.
             _ => self.mint(&mut state, now),
@@ -110,46 +104,41 @@ impl Minter {
     }
 
     /// The upstream took this token.
-    pub fn accepted(&self, token: &Token) {
-        let mut state = self.state();
-        if token.generation == state.generation {
-            state.in_doubt = false;
-            state.other = None;
-        }
+    pub fn accepted(&self, token: &Token, usage: &Use) {
+        self.state().secrets.accepted(token.epoch, usage);
     }
 
     /// The upstream refused this token, at `date` by its own clock. Whether it is worth another call
     /// with another token.
-    pub async fn refused(&self, token: &Token, date: Option<UnixMillis>) -> bool {
-        let read = self.read_file().await;
+    pub async fn refused(&self, token: &Token, usage: &Use, date: Option<UnixMillis>) -> bool {
+        let reading = self.reading.lock().await;
+        // One look at the file for all who were refused together.
+        let is_newest = token.epoch == self.state().secrets.epoch();
+        let read = if is_newest { self.read_file().await } else { None };
         let mut state = self.state();
-        if token.generation < state.generation {
-            return true; // Somebody else has been here; there is a newer one.
-        }
-        let secret_is_new = read.is_some_and(|secret| state.take_up(secret));
-        let skew = date.map_or(state.skew_seconds, |date| date.seconds() - self.clock.now().seconds());
-        let skew_is_new = (skew - state.skew_seconds).abs() >= SKEW_WORTH_LEARNING_SECONDS;
-        if skew_is_new {
+        let is_secret_new = read.is_some_and(|secret| state.secrets.found(secret));
+        drop(reading);
+        let now = self.clock.now();
+        let skew = date.map_or(state.skew_seconds, |date| date.seconds() - now.seconds());
+        let is_skew_new = (skew - state.skew_seconds).abs() >= SKEW_WORTH_LEARNING_SECONDS;
+        if is_skew_new {
             state.skew_seconds = skew;
-        } else if !secret_is_new && let Some(other) = state.other.take() {
-            state.other = Some(std::mem::replace(&mut state.secret, other));
+            state.secrets.begin_anew();
         }
-        state.current = None;
-        let is_worth_it = secret_is_new || skew_is_new || !state.in_doubt;
-        state.in_doubt = true;
-        is_worth_it
+        is_secret_new || is_skew_new || state.secrets.refused(token.epoch, usage, now)
     }
 
     /// Between requests: takes up a changed secret, and renews a token before its time.
     pub async fn keep(&self) {
+        let reading = self.reading.lock().await;
         let read = self.read_file().await;
         let mut state = self.state();
-        if read.is_some_and(|secret| state.take_up(secret)) {
-            state.current = None;
+        if read.is_some_and(|secret| state.secrets.found(secret)) {
             tracing::info!(credential = self.name(), "the secret has changed and is taken up");
         }
+        drop(reading);
         let now = self.clock.now();
-        let is_due = state.current.as_ref().is_some_and(|current| now >= current.renew_at);
+        let is_due = state.current().is_some_and(|current| now >= current.renew_at);
         if is_due && !self.credential.jti && self.mint(&mut state, now).is_err() {
             tracing::error!(credential = self.name(), "a token cannot be signed");
         }
@@ -179,30 +168,24 @@ impl Minter {
         let jti = if self.credential.jti { Some(random_id()?) } else { None };
         let claims = Claims { who: &self.credential.claims, iat, exp, jti };
         let cannot_sign = |_| Error::new(Kind::Internal, "the gateway cannot sign its token");
-        let key = EncodingKey::from_secret(state.secret.expose_secret().as_bytes());
+        let key = EncodingKey::from_secret(state.secrets.signing().expose_secret().as_bytes());
         let signed = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
             .map_err(|error| cannot_sign(()).caused_by(error))?;
         let mut header = HeaderValue::try_from(signed).map_err(|_| cannot_sign(()))?;
         header.set_sensitive(true);
         self.minted.inc();
         self.expiry.set(exp);
-        state.generation += 1;
-        let token = Token { header, generation: state.generation };
+        let token = Token { header, epoch: state.secrets.epoch() };
         let renew_in = (self.credential.lifetime * 4 / 5).saturating_sub(BACKDATED);
-        state.current = Some(Current { token: token.clone(), renew_at: now.plus(renew_in) });
+        state.last = Some(Current { token: token.clone(), renew_at: now.plus(renew_in) });
         Ok(token)
     }
 }
 
 impl State {
-    /// Takes a secret for the right one, if it is neither of those known.
-    fn take_up(&mut self, secret: SecretString) -> bool {
-        let is = |known: &SecretString| known.expose_secret() == secret.expose_secret();
-        if is(&self.secret) || self.other.as_ref().is_some_and(is) {
-            return false;
-        }
-        self.other = Some(std::mem::replace(&mut self.secret, secret));
-        true
+    /// The last token, if nothing has happened to its secret.
+    fn current(&self) -> Option<&Current> {
+        self.last.as_ref().filter(|last| last.token.epoch == self.secrets.epoch())
     }
 }
 

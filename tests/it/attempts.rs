@@ -185,3 +185,19 @@ async fn one_bad_record_does_not_take_the_upstream_away_from_everybody() {
     }
     assert_eq!(world.get(&good).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_request_is_tried_three_times_at_most_and_counts_once_against_its_upstream() {
+    let world = world_with(3).await;
+    // Ten retries are saved up.
+    for n in 0..100 {
+        world.get(&conversation_path(&format!("c-saved-{n}"))).await;
+    }
+    world.standin.forget();
+    world.standin.fault_where("c-bad", Fault::Status(503));
+    for n in 1..=2 {
+        assert_eq!(world.get(&conversation_path("c-bad")).await.status, 503);
+        assert_eq!(world.standin.count(), 3 * n);
+    }
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404, "the upstream is not left alone");
+}

@@ -66,6 +66,14 @@ fn later_layers_and_the_environment_lie_over_earlier_ones() {
 }
 
 #[test]
+fn windows_are_sorted_the_shortest_first() {
+    let quota = "[accounts.quota]\nbot = [\"1800/h\", \"60/min\"]\n[[clients]]";
+    let config = load(&[&GOOD.replace("[[clients]]", quota)], &[]).unwrap();
+    let amounts: Vec<_> = config.accounts[0].quota.bot.iter().map(|rate| rate.amount).collect();
+    assert_eq!(amounts, [60, 1800]);
+}
+
+#[test]
 fn each_fault_is_named_with_its_path() {
     for (right, wrong, path) in [
         ("id = \"a1\"\n", "", "accounts[0].id: is missing"),
@@ -200,6 +208,8 @@ fn each_fault_is_named_with_its_path() {
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),
+        ("[[clients]]", "[accounts.quota]\naccount = []\n[[clients]]", "accounts[0].quota.account: is empty"),
+        ("[[clients]]", "[accounts.quota]\nbot = []\n[[clients]]", "accounts[0].quota.bot: is empty"),
         ("routes = [\"conversation\"]", "routes = []", "clients[0].routes: is empty"),
         ("accounts = [\"a1\"]", "accounts = []", "clients[0].accounts: is empty"),
         (

@@ -227,3 +227,20 @@ async fn a_reload_forgets_no_call() {
     assert_eq!(world.standin.count(), 60);
     world.assert_no_violations();
 }
+
+#[tokio::test]
+async fn a_request_that_costs_no_call_makes_no_pool_for_its_bot() {
+    let world = World::new().await;
+    let of_bots =
+        format!(r#"kore_gateway_upstream_quota_available{{account="{EXAMPLE_ACCOUNT}",pool="bot"}}"#);
+    let has_bots = async || String::from_utf8_lossy(&world.ops("/metrics").await.body).contains(&of_bots);
+    let faulty = world.post(&transcript_path(), "{}").await;
+    assert_eq!(faulty.status, 400);
+    assert!(faulty.header("ratelimit").ends_with(r#""upstream";r=60;t=0"#), "{faulty:?}");
+    assert!(!has_bots().await);
+    world.post(&transcript_path(), r#"{"conversationId":"c-1"}"#).await;
+    assert!(has_bots().await);
+    // Once all its windows are empty, a bot is forgotten.
+    world.advance(SECOND * 3600);
+    until("it is forgotten", || !world.app.snapshot().upstream.counts_bots()).await;
+}

@@ -163,3 +163,102 @@ async fn an_unusable_secret_file_leaves_the_old_secret_in_place() {
     assert_eq!(world.get(&conversation_path("c-3")).await.status, 404);
     world.assert_no_violations();
 }
+
+async fn without_quota() -> World {
+    World::with(|setup| setup.without_quota = true).await
+}
+
+/// As many misses at once.
+async fn misses(world: &World, name: &str, count: usize) -> Vec<u16> {
+    let paths: Vec<_> = (0..count).map(|n| conversation_path(&format!("c-{name}-{n}"))).collect();
+    let answers = futures_util::future::join_all(paths.iter().map(|path| world.get(path))).await;
+    answers.iter().map(|answer| answer.status.as_u16()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn secrets_that_change_under_load_fail_nobody() {
+    let world = without_quota().await;
+    for round in 0..20 {
+        let secret = format!("{NEW_SECRET}-{round}");
+        change_file(&world, &secret);
+        world.advance(SECOND * 5);
+        assert_eq!(misses(&world, &format!("{round}-before"), 12).await, [404; 12], "{round}");
+        change_secret_of_upstream(&world, &secret);
+        assert_eq!(misses(&world, &format!("{round}-after"), 12).await, [404; 12], "{round}");
+    }
+}
+
+#[tokio::test]
+async fn a_bot_that_is_refused_costs_one_call_each_and_the_others_nothing() {
+    let world = without_quota().await;
+    let bad = "st-24ccdea9-de4e-5139-923f-883c53ffcccc";
+    world.standin.fault_where(bad, Fault::Unauthorized401);
+    for n in 0..6 {
+        assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 404);
+        let path = conversation_path(&format!("c-{n}")).replace(EXAMPLE_STREAM, bad);
+        assert_eq!(world.get(&path).await.problem(), "upstream-refused");
+    }
+    // Of the bad bot's first request there is a repeat; what comes of it is forgotten by the next.
+    assert_eq!((world.standin.count(), world.metric(&minted()).await), (6 + 7, 3.0));
+}
+
+#[tokio::test]
+async fn an_app_that_enforces_jti_is_not_asked_twice_for_each_of_many_refused_requests() {
+    let world = World::with(|setup| {
+        setup.without_quota = true;
+        setup.credentials = "jti = true\n".to_owned();
+    })
+    .await;
+    world.standin.fault(Some(Fault::Unauthorized401));
+    assert_eq!(misses(&world, "first", 1).await, [502]);
+    world.standin.forget();
+    assert_eq!(misses(&world, "then", 25).await, [502; 25]);
+    assert_eq!(world.standin.count(), 25);
+}
+
+#[tokio::test]
+async fn a_secret_file_that_is_ahead_of_the_upstream_costs_one_call_in_all() {
+    let world = without_quota().await;
+    change_file(&world, NEW_SECRET);
+    for n in 0..6 {
+        world.advance(SECOND * 5);
+        // The look happens on another task: a few requests, so that it has.
+        assert_eq!(misses(&world, &format!("before-{n}"), 4).await, [404; 4]);
+    }
+    let calls = world.standin.count();
+    assert!((24..=24 + 4).contains(&calls), "{calls}: only those under way at once with it are refused");
+    change_secret_of_upstream(&world, NEW_SECRET);
+    assert_eq!(misses(&world, "after", 1).await, [404]);
+    assert_eq!(misses(&world, "and", 1).await, [404]);
+    assert_eq!(world.standin.count(), calls + 3);
+}
+
+#[tokio::test]
+async fn an_answer_of_an_upstream_that_is_unwell_says_nothing_of_the_secret() {
+    let world = without_quota().await;
+    assert_eq!(misses(&world, "first", 1).await, [404]);
+    change_file(&world, NEW_SECRET);
+    // The refused token makes for a look at the file, and the repeat is signed with what is there.
+    world.standin.fault_next(2, Fault::Unauthorized401);
+    world.standin.fault_where("c-unwell", Fault::Status(500));
+    assert_eq!(misses(&world, "refused", 1).await, [502]);
+    assert_eq!(misses(&world, "unwell", 2).await, [500; 2]);
+    assert_eq!(misses(&world, "then", 1).await, [404]);
+    assert_eq!(misses(&world, "and", 1).await, [404]);
+}
+
+#[tokio::test]
+async fn a_refused_token_without_quota_for_another_is_no_fault_of_the_credential() {
+    let world = World::with(|setup| setup.without = vec!["one-bot"]).await;
+    for n in 0..59 {
+        assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 404);
+    }
+    world.standin.fault_next(1, Fault::Unauthorized401);
+    let answer = world.get(&conversation_path("c-59")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.problem()),
+        (503, "temporary-reduced-capacity".to_owned()),
+        "{answer:?}"
+    );
+    assert_eq!(world.standin.count(), 60);
+}
