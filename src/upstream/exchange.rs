@@ -65,9 +65,20 @@ tokio::task_local! {
     static CONNECTED: Cell<bool>;
 }
 
+/// Whether connections are kept for the next call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connections {
+    Kept,
+    UsedOnce,
+}
+
 /// The client for all upstreams. Fails where the machine has no certificates to trust and one is
 /// needed.
-pub fn client(config: &config::Upstream, any_https: bool) -> Result<reqwest::Client, reqwest::Error> {
+pub fn client(
+    config: &config::Upstream,
+    connections: Connections,
+    any_https: bool,
+) -> Result<reqwest::Client, reqwest::Error> {
     let mut client = reqwest::Client::builder()
         .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(config.connect_timeout)
@@ -77,6 +88,9 @@ pub fn client(config: &config::Upstream, any_https: bool) -> Result<reqwest::Cli
         .retry(reqwest::retry::never())
         .no_proxy()
         .connector_layer(NoteConnects);
+    if connections == Connections::UsedOnce {
+        client = client.pool_max_idle_per_host(0);
+    }
     if let Some(pem) = &config.ca {
         client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
     } else if !any_https {

@@ -14,6 +14,7 @@ mod secrets;
 mod token;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use bots::BotPools;
 use breaker::{Attempt, Breaker};
 use broker::Shares;
 pub use broker::Spender;
-use exchange::Broken;
+use exchange::{Broken, Connections};
 use outcome::{Outcome, QUOTA_REFUSED_FOR};
 use pool::{Exhausted, Pool, Reservation};
 use retry::Budget;
@@ -44,6 +45,10 @@ const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
 const MOST_RETRIES: u32 = 2;
 
+/// After a connection that the upstream closed while it lay idle, each call has one of its own for so
+/// long. A repeat for each would cost more calls than the budget has.
+const USED_ONCE_FOR: Duration = Duration::from_secs(60);
+
 /// Of a call's time, the part that waiting for quota must leave for the exchange: a call that is
 /// made too late to be answered is a call thrown away.
 const FOR_THE_EXCHANGE: u32 = 10;
@@ -52,6 +57,8 @@ const FOR_THE_EXCHANGE: u32 = 10;
 /// is doing.
 pub struct Upstream {
     http: reqwest::Client,
+    /// For upstreams that close connections while they lie idle.
+    http_once: reqwest::Client,
     accounts: HashMap<Arc<str>, State>,
     hosts: HashMap<String, Host>,
     config: crate::config::Upstream,
@@ -74,6 +81,26 @@ struct State {
 struct Host {
     breaker: Breaker,
     budget: Budget,
+    /// Until when no connection is used again, in milliseconds since the clock's start.
+    used_once_until: AtomicU64,
+}
+
+impl Host {
+    fn connections(&self, now: Duration) -> Connections {
+        match millis(now) < self.used_once_until.load(Ordering::Relaxed) {
+            true => Connections::UsedOnce,
+            false => Connections::Kept,
+        }
+    }
+
+    /// A connection was closed while it lay idle: others that lie there may be just so.
+    fn closes_idle_ones(&self, now: Duration) {
+        self.used_once_until.fetch_max(millis(now + USED_ONCE_FOR), Ordering::Relaxed);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When a call is to be over.
@@ -151,12 +178,20 @@ impl Upstream {
             .map(|base| {
                 let state = metrics.breaker(&base);
                 let breaker = Breaker::new(config.upstream.breaker, clock.clone(), state);
-                (base, Host { breaker, budget: Budget::new(config.upstream.retry.budget) })
+                (
+                    base,
+                    Host {
+                        breaker,
+                        budget: Budget::new(config.upstream.retry.budget),
+                        used_once_until: AtomicU64::new(0),
+                    },
+                )
             })
             .collect();
         let any_https = hosts.keys().any(|base| !base.starts_with("http:"));
         let upstream = Arc::new(Self {
-            http: exchange::client(&config.upstream, any_https)?,
+            http: exchange::client(&config.upstream, Connections::Kept, any_https)?,
+            http_once: exchange::client(&config.upstream, Connections::UsedOnce, any_https)?,
             accounts: accounts.collect(),
             hosts,
             config: config.upstream.clone(),
@@ -261,8 +296,12 @@ impl Upstream {
 
         let started = Instant::now();
         let asked_at = self.clock.now();
+        let http = match call.host.connections(self.clock.uptime()) {
+            Connections::Kept => &self.http,
+            Connections::UsedOnce => &self.http_once,
+        };
         let exchange =
-            exchange::exchange(&self.http, call.query, call.account, &token, &self.config, &mut reservation);
+            exchange::exchange(http, call.query, call.account, &token, &self.config, &mut reservation);
         let outcome = match tokio::time::timeout_at(call.deadline.at, exchange).await {
             Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
             Ok(Err(broken)) => Outcome::Broken(broken),
@@ -271,6 +310,9 @@ impl Upstream {
                     .proxy_status("http_response_timeout"),
             )),
         };
+        if let Outcome::Broken(Broken::Stale(_)) = &outcome {
+            call.host.closes_idle_ones(self.clock.uptime());
+        }
         if let Outcome::QuotaRefused(wait) = &outcome {
             // Before the reservation ends, which may let the next one in.
             call.pool.close_for(*wait);
