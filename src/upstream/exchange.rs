@@ -6,7 +6,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, StatusCode, header};
 use tower::{Layer, Service};
@@ -160,16 +160,17 @@ pub async fn exchange(
 
 /// The whole body; or, where it is larger than that, what came of it so far.
 async fn read(response: &mut reqwest::Response, max_body: usize) -> Result<Result<Bytes, Bytes>, Broken> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, false))? {
-        let is_too_large = body.len() + chunk.len() > max_body;
-        body.extend_from_slice(&chunk);
-        if is_too_large {
-            return Ok(Err(body.freeze()));
+    // Parts, for a buffer that grows by doubling would hold three times the cap for a moment.
+    let (mut parts, mut length) = (Vec::new(), 0);
+    while let Some(part) = response.chunk().await.map_err(|error| broken(error, false))? {
+        length += part.len();
+        parts.push(part);
+        if length > max_body {
+            return Ok(Err(parts.concat().into()));
         }
     }
-    // Exactly as large as it is: what grew by doubling would cost the store up to twice.
-    Ok(Ok(Bytes::from(body.as_ref().to_vec())))
+    // Exactly as large as it is: what a buffer has over would be kept by the store, uncounted.
+    Ok(Ok(parts.concat().into()))
 }
 
 /// A body from its start, which has been read, to its end, as it comes. Each part of it has to come
