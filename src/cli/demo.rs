@@ -49,7 +49,6 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
             .collect(),
     };
     let app = start(sources)?;
-    drop(secret);
 
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
@@ -58,10 +57,12 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
     // Whoever reads our output may have gone; the demo goes on.
     let _ = std::io::stdout().write_all(lines(main, ops, &ids).as_bytes());
     server.run(stop).await;
+    // Until here: a secret's file is read again now and then.
+    drop(secret);
     Ok(())
 }
 
-/// The stand-in's secret in a file of its own, as a real one would be; gone when it has been read.
+/// The stand-in's secret in a file of its own, as a real one would be; gone when the demo is over.
 struct SecretFile(PathBuf);
 
 impl SecretFile {
