@@ -1,4 +1,4 @@
-//! A million distinct conversations (150,000 without optimisation) go through a store of 128 MiB: it never holds more than that by
+//! A million distinct conversations go through a store of 128 MiB: it never holds more than that by
 //! its own count, and the process never more than a fifth above it by the system's. In a process of
 //! its own, so that what other tests hold does not blur it.
 
