@@ -119,22 +119,28 @@ async fn the_upstreams_errors_pass_through_but_for_those_about_the_gateways_own_
         let status = u16::try_from(sample["status"].as_u64().unwrap()).unwrap();
         let body = sample["body"].to_string();
         world.standin.serve_body("/", status, "application/json", body.clone());
-        let answer = world.get(&conversation_path("c-1")).await;
-        match status {
-            401 => {
-                assert_eq!(answer.status, 502, "{name}");
-                assert_eq!(answer.problem(), "upstream-refused", "{name}");
-            }
-            429 => {
-                assert_eq!(answer.status, 503, "{name}");
-                assert_eq!(answer.problem(), "temporary-reduced-capacity", "{name}");
-                assert_eq!(answer.header("retry-after"), "60", "{name}");
-            }
-            _ => {
-                assert_eq!(answer.status.as_u16(), status, "{name}");
-                assert_eq!(answer.body, body, "{name}");
-                let unstored = format!("fwd=uri-miss; fwd-status={status}; stored=?0; detail=status");
-                assert!(answer.cache_status().ends_with(&unstored), "{name}: {}", answer.cache_status());
+        let window = r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":0}"#;
+        for answer in [
+            world.get(&conversation_path("c-1")).await,
+            world.post(&window_path(), window).await,
+            world.post(&transcript_path(), r#"{"callId":"1"}"#).await,
+        ] {
+            match status {
+                401 => {
+                    assert_eq!(answer.status, 502, "{name}");
+                    assert_eq!(answer.problem(), "upstream-refused", "{name}");
+                }
+                429 => {
+                    assert_eq!(answer.status, 503, "{name}");
+                    assert_eq!(answer.problem(), "temporary-reduced-capacity", "{name}");
+                    assert_eq!(answer.header("retry-after"), "60", "{name}");
+                }
+                _ => {
+                    assert_eq!(answer.status.as_u16(), status, "{name}");
+                    assert_eq!(answer.body, body, "{name}");
+                    let unstored = format!("fwd=uri-miss; fwd-status={status}; stored=?0; detail=status");
+                    assert!(answer.cache_status().ends_with(&unstored), "{name}: {}", answer.cache_status());
+                }
             }
         }
         world.advance(MINUTE);
