@@ -75,6 +75,11 @@ impl App {
         self.current.load_full()
     }
 
+    /// Whether `snapshot` is the configuration of now.
+    pub fn is_current(&self, snapshot: &Arc<Snapshot>) -> bool {
+        Arc::ptr_eq(&self.current.load(), snapshot)
+    }
+
     /// Reads the sources again and swaps the configuration, whole: from here on new requests see
     /// the new one, those under way keep theirs. If anything is wrong with it, the old one stays.
     pub fn reload(&self) -> Result<(), Vec<Fault>> {

@@ -39,6 +39,9 @@ pub struct Record<'a> {
     /// Of the conversation, session or call asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'a str>,
+    /// First moment and the first one after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<[String; 2]>,
     pub status: u16,
     pub outcome: &'static str,
     /// The profiles it was shown through.

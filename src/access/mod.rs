@@ -1,6 +1,7 @@
 //! Who is asking, what they may see, from which pages, and how often.
 
 pub mod cors;
+pub mod forwarded;
 pub mod identify;
 pub mod oidc;
 pub mod permit;

@@ -9,6 +9,7 @@ mod client;
 mod effective;
 mod load;
 mod oidc;
+mod proxies;
 mod redaction;
 mod resolve;
 mod section;
@@ -29,6 +30,7 @@ pub use client::{Client, Clients, Lane};
 pub use effective::{effective, filled};
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, load};
 pub use oidc::{Oidc, OidcRule};
+pub use proxies::{Proxies, ProxyHeader};
 pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
 pub use value::{Rate, secret};
@@ -62,6 +64,7 @@ pub struct Server {
     pub max_request_body: usize,
     pub max_json_depth: usize,
     pub drain_timeout: Duration,
+    pub proxies: Proxies,
 }
 
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, LogFormat, Oidc, Ops, Quota, Redaction, Retry, Server, Upstream,
+    Log, LogFormat, Oidc, Ops, Proxies, Quota, Redaction, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
@@ -98,6 +98,7 @@ impl Server {
             max_request_body: bytes(&mut section, "max_request_body"),
             max_json_depth: count(&mut section, "max_json_depth"),
             drain_timeout: section.required("drain_timeout"),
+            proxies: Proxies::read(&mut section),
         };
         // serde_json itself stops at 128.
         if server.max_json_depth > 100 {
@@ -214,7 +215,7 @@ impl Fairness {
 }
 
 /// A file of PEM certificates, read.
-struct Certificates(Vec<u8>);
+pub(super) struct Certificates(pub Vec<u8>);
 
 impl Setting for Certificates {
     const EXPECTED: &'static str = r#"the path of a PEM file, for example "/etc/ssl/our-ca.pem""#;

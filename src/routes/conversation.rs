@@ -147,7 +147,8 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         phase,
         sightings: vec![Sighting { names, phase }],
         known_by: Vec::new(),
-        bots: body.bot_id.0.map(Cow::into_owned).into_iter().collect(),
+        // One that names no bot is nobody's: only who may see them all gets it.
+        bots: vec![body.bot_id.0.map(Cow::into_owned).unwrap_or_default()],
         identity: Identity::Proven,
         summary: Summary::NotAsked,
     })

@@ -19,7 +19,7 @@ use tower::{BoxError, Service};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::stages::{self, Call};
-use crate::access::cors;
+use crate::access::{cors, forwarded};
 use crate::app::App;
 use crate::config::Clients;
 use crate::error::{Error, Kind};
@@ -85,6 +85,7 @@ where
     let log = snapshot.config.log.access;
     let request_id = request_id(request.headers());
     let method = request.method().clone();
+    let address = forwarded::client(peer, request.headers(), &snapshot.config.server.proxies);
 
     let (head, body) = request.into_parts();
     let origin = cors::origin(&head.headers).cloned();
@@ -98,8 +99,15 @@ where
         let (route, outcome) = match found(&head) {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
-                let call =
-                    Call { snapshot, route, ids, request_id: request_id.as_str().into(), peer, head, body };
+                let call = Call {
+                    snapshot,
+                    route,
+                    ids,
+                    request_id: request_id.as_str().into(),
+                    address,
+                    head,
+                    body,
+                };
                 (Some(route), stack.call(call).await.map_err(Error::from_stack))
             }
         };

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
@@ -26,13 +27,13 @@ use crate::access::refresh;
 use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
 use crate::audit::Record;
-use crate::cache::Served;
+use crate::cache::{Entry, Served, Source};
 use crate::clock::UnixMillis;
 use crate::config::{Account, Client};
 use crate::error::{Error, Fault, Kind};
 use crate::metrics::Outcome;
 use crate::reply::{self, Conditions, Reply};
-use crate::routes::{self, Ids, Key, Query, Route};
+use crate::routes::{self, Asked, Ids, Key, Query, Route};
 use crate::upstream::Spender;
 
 /// The typed stack, in the order in which a request goes through it.
@@ -53,8 +54,8 @@ pub struct Call {
     pub route: &'static Route,
     pub ids: Ids,
     pub request_id: Arc<str>,
-    /// Who is at the other end of the connection.
-    pub peer: IpAddr,
+    /// Of who asks, as far as trusted proxies tell.
+    pub address: IpAddr,
     pub head: Parts,
     pub body: Body,
 }
@@ -80,7 +81,7 @@ pub struct Valid {
     grant: Grant,
     ids: Ids,
     request_id: Arc<str>,
-    peer: IpAddr,
+    address: IpAddr,
     query: Query,
     /// What is stored will not do.
     anew: bool,
@@ -118,7 +119,7 @@ fn count_stranger(app: &App, call: &Call, error: Error) -> Error {
         return error;
     }
     let rate = call.snapshot.config.callers.unauthenticated;
-    match app.strangers.check(Caller::at(call.peer), rate) {
+    match app.strangers.check(Caller::at(call.address), rate) {
         Ok(standing) => with_standings(error, &[standing]),
         Err(standing) => {
             let detail = "too many requests without a valid credential from this address";
@@ -233,7 +234,10 @@ fn may_now(app: &App, request: &Permitted) -> Result<Vec<Standing>, Error> {
     };
     let standing = limiter.check().map_err(|over| {
         let standings: Vec<_> = std::iter::once(over).chain(standings.iter().copied()).collect();
-        over_limit("this client's rate limit is used up", &over, &standings)
+        // The bearer's own limit has been spent, and may be what the next attempt would run into.
+        let waits = standings.iter().filter(|standing| standing.left == 0).map(|standing| standing.reset);
+        let wait = waits.max().unwrap_or(over.reset);
+        over_limit("this client's rate limit is used up", &over, &standings).retry_after(wait)
     })?;
     standings.insert(0, standing);
     Ok(standings)
@@ -308,7 +312,7 @@ impl AsyncPredicate<Permitted> for Validate {
                 grant,
                 ids: call.ids,
                 request_id: call.request_id,
-                peer: call.peer,
+                address: call.address,
                 query,
                 anew,
                 conditions,
@@ -400,7 +404,7 @@ impl Service<Valid> for Answer {
 }
 
 async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
-    let Valid { snapshot, identity, grant, ids, request_id, peer, query, anew, conditions } = valid;
+    let Valid { snapshot, identity, grant, ids, request_id, address, query, anew, conditions } = valid;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
@@ -418,61 +422,142 @@ async fn answer(app: Arc<App>, valid: Valid) -> Result<Reply, Error> {
     let outcome = served.as_ref().map_or(Outcome::Bypass, reply::outcome);
     app.metrics.cache_request(query.route, outcome);
     let served = served?;
-    // The answer may have taken its time: it is handed out under the policy of now.
-    let now = app.snapshot();
-    let grant = if Arc::ptr_eq(&now, &snapshot) {
-        grant
-    } else {
-        let client = identity.client(&now.config.clients, app.clock.now())?;
-        permit(&client, query.route, &ids, &now.config)?
-    };
-    let projection = now.projection(&grant.client, query.route)?.cloned();
+
+    let asker = Asker { identity, ids, request_id, address, query, conditions, outcome };
+    let mut policy = Policy { snapshot, grant };
     let response = match served {
-        Served::Entry(entry, source) => {
-            // Of a window that is shown without them, it does not matter whose the other rows are.
-            if !projection.as_ref().is_some_and(|projection| projection.chooses_rows()) {
-                grant.may_see(&entry.bots)?;
+        Served::Entry(entry, source) => loop {
+            policy = policy.of_now(&app, &asker)?;
+            let response = asker.shown(&app, &policy, (&entry, source)).await?;
+            asker.audit(&app, &policy, response.status(), has_body(&response)).await?;
+            // Making it and writing down who gets it take their time too.
+            if policy.is_of_now(&app) {
+                break response;
             }
-            if entry.is_opaque {
-                grant.may_see_unread()?;
-            }
-            let (key, entry) = match projection {
-                None => (query.key.clone(), entry),
-                Some(projection) => {
-                    let id = *projection.id();
-                    let project = move |answer: &Whole| {
-                        Ok(projection.apply(&answer.body, answer.status == StatusCode::OK)?)
-                    };
-                    app.cache.projected(&query.key, (&entry, source), &id, project).await?
-                }
-            };
-            reply::response(&app.cache, &key, (&entry, source), &conditions, app.clock.now()).await
-        }
-        Served::Large(_) if projection.is_some() => return Err(Unreadable::TooLarge.into()),
+        },
         Served::Large(large) => {
-            grant.may_see_unread()?;
-            reply::large(large, &conditions)
+            policy = policy.of_now(&app, &asker)?;
+            policy.may_see_unread(&asker)?;
+            let response = reply::large(large, &asker.conditions);
+            asker.audit(&app, &policy, response.status(), has_body(&response)).await?;
+            policy = policy.of_now(&app, &asker)?;
+            policy.may_see_unread(&asker)?;
+            response
         }
     };
-    if now.audit.is_on() && response.body().size_hint().exact() != Some(0) {
+    Ok(Reply { response, client: policy.grant.client.name.clone(), outcome })
+}
+
+/// What a caller may see, by the configuration of one moment.
+struct Policy {
+    snapshot: Arc<Snapshot>,
+    grant: Grant,
+}
+
+impl Policy {
+    /// The same by the configuration of now: an answer that took its time is handed out by that.
+    fn of_now(self, app: &App, asker: &Asker) -> Result<Self, Error> {
+        if self.is_of_now(app) {
+            return Ok(self);
+        }
+        let snapshot = app.snapshot();
+        let client = asker.identity.client(&snapshot.config.clients, app.clock.now())?;
+        let grant = permit(&client, asker.query.route, &asker.ids, &snapshot.config)?;
+        Ok(Self { snapshot, grant })
+    }
+
+    fn is_of_now(&self, app: &App) -> bool {
+        app.is_current(&self.snapshot)
+    }
+
+    /// Whether a body may be handed out that nobody has looked into.
+    fn may_see_unread(&self, asker: &Asker) -> Result<(), Error> {
+        match self.snapshot.projection(&self.grant.client, asker.query.route)? {
+            Some(_) => Err(Unreadable::TooLarge.into()),
+            None => self.grant.may_see_unread(),
+        }
+    }
+}
+
+/// Who asked what, and how.
+struct Asker {
+    identity: Identity,
+    ids: Ids,
+    request_id: Arc<str>,
+    address: IpAddr,
+    query: Query,
+    conditions: Conditions,
+    outcome: Outcome,
+}
+
+impl Asker {
+    /// What the policy leaves of an entry.
+    async fn shown(
+        &self,
+        app: &App,
+        policy: &Policy,
+        (entry, source): (&Arc<Entry>, Source),
+    ) -> Result<Response, Error> {
+        let query = &self.query;
+        let projection = policy.snapshot.projection(&policy.grant.client, query.route)?.cloned();
+        // Of a window that is shown without them, it does not matter whose the other rows are.
+        if !projection.as_ref().is_some_and(|projection| projection.chooses_rows()) {
+            policy.grant.may_see(&entry.bots)?;
+        }
+        let status = entry.answer.status;
+        // Only a 200 is read; any other success may be about anybody.
+        if entry.is_opaque || status.is_success() && status != StatusCode::OK {
+            policy.grant.may_see_unread()?;
+        }
+        let now = app.clock.now();
+        let Some(projection) = projection else {
+            return Ok(reply::response(&app.cache, &query.key, (entry, source), &self.conditions, now).await);
+        };
+        let id = *projection.id();
+        let project = move |answer: &Whole| Ok(projection.apply(&answer.body, answer.status.is_success())?);
+        let (key, entry) = app.cache.projected(&query.key, (entry, source), &id, project).await?;
+        Ok(reply::response(&app.cache, &key, (&entry, source), &self.conditions, now).await)
+    }
+
+    /// Writes down who is handed an answer, if it has a body.
+    async fn audit(
+        &self,
+        app: &App,
+        policy: &Policy,
+        status: StatusCode,
+        has_body: bool,
+    ) -> Result<(), Error> {
+        let audit = &policy.snapshot.audit;
+        if !audit.is_on() || !has_body {
+            return Ok(());
+        }
+        let Grant { client, account } = &policy.grant;
+        let window = match self.query.asked {
+            Asked::Window { start, end, .. } => Some([rfc3339(start), rfc3339(end)]),
+            _ => None,
+        };
         let record = Record {
             time: rfc3339(app.clock.now()),
-            request_id: &request_id,
-            client: &grant.client.name,
-            who: &identity.who(),
-            address: peer,
-            route: query.route.name.as_str(),
-            account: &grant.account.id,
-            bot: query.bot.as_deref(),
-            id: query.asked.id(),
-            status: response.status().as_u16(),
-            outcome: outcome.as_str(),
-            redaction: grant.client.redact.iter().map(|redaction| &*redaction.name).collect(),
-            own_rows_only: grant.client.filter_rows,
+            request_id: &self.request_id,
+            client: &client.name,
+            who: &self.identity.who(),
+            address: self.address,
+            route: self.query.route.name.as_str(),
+            account: &account.id,
+            bot: self.query.bot.as_deref(),
+            id: self.query.asked.id(),
+            window,
+            status: status.as_u16(),
+            outcome: self.outcome.as_str(),
+            redaction: client.redact.iter().map(|redaction| &*redaction.name).collect(),
+            own_rows_only: client.filter_rows,
         };
-        now.audit.record(&record).await?;
+        audit.record(&record).await
     }
-    Ok(Reply { response, client: grant.client.name.clone(), outcome })
+}
+
+fn has_body(response: &Response) -> bool {
+    response.body().size_hint().exact() != Some(0)
 }
 
 fn rfc3339(time: UnixMillis) -> String {

@@ -152,6 +152,35 @@ async fn a_body_that_does_not_say_whose_it_is_is_kept_from_a_client_of_one_bot()
     assert_eq!(got(world.request(Method::GET, &conversation_path("c-1"), REPORTING)).await.status, 502);
 }
 
+/// No bot, or one of an odd type, or a success that is no 200 and so is not read: it may be anybody's.
+#[tokio::test]
+async fn a_conversation_that_names_no_bot_is_kept_from_a_client_of_one_bot() {
+    let world = World::new().await;
+    let ends = r#""status":"CLOSED","endTime":"2026-02-01T00:00:00Z","secret":"x""#;
+    let other = format!(r#"{{"_id":"c-1","botId":"{OTHER_STREAM}",{ends}}}"#);
+    for (status, body, refused) in [
+        (200, format!(r#"{{"_id":"c-1",{ends}}}"#), 403),
+        (200, format!(r#"{{"_id":"c-1","botId":5,{ends}}}"#), 403),
+        (200, format!(r#"{{"_id":"c-1","botId":["{EXAMPLE_STREAM}"],{ends}}}"#), 403),
+        (200, format!(r#"{{"_id":"c-1","BotId":"{EXAMPLE_STREAM}",{ends}}}"#), 403),
+        (200, format!(r#"{{"_id":"c-1","botId":"{EXAMPLE_STREAM}","botId":"{OTHER_STREAM}",{ends}}}"#), 502),
+        (201, other.clone(), 502),
+        (203, other.clone(), 502),
+        (206, other, 502),
+    ] {
+        world.standin.serve_body("/conversations/", status, "application/json", body.clone());
+        let path = conversation_path("c-1");
+        for _ in 0..2 {
+            let denied = got(world.request(Method::GET, &path, ONE_BOT)).await;
+            assert_eq!(denied.status.as_u16(), refused, "{status} {body}");
+            assert!(!String::from_utf8_lossy(&denied.body).contains("secret"));
+            world.advance(crate::world::MINUTE);
+        }
+        assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.body, body);
+        world.advance(8 * DAY);
+    }
+}
+
 /// A bot that an account names is that account's: another account's token is not tried on it.
 #[tokio::test]
 async fn a_bot_that_another_account_names_is_not_asked_for_with_the_wrong_token() {

@@ -91,6 +91,7 @@ async fn each_body_leaves_one_line_and_what_has_none_leaves_none() {
     assert_eq!((&lines[2]["status"], &lines[2]["id"]), (&json!(404), &json!("c-2")));
     assert_eq!(lines[3]["id"], conversation.session_id);
     assert_eq!((&lines[4]["route"], lines[4].get("id")), (&json!("interaction_details"), None));
+    assert_eq!(lines[4]["window"], json!(["2026-02-16T00:00:00Z", "2026-02-23T00:00:00Z"]));
     assert_eq!(world.metric(r#"kore_gateway_audit_records_total{result="success"}"#).await, 5.0);
     assert_eq!(world.metric(LOST).await, 0.0);
 

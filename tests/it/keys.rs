@@ -1,6 +1,11 @@
 //! A client may have several keys, each with an end: one is changed for another without a gap, and
 //! one that is taken out is nobody's from the reload on, for hits and for answers under way too.
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -133,6 +138,51 @@ async fn an_answer_under_way_is_not_handed_to_a_key_that_has_gone() {
     gate.open();
     assert_eq!(under_way.await.unwrap().status, StatusCode::UNAUTHORIZED);
     assert_eq!(lasting.await.unwrap().status, StatusCode::NOT_FOUND, "the upstream's own answer");
+}
+
+/// The last thing that takes time is the audit: here it writes into a pipe that is full. Its line says
+/// that the body was about to be handed out, and then the key goes.
+#[tokio::test]
+async fn an_answer_that_waits_for_the_audit_is_not_handed_to_a_key_that_has_gone() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let secrets = tempfile::tempdir().unwrap();
+    let (pipe, mut full) = full_pipe(&secrets);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![conversation];
+        setup.config = format!("audit = {{ to = \"{}\", timeout = \"60s\" }}\n", pipe.display());
+        with_ops_token(setup);
+        setup.clients = rotating(&[(OLD, "")]);
+    })
+    .await;
+    let under_way = tokio::spawn(got(world.request(Method::GET, &path, OLD)));
+    // Counted before the answer is shown; on this one thread it has come to the audit by now.
+    let missed = r#"kore_gateway_cache_requests_total{route="conversation",outcome="miss"}"#;
+    while world.metric(missed).await < 1.0 {}
+    change_config(&world, |written| written.replace(&rotating(&[(OLD, "")]), ""));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+
+    let mut written = String::new();
+    let mut some = [0; 65536];
+    while !written.contains("\"client\":\"rotating\"") {
+        if let Ok(read) = full.read(&mut some) {
+            written.push_str(std::str::from_utf8(&some[..read]).unwrap());
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(under_way.await.unwrap().status, StatusCode::UNAUTHORIZED);
+}
+
+/// A pipe that takes no more, and its other end, which does not wait.
+fn full_pipe(folder: &tempfile::TempDir) -> (PathBuf, File) {
+    const O_NONBLOCK: i32 = 0o4000;
+    let path = folder.path().join("audit");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut options = File::options();
+    let mut end = options.read(true).write(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
+    while end.write(&[b' '; 4096]).is_ok() {}
+    while end.write(b" ").is_ok() {}
+    (path, end)
 }
 
 /// The key stays, but what it opens does not.

@@ -30,6 +30,7 @@ mod configuration;
 mod cors;
 mod fairness;
 mod forged_tokens;
+mod forwarded;
 mod freshness;
 mod issuer;
 mod keys;

@@ -7,7 +7,9 @@ use http::Method;
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
 use crate::issuer::{Issuer, Signer};
-use crate::world::{DAY, REPORTING, World, before, client, conversation_path, got, window_path};
+use crate::world::{
+    DAY, REPORTING, World, before, client, conversation_path, from_address, got, window_path,
+};
 
 const KEY: &str = "kg_slow";
 
@@ -54,12 +56,6 @@ async fn over_the_limit_is_429_and_waiting_as_told_works() {
     world.advance(Duration::from_secs(wait));
     assert_eq!(got(world.request(Method::GET, &path, KEY)).await.status, 200);
     assert_eq!(world.standin.count(), 1);
-}
-
-/// A client whose requests come from this address of loopback; all of 127/8 is ours.
-fn from_address(address: [u8; 4]) -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
-    builder.local_address(std::net::IpAddr::from(address)).build().unwrap()
 }
 
 async fn strangers_world() -> (World, String) {
@@ -154,4 +150,36 @@ async fn each_bearer_of_a_token_has_a_limit_within_the_clients() {
     assert_eq!(world.metric("kore_gateway_subjects_rate_limited_total").await, 10.0);
     world.advance(Duration::from_secs(30));
     assert_eq!(ask("asha").await.status, 200, "waiting as told works");
+}
+
+/// Where both limits are used up, the one that lasts longer is told: after the shorter one, the bearer
+/// would only be sent away by the other.
+#[tokio::test]
+async fn a_bearer_without_room_of_its_own_waits_for_both_limits() {
+    let signer = Signer::new("ed", jsonwebtoken::Algorithm::EdDSA);
+    let issuer = Issuer::publishing(&[&signer]).await;
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![conversation];
+        setup.clients = client("desk", KEY, EXAMPLE_ACCOUNT, "*", "6/min");
+        setup.clients.push_str(&issuer.rule(""));
+        setup.clients.push_str("subject_rate_limit = \"2/min\"\n");
+    })
+    .await;
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let ask = async || {
+        let token = signer.token(&issuer.claims("asha"));
+        got(http.get(format!("http://{}{path}", world.address)).bearer_auth(token)).await
+    };
+    assert_eq!(ask().await.status, 200);
+    for _ in 0..5 {
+        assert_eq!(got(world.request(Method::GET, &path, KEY)).await.status, 200);
+    }
+    // The client's limit says no; it has cost the bearer the last of its own.
+    let over = ask().await;
+    assert_eq!((over.status.as_u16(), over.own_limits()), (429, r#""client";r=0;t=10, "subject";r=0;t=30"#));
+    assert_eq!(over.header("retry-after"), "30");
+    world.advance(Duration::from_secs(over.header("retry-after").parse().unwrap()));
+    assert_eq!(ask().await.status, 200, "waiting as told works");
 }

@@ -276,6 +276,12 @@ fn http_client() -> reqwest::Client {
         .unwrap()
 }
 
+/// A client whose requests come from this address of loopback; all of 127/8 is ours.
+pub fn from_address(address: [u8; 4]) -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    builder.local_address(std::net::IpAddr::from(address)).build().unwrap()
+}
+
 /// Waits until something has happened on another task; fails if it does not within ten seconds.
 pub async fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let wait = async {
