@@ -23,6 +23,7 @@ pub mod answer;
 pub mod audit;
 pub mod phase;
 pub mod seen;
+pub mod standing;
 
 pub mod clock;
 pub mod config;

@@ -19,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::clock::Clock;
 use crate::config::Rate;
 use crate::error::whole_seconds;
+use crate::standing::Standing;
 
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STANDING: HeaderName = HeaderName::from_static("ratelimit");
@@ -95,18 +96,6 @@ impl Caller {
         short.iter_mut().zip(context.finish().as_ref()).for_each(|(short, byte)| *short = *byte);
         Self(short)
     }
-}
-
-/// Where a caller stands after a request; or a pool of the upstream's quota.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
-    /// The policy's name: `client`, `subject`, `address` or `upstream`.
-    pub policy: &'static str,
-    pub rate: Rate,
-    /// Requests that would pass at once.
-    pub left: u32,
-    /// Until all of them are back; with none left, until one is.
-    pub reset: Duration,
 }
 
 impl Limiter {

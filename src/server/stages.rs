@@ -21,7 +21,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use crate::access::identify::{Identity, identify};
 use crate::access::permit::{Grant, permit};
-use crate::access::rate_limit::{self, Caller, Standing};
+use crate::access::rate_limit::{self, Caller};
 use crate::access::redact::Unreadable;
 use crate::access::refresh;
 use crate::answer::Answer as Whole;
@@ -34,6 +34,7 @@ use crate::error::{Error, Fault, Kind};
 use crate::metrics::Outcome;
 use crate::reply::{self, Conditions, Reply};
 use crate::routes::{self, Asked, Ids, Key, Query, Route};
+use crate::standing::Standing;
 use crate::upstream::Spender;
 
 /// The typed stack, in the order in which a request goes through it.
@@ -272,7 +273,7 @@ impl UpstreamPool {
         let standing = self.snapshot.upstream.standing(&self.account.id, self.route, self.bot.as_deref())?;
         let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
         let (left, reset) = wait.map_or((standing.left, standing.reset), |wait| (0, wait));
-        Some(Standing { policy: "upstream", rate: standing.rate, left, reset })
+        Some(Standing { left, reset, ..standing })
     }
 }
 

@@ -1,7 +1,10 @@
 //! The pools of an account's bots.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use super::pool::Pool;
 
@@ -9,42 +12,85 @@ use super::pool::Pool;
 /// `bots = ["*"]`.
 const MOST_BOT_POOLS: usize = 10_000;
 
+/// Tables that the pools are spread over.
+const TABLES: usize = 64;
+
 /// A pool is kept for as long as it knows anything: were one dropped with calls in its windows, the
 /// bot's next calls would be too many. So it is new bots that there may be no room for.
-#[derive(Default)]
-pub struct BotPools(Mutex<HashMap<String, Arc<Pool>>>);
+///
+/// Every hit looks up where its bot stands, so looking takes no lock. A bot's first call makes its
+/// table anew, and there are several, so that this is cheap too.
+pub struct BotPools {
+    tables: [ArcSwap<Table>; TABLES],
+    hasher: RandomState,
+    /// How many there are. Held by whoever takes a pool to call by, or changes a table.
+    count: Mutex<usize>,
+}
+
+type Table = HashMap<Arc<str>, Arc<Pool>>;
+
+impl Default for BotPools {
+    fn default() -> Self {
+        let tables = std::array::from_fn(|_| ArcSwap::default());
+        Self { tables, hasher: RandomState::new(), count: Mutex::new(0) }
+    }
+}
 
 impl BotPools {
-    fn pools(&self) -> MutexGuard<'_, HashMap<String, Arc<Pool>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    #[expect(
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        reason = "the remainder is below it"
+    )]
+    fn table(&self, bot: &str) -> &ArcSwap<Table> {
+        &self.tables[self.hasher.hash_one(bot) as usize % TABLES]
     }
 
     /// A bot's pool, if it has one.
     pub fn peek(&self, bot: &str) -> Option<Arc<Pool>> {
-        self.pools().get(bot).cloned()
+        self.table(bot).load().get(bot).cloned()
     }
 
     /// A bot's pool, made if need be; `None` if there are too many.
     pub fn get(&self, bot: &str, new: impl FnOnce() -> Arc<Pool>) -> Option<Arc<Pool>> {
-        let mut pools = self.pools();
-        if let Some(pool) = pools.get(bot) {
-            return Some(pool.clone());
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = self.peek(bot) {
+            return Some(pool);
         }
-        if pools.len() >= MOST_BOT_POOLS {
+        if *count >= MOST_BOT_POOLS {
             return None;
         }
+        *count += 1;
         let pool = new();
-        pools.insert(bot.to_owned(), pool.clone());
+        let mut table = Table::clone(&self.table(bot).load());
+        table.insert(bot.into(), pool.clone());
+        self.table(bot).store(Arc::new(table));
         Some(pool)
     }
 
-    /// Forgets the pools that know nothing and that nobody is about to use.
+    /// Forgets the pools that know nothing and that nobody is about to call by.
     pub fn sweep(&self) {
-        self.pools().retain(|_, pool| Arc::strong_count(pool) > 1 || !pool.is_idle());
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        for swap in &self.tables {
+            let table = swap.load_full();
+            // One reference is the table's. Whoever peeks may hold one too, for a moment, or an older
+            // table that somebody peeks into: next time, then.
+            let is_kept = |pool: &Arc<Pool>| Arc::strong_count(pool) > 1 || !pool.is_idle();
+            if table.values().all(is_kept) {
+                continue;
+            }
+            let mut kept = Table::new();
+            for (bot, pool) in table.iter().filter(|(_, pool)| is_kept(pool)) {
+                kept.insert(bot.clone(), pool.clone());
+            }
+            *count -= table.len() - kept.len();
+            swap.store(Arc::new(kept));
+        }
     }
 
     pub fn all(&self) -> Vec<Arc<Pool>> {
-        self.pools().values().cloned().collect()
+        let tables = self.tables.iter().map(ArcSwap::load_full);
+        tables.flat_map(|table| table.values().cloned().collect::<Vec<_>>()).collect()
     }
 }
 

@@ -104,6 +104,17 @@ impl Class {
     }
 }
 
+/// Where a pool stands, for as long as nobody calls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outlook {
+    /// Calls there is room for at once.
+    pub left: u32,
+    /// When all have come back; with none left, when one has.
+    pub resets_at: Duration,
+    /// When the next call leaves a window: from then on there is more room than is said here.
+    pub holds_until: Duration,
+}
+
 /// One pool: its windows, its clients and their queues.
 #[derive(Clone, Debug)]
 pub struct Broker {
@@ -287,19 +298,26 @@ impl Broker {
         self.closed_until <= now && self.waiting() == 0 && self.all.within(self.longest, now) == 0
     }
 
-    /// Calls there is room for at once, and how long until all have come back; with none left,
-    /// until one has.
-    pub fn standing(&self, now: Duration) -> (usize, Duration) {
+    /// How many calls there is room for, if nothing happens but that time passes.
+    pub fn outlook(&self, now: Duration) -> Outlook {
+        let is_closed = self.closed_until > now;
         let left = |rate: &Rate| amount(rate).saturating_sub(self.all.within(rate.window, now));
-        let left = if self.closed_until > now { 0 } else { self.rates.iter().map(left).min().unwrap_or(0) };
-        let reset = match left {
-            0 => self.room(now).unwrap_or(now),
-            _ => {
-                let empty = |rate: &Rate| self.all.empty_at(rate.window, now);
-                self.rates.iter().map(empty).min().unwrap_or(now)
-            }
+        let left = if is_closed { 0 } else { self.rates.iter().map(left).min().unwrap_or(0) };
+        let resets_at = if left == 0 {
+            // What is under way counts until a window after its end, which is now at the earliest.
+            let room = |rate: &Rate| self.all.room_at(amount(rate), rate.window).unwrap_or(now + rate.window);
+            self.rates.iter().map(room).max().unwrap_or(now).max(self.closed_until)
+        } else {
+            let empty = |rate: &Rate| self.all.empty_at(rate.window, now);
+            self.rates.iter().map(empty).min().unwrap_or(now)
         };
-        (left, reset.saturating_sub(now))
+        let leaves = |rate: &Rate| Some(self.all.oldest(rate.window, now)? + rate.window);
+        let changes = self.rates.iter().filter_map(leaves).chain(is_closed.then_some(self.closed_until));
+        Outlook {
+            left: u32::try_from(left).unwrap_or(u32::MAX),
+            resets_at,
+            holds_until: changes.min().unwrap_or(Duration::MAX),
+        }
     }
 
     /// From when on there is room for anybody at all.
@@ -566,7 +584,8 @@ mod tests {
         let mut broker = Broker::new(&[MINUTE], shares(1, 0));
         broker.close_until(seconds(60));
         ask(&mut broker, &spender("a", Lane::Interactive, 1), 1);
-        assert_eq!(broker.standing(seconds(20)), (0, seconds(40)));
+        let outlook = broker.outlook(seconds(20));
+        assert_eq!((outlook.left, outlook.resets_at, outlook.holds_until), (0, seconds(60), seconds(60)));
         assert!(granted(&mut broker, seconds(59)).is_empty());
         assert_eq!(granted(&mut broker, seconds(60))["a"], 1);
     }

@@ -26,6 +26,7 @@ use crate::config::{Account, Config, Lane, Rate};
 use crate::error::{Error, Kind};
 use crate::metrics::{AttemptResult, Metrics};
 use crate::routes::{Base, Query, Route};
+use crate::standing::Standing;
 
 use bots::BotPools;
 use breaker::{Attempt, Breaker};
@@ -126,16 +127,6 @@ impl Call<'_> {
     fn usage(&self) -> Use {
         (self.query.route.name, self.query.bot.clone())
     }
-}
-
-/// Where a pool stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
-    pub rate: Rate,
-    /// Calls there is room for at once.
-    pub left: u32,
-    /// Until all have come back; with none left, until one has.
-    pub reset: Duration,
 }
 
 impl Upstream {
@@ -383,7 +374,7 @@ impl Upstream {
         }
     }
 
-    /// Where the pool stands that a call to `route` would be counted by.
+    /// Where the pool stands that a call to `route` would be counted by. Takes no lock.
     pub fn standing(&self, account: &str, route: &Route, bot: Option<&str>) -> Option<Standing> {
         let state = self.accounts.get(account)?;
         let rates = match route.base {
@@ -395,19 +386,19 @@ impl Upstream {
             // A bot is given a pool by its first call, not by being asked about.
             (Base::Automation, Some(bot)) => match state.bot_pools.peek(bot) {
                 Some(pool) => pool.standing(),
-                None => return Some(Standing { rate, left: least(rates)?, reset: Duration::ZERO }),
+                None => (least(rates)?, Duration::ZERO),
             },
             _ => state.pool.standing(),
         };
-        Some(Standing { rate, left: u32::try_from(left).unwrap_or(u32::MAX), reset })
+        Some(Standing { policy: "upstream", rate, left, reset })
     }
 
     /// Sets the gauges that are read rather than counted.
     pub fn observe(&self) {
         for (account, state) in &self.accounts {
-            self.metrics.quota_available(account, "account", left(&state.pool));
+            self.metrics.quota_available(account, "account", state.pool.standing().0);
             // Bots are many: the pool that is nearest to its end speaks for all.
-            if let Some(least) = state.bot_pools.all().iter().map(|pool| left(pool)).min() {
+            if let Some(least) = state.bot_pools.all().iter().map(|pool| pool.standing().0).min() {
                 self.metrics.quota_available(account, "bot", least);
             }
             self.metrics.quota_waiting(account, state.waiting());
@@ -434,10 +425,6 @@ impl State {
 /// Calls that windows allow which hold none.
 fn least(rates: &[Rate]) -> Option<u32> {
     rates.iter().map(|rate| rate.amount).min()
-}
-
-fn left(pool: &Pool) -> u32 {
-    u32::try_from(pool.standing().0).unwrap_or(u32::MAX)
 }
 
 /// The clients that share an account's pools.

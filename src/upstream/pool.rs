@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
-use super::broker::{Broker, INSTANT, STEP, Shares, Spender, Ticket};
+use super::broker::{Broker, INSTANT, Outlook, STEP, Shares, Spender, Ticket};
 use crate::clock::Clock;
 use crate::config::Rate;
 
 /// A pool. All decisions are the [`Broker`]'s; here they are waited for.
 pub struct Pool {
     state: Mutex<State>,
+    /// What the broker last foresaw, for those who only want to know where the pool stands: every hit
+    /// tells its caller, and hits must not queue up for a lock. Set under the lock.
+    outlook: ArcSwap<Outlook>,
     /// Something ended, came back or closed: who sleeps looks again.
     changed: Notify,
     clock: Clock,
@@ -41,8 +45,10 @@ pub struct Reservation {
 impl Pool {
     /// A pool with these windows, for which at most `max_waiting` calls wait.
     pub fn new(rates: &[Rate], shares: Shares, max_waiting: usize, clock: Clock) -> Arc<Self> {
-        let state = State { broker: Broker::new(rates, shares), max_waiting, waiting: HashMap::new() };
-        Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), clock })
+        let broker = Broker::new(rates, shares);
+        let outlook = ArcSwap::from_pointee(broker.outlook(clock.uptime()));
+        let state = Mutex::new(State { broker, max_waiting, waiting: HashMap::new() });
+        Arc::new(Self { state, outlook, changed: Notify::new(), clock })
     }
 
     /// Other windows and shares from here on, for the same calls.
@@ -73,6 +79,7 @@ impl Pool {
             .map(|(ticket, spender)| (ticket, Reservation { pool: self.clone(), spender, made: false }))
             .map(|(ticket, reservation)| (state.waiting.remove(&ticket), Ok(reservation)))
             .collect();
+        self.outlook.store(Arc::new(state.broker.outlook(now)));
         // A reservation that nobody takes is dropped and comes back here: the lock must be free.
         drop(state);
         tell(told);
@@ -140,10 +147,19 @@ impl Pool {
     }
 
     /// Calls there is room for at once, and how long until all have come back; with none left,
-    /// until one has.
-    pub fn standing(&self) -> (usize, Duration) {
-        let (state, now) = self.lock();
-        state.broker.standing(now)
+    /// until one has. Waits for nobody: while somebody else is at work on the pool it tells what was
+    /// so before.
+    pub fn standing(&self) -> (u32, Duration) {
+        let now = self.clock.uptime();
+        let mut outlook = **self.outlook.load();
+        // Once for each call that leaves a window.
+        if now >= outlook.holds_until
+            && let Ok(state) = self.state.try_lock()
+        {
+            outlook = state.broker.outlook(now);
+            self.outlook.store(Arc::new(outlook));
+        }
+        (outlook.left, outlook.resets_at.saturating_sub(now))
     }
 
     /// Whether it knows nothing that a new one would not: no call in any window, nobody who waits, no
@@ -206,5 +222,49 @@ impl Drop for Reservation {
             }
         });
         self.pool.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::config::{Fairness, Lane};
+
+    const RATE: Rate = Rate { amount: 2, window: Duration::from_secs(60) };
+
+    fn pool() -> (Arc<Pool>, Clock, Spender) {
+        let clock = Clock::manual(UnixMillis(0));
+        let fairness = Fairness { headroom: 0, background_minimum: 0 };
+        let shares = Shares { interactive: 1, background: 0, fairness };
+        let spender = Spender { client: "one".into(), lane: Lane::Interactive, weight: 1 };
+        (Pool::new(&[RATE], shares, 10, clock.clone()), clock, spender)
+    }
+
+    #[tokio::test]
+    async fn where_it_stands_is_told_while_somebody_else_is_at_work_on_it() {
+        let (pool, clock, spender) = pool();
+        pool.reserve(&spender, Duration::ZERO).await.expect("room").make();
+        let held = pool.state.lock().expect("nobody panicked");
+        assert_eq!(pool.standing(), (1, Duration::from_secs(60)));
+        clock.advance(RATE.window);
+        assert_eq!(pool.standing(), (1, Duration::ZERO), "what was so before");
+        drop(held);
+        assert_eq!(pool.standing(), (2, Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn with_nothing_left_it_says_when_something_will_be() {
+        let (pool, clock, spender) = pool();
+        let under_way = pool.reserve(&spender, Duration::ZERO).await.expect("room");
+        let mut first = pool.reserve(&spender, Duration::ZERO).await.expect("room");
+        assert_eq!(pool.standing(), (0, Duration::from_secs(60)), "if both end at once");
+        first.make();
+        clock.advance(Duration::from_secs(10));
+        drop(first);
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(pool.standing(), (0, Duration::from_secs(40)));
+        drop(under_way);
+        assert_eq!(pool.standing(), (1, Duration::from_secs(40)), "it was never made");
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part, and the parts it must not name.
-const FORBIDDEN: [(&str, &[&str]); 13] = [
+const FORBIDDEN: [(&str, &[&str]); 14] = [
     ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
     ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
@@ -13,6 +13,7 @@ const FORBIDDEN: [(&str, &[&str]); 13] = [
         &["access", "cache", "upstream", "server", "cli", "app", "reply", "config", "metrics", "standin"],
     ),
     ("phase.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
+    ("standing.rs", &["access", "cache", "upstream", "server", "cli", "app", "reply", "routes", "standin"]),
     ("seen.rs", &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin"]),
     ("audit.rs", &["access", "cache", "upstream", "server", "cli", "app", "reply", "routes", "standin"]),
     ("reply", &["access", "upstream", "server", "cli", "app", "standin"]),
