@@ -28,9 +28,13 @@ pub enum Kind {
     ContentTooLarge,
     UriTooLong,
     UnsupportedMediaType,
+    ExpectationFailed,
+    HeadTooLarge,
     QuotaExceeded,
     /// A defect of the gateway's own.
     Internal,
+    NotImplemented,
+    VersionNotSupported,
     /// The upstream refused the gateway's own credential.
     UpstreamRefused,
     /// The upstream's answer is cut, not HTTP, a redirect, or about something else.
@@ -58,8 +62,12 @@ impl Kind {
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::UpstreamRefused | Self::UpstreamInvalid | Self::UpstreamUnreachable => {
                 StatusCode::BAD_GATEWAY
             }
@@ -83,8 +91,12 @@ impl Kind {
             Self::ContentTooLarge => "content-too-large",
             Self::UriTooLong => "uri-too-long",
             Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::ExpectationFailed => "expectation-failed",
+            Self::HeadTooLarge => "head-too-large",
             Self::QuotaExceeded => "quota-exceeded",
             Self::Internal => "internal",
+            Self::NotImplemented => "not-implemented",
+            Self::VersionNotSupported => "version-not-supported",
             Self::UpstreamRefused => "upstream-refused",
             Self::UpstreamInvalid => "upstream-invalid",
             Self::UpstreamUnreachable => "upstream-unreachable",
@@ -107,8 +119,12 @@ impl Kind {
             Self::ContentTooLarge => "The request body is too large",
             Self::UriTooLong => "The request target is too long",
             Self::UnsupportedMediaType => "The request body is not JSON",
+            Self::ExpectationFailed => "Nothing of that kind can be expected",
+            Self::HeadTooLarge => "The request head is too large",
             Self::QuotaExceeded => "Rate limit exceeded",
             Self::Internal => "The gateway failed",
+            Self::NotImplemented => "Not implemented",
+            Self::VersionNotSupported => "HTTP version not supported",
             Self::UpstreamRefused => "The upstream refused the gateway's credential",
             Self::UpstreamInvalid => "The upstream's answer cannot be used",
             Self::UpstreamUnreachable => "The upstream cannot be reached",

@@ -60,6 +60,11 @@ pub struct Server {
     pub max_connections: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// Bytes of the request line and all fields.
+    pub max_head: usize,
+    /// Bytes of path and query.
+    pub max_target: usize,
+    pub max_fields: usize,
     /// Bytes.
     pub max_request_body: usize,
     pub max_json_depth: usize,

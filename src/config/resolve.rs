@@ -21,6 +21,12 @@ use crate::routes::{Limits, Name, ROUTES, Scope, ids};
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
 
+/// Less has no room for a browser's, more is more than hyper takes in one piece.
+const SMALLEST_HEAD: usize = 512;
+const LARGEST_HEAD: usize = 64 * 1024;
+/// hyper's limit.
+const MOST_FIELDS: usize = 100;
+
 impl Config {
     /// What a table means, or everything that is wrong with it. Reads the secrets it points to.
     pub fn resolve(written: Table) -> Result<Self, Vec<Fault>> {
@@ -95,11 +101,23 @@ impl Server {
             max_connections: count(&mut section, "max_connections"),
             header_timeout: positive(&mut section, "header_timeout"),
             body_timeout: positive(&mut section, "body_timeout"),
+            max_head: bytes(&mut section, "max_head"),
+            max_target: bytes(&mut section, "max_target"),
+            max_fields: count(&mut section, "max_fields"),
             max_request_body: bytes(&mut section, "max_request_body"),
             max_json_depth: count(&mut section, "max_json_depth"),
             drain_timeout: section.required("drain_timeout"),
             proxies: Proxies::read(&mut section),
         };
+        if !(SMALLEST_HEAD..=LARGEST_HEAD).contains(&server.max_head) {
+            section.report("max_head", "is less than 512 B or more than 64 KiB; it is something between");
+        }
+        if server.max_target > server.max_head {
+            section.report("max_target", "is larger than server.max_head, of which it is a part");
+        }
+        if !(1..=MOST_FIELDS).contains(&server.max_fields) {
+            section.report("max_fields", "is 0 or more than 100, the most that are read");
+        }
         // serde_json itself stops at 128.
         if server.max_json_depth > 100 {
             section.report("max_json_depth", "is more than 100, the deepest that is read");

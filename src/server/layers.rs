@@ -18,6 +18,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use tower::{BoxError, Service};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::guard;
 use super::stages::{self, Call};
 use crate::access::{cors, forwarded};
 use crate::app::App;
@@ -33,8 +34,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 const QUERY_FORMAT: HeaderValue = HeaderValue::from_static(r#""application/json""#);
 const LONGEST_REQUEST_ID: usize = 128;
-/// Bytes of path and query. The longest request that makes sense has some 300.
-const LONGEST_TARGET: usize = 8 * 1024;
 
 /// The main listener's service, for one connection.
 pub fn service(app: Arc<App>, peer: IpAddr) -> Router {
@@ -96,7 +95,8 @@ where
         let response = preflight(&head, clients).unwrap_or_else(|error| error.into_response(&request_id));
         (None, Told::default(), response)
     } else {
-        let (route, outcome) = match found(&head) {
+        let checked = guard::check(&head, &body, &guard::Limits::of(&snapshot.config.server));
+        let (route, outcome) = match checked.map_err(Error::from).and_then(|()| found(&head)) {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
                 let call = Call {
@@ -171,12 +171,6 @@ fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
     let Some(target) = head.uri.path_and_query() else {
         return Err(Error::new(Kind::NotFound, "there is no such route"));
     };
-    if target.as_str().len() > LONGEST_TARGET {
-        return Err(Error::new(
-            Kind::UriTooLong,
-            format!("path and query are longer than {LONGEST_TARGET} bytes"),
-        ));
-    }
     match routes::find(&head.method, target) {
         Found::Route(route, ids) => Ok((route, ids)),
         Found::Nothing => Err(Error::new(Kind::NotFound, "there is no such route")),
@@ -264,7 +258,8 @@ fn request_id(headers: &HeaderMap) -> String {
     theirs.map(str::to_owned).or_else(|| random_id().ok()).unwrap_or_default()
 }
 
-fn finished(mut response: Response, request_id: &str) -> Response {
+/// With the id it can be found by in the log.
+pub(super) fn finished(mut response: Response, request_id: &str) -> Response {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -16,6 +16,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::guard::{self, io::Guarded};
+
 /// After an accept that failed for want of file descriptors or memory.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
@@ -25,6 +27,7 @@ pub struct Limits {
     pub max_connections: usize,
     pub header_timeout: Duration,
     pub drain_timeout: Duration,
+    pub head: guard::Limits,
 }
 
 /// Serves until `stop` is done, each connection with the `service` for who is at its other end;
@@ -52,7 +55,8 @@ pub async fn serve(
             },
             () = &mut stop => break,
         };
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service(peer)));
+        let guarded = TokioIo::new(Guarded::new(stream, limits.head));
+        let connection = http.serve_connection(guarded, TowerToHyperService::new(service(peer)));
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A connection that breaks is its peer's affair.

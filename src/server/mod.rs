@@ -1,6 +1,7 @@
 //! HTTP: the listeners, the layers around every request, the typed stages, and the ops endpoints.
 
 mod admin;
+pub mod guard;
 mod layers;
 mod listener;
 mod ops;
@@ -55,6 +56,7 @@ impl Server {
             max_connections: server.max_connections,
             header_timeout: server.header_timeout,
             drain_timeout: server.drain_timeout,
+            head: guard::Limits::of(server),
         };
         let ops_limits =
             Limits { max_connections: OPS_CONNECTIONS, drain_timeout: Duration::from_secs(1), ..limits };

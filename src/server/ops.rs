@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use super::admin;
+use super::layers::finished;
+use super::{admin, guard};
 use crate::app::App;
+use crate::error::{Error, Kind};
 use crate::metrics::{COMMIT, VERSION, prometheus_text};
+use crate::upstream::random_id;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -25,7 +28,20 @@ pub fn service(app: Arc<App>) -> Router {
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .merge(admin::routes(&app))
+        .fallback(nothing)
         .with_state(app)
+}
+
+/// What leads to nothing, or was refused by the guard.
+async fn nothing(State(app): State<Arc<App>>, request: Request) -> Response {
+    let limits = guard::Limits::of(&app.snapshot().config.server);
+    let (head, body) = request.into_parts();
+    let error = match guard::check(&head, &body, &limits) {
+        Ok(()) => Error::new(Kind::NotFound, "there is nothing here"),
+        Err(refusal) => refusal.into(),
+    };
+    let id = random_id().unwrap_or_default();
+    finished(error.into_response(&id), &id)
 }
 
 /// 200 when requests are welcome, 503 when not. Costs the upstream nothing.

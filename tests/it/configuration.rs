@@ -228,6 +228,17 @@ fn each_fault_is_named_with_its_path() {
         ("[[clients]]", "[shared]\nx = 1\n[[clients]]", "shared: unknown key"),
         ("[[clients]]", "[server]\nlisten = \"8080\"\n[[clients]]", "server.listen: is \"8080\""),
         ("[[clients]]", "[server]\nheader_timeout = \"0s\"\n[[clients]]", "server.header_timeout: is zero"),
+        ("[[clients]]", "[server]\nmax_head = \"100B\"\n[[clients]]", "server.max_head: is less than 512 B"),
+        (
+            "[[clients]]",
+            "[server]\nmax_target = \"1KiB\"\nmax_head = \"512B\"\n[[clients]]",
+            "server.max_target: is larger than server.max_head",
+        ),
+        (
+            "[[clients]]",
+            "[server]\nmax_fields = 101\n[[clients]]",
+            "server.max_fields: is 0 or more than 100",
+        ),
         (
             "[[clients]]",
             "[server]\nmax_json_depth = 101\n[[clients]]",

@@ -32,6 +32,7 @@ mod fairness;
 mod forged_tokens;
 mod forwarded;
 mod freshness;
+mod guard;
 mod issuer;
 mod keys;
 mod limits;

@@ -1,0 +1,327 @@
+//! Where the messages in a connection's bytes begin and end.
+
+use super::head::{Content, Judgement, judge};
+use super::{Limits, Refusal};
+
+/// What a connection begins with that speaks HTTP/2 without having said so (RFC 9113 §3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Digits of a chunk's size. A body may not be nearly as large as that.
+const MOST_CHUNK_DIGITS: u8 = 8;
+
+/// What comes after the bytes that were judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Whatever comes: all of the bytes were judged.
+    More,
+    /// The rest is the beginning of a head, to be judged together with what follows it.
+    Rest,
+    Refused {
+        refusal: Refusal,
+        is_head: bool,
+    },
+    /// A chunked body that is none.
+    Broken,
+}
+
+/// How far a connection's bytes have been understood.
+#[derive(Clone, Debug)]
+pub struct Framing {
+    limits: Limits,
+    state: State,
+    /// Bytes of the head that is held back which have been searched for its end.
+    searched: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Nothing has been read.
+    Start,
+    Head,
+    Body(u64),
+    Chunked {
+        at: Chunk,
+        /// Bytes of chunk extensions and trailers so far.
+        extras: usize,
+    },
+    /// HTTP/2: frames are h2's affair.
+    Http2,
+    /// Nothing more is read.
+    Ended,
+}
+
+/// Where in a chunked body (RFC 9112 §7.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Chunk {
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    Extension {
+        size: u64,
+    },
+    SizeEnd {
+        size: u64,
+    },
+    Data(u64),
+    DataReturn,
+    DataEnd,
+    /// At the beginning of a trailer, or of the empty line that ends the body.
+    Trailers,
+    Trailer,
+    TrailerEnd,
+    BodyEnd,
+}
+
+impl Framing {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: State::Start, searched: 0 }
+    }
+
+    /// Reads on in `bytes`, which begin where the last ones were judged up to: how many of them are
+    /// judged now, and what comes then.
+    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Next) {
+        let mut judged = 0;
+        while judged < bytes.len() {
+            let rest = &bytes[judged..];
+            match self.state {
+                State::Start if rest.starts_with(HTTP2) => self.state = State::Http2,
+                State::Start if HTTP2.starts_with(rest) => return (judged, Next::Rest),
+                State::Start | State::Head => match self.head(rest) {
+                    Judgement::Good { length, content } => {
+                        judged += length;
+                        self.searched = 0;
+                        self.state = match content {
+                            Content::Length(0) => State::Head,
+                            Content::Length(length) => State::Body(length),
+                            Content::Chunked => {
+                                State::Chunked { at: Chunk::Size { size: 0, digits: 0 }, extras: 0 }
+                            }
+                        };
+                    }
+                    Judgement::Partial => {
+                        self.state = State::Head;
+                        self.searched = rest.len();
+                        return (judged, Next::Rest);
+                    }
+                    Judgement::Refused { refusal, is_head } => {
+                        self.state = State::Ended;
+                        return (judged, Next::Refused { refusal, is_head });
+                    }
+                },
+                State::Body(left) => {
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                    judged += here;
+                    self.state = match left - here as u64 {
+                        0 => State::Head,
+                        left => State::Body(left),
+                    };
+                }
+                State::Chunked { at, extras } => match at.step(rest) {
+                    Some(Step { read, extra, then }) if extras + extra <= self.limits.max_head => {
+                        judged += read;
+                        self.state = match then {
+                            Some(at) => State::Chunked { at, extras: extras + extra },
+                            None => State::Head,
+                        };
+                    }
+                    _ => {
+                        self.state = State::Ended;
+                        return (judged, Next::Broken);
+                    }
+                },
+                State::Http2 => return (bytes.len(), Next::More),
+                State::Ended => return (judged, Next::Broken),
+            }
+        }
+        (judged, Next::More)
+    }
+
+    /// Judges a head once its end is there; so the work for one that drips in stays in proportion to its
+    /// bytes.
+    fn head(&self, bytes: &[u8]) -> Judgement {
+        let is_worth_it = self.searched == 0 || bytes.len() >= self.limits.max_head || {
+            let from = self.searched.saturating_sub(3).min(bytes.len());
+            memchr::memchr_iter(b'\n', &bytes[from..]).any(|at| {
+                let after = &bytes[from + at + 1..];
+                after.starts_with(b"\n") || after.starts_with(b"\r\n")
+            })
+        };
+        if is_worth_it { judge(bytes, &self.limits) } else { Judgement::Partial }
+    }
+}
+
+/// A step into a chunked body.
+struct Step {
+    read: usize,
+    /// How many of them are neither data nor its frame.
+    extra: usize,
+    /// `None`: the body has ended.
+    then: Option<Chunk>,
+}
+
+impl Chunk {
+    /// Reads at least one of the bytes; none if they are not chunked.
+    fn step(self, bytes: &[u8]) -> Option<Step> {
+        let (first, all) = (*bytes.first()?, bytes.len());
+        let mut extra = 0;
+        let then = match (self, first) {
+            (Self::Size { size, digits }, _) if first.is_ascii_hexdigit() && digits < MOST_CHUNK_DIGITS => {
+                let digit = char::from(first).to_digit(16)?;
+                Self::Size { size: size * 16 + u64::from(digit), digits: digits + 1 }
+            }
+            (Self::Size { size, digits: 1.. }, b'\r') => Self::SizeEnd { size },
+            (Self::Size { size, digits: 1.. }, b';') => Self::Extension { size },
+            (Self::Extension { size }, b'\r') => Self::SizeEnd { size },
+            (Self::Extension { .. } | Self::Trailer, _) if is_text(first) => {
+                extra = 1;
+                self
+            }
+            (Self::SizeEnd { size: 0 }, b'\n') => Self::Trailers,
+            (Self::SizeEnd { size }, b'\n') => Self::Data(size),
+            (Self::Data(left), _) => {
+                let read = usize::try_from(left).unwrap_or(usize::MAX).min(all);
+                let then = match left - read as u64 {
+                    0 => Self::DataReturn,
+                    left => Self::Data(left),
+                };
+                return Some(Step { read, extra: 0, then: Some(then) });
+            }
+            (Self::DataReturn, b'\r') => Self::DataEnd,
+            (Self::DataEnd, b'\n') => Self::Size { size: 0, digits: 0 },
+            (Self::Trailers, b'\r') => Self::BodyEnd,
+            (Self::Trailers, _) if is_text(first) => {
+                extra = 1;
+                Self::Trailer
+            }
+            (Self::Trailer, b'\r') => Self::TrailerEnd,
+            (Self::TrailerEnd, b'\n') => Self::Trailers,
+            (Self::BodyEnd, b'\n') => return Some(Step { read: 1, extra: 0, then: None }),
+            _ => return None,
+        };
+        Some(Step { read: 1, extra, then: Some(then) })
+    }
+}
+
+/// What may stand in a chunk extension or a trailer.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_head: 256, max_target: 64, max_fields: 8 };
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    fn post(fields: &str, body: &str) -> Vec<u8> {
+        format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}").into_bytes()
+    }
+
+    fn chunked(body: &str) -> Vec<u8> {
+        post("Transfer-Encoding: chunked\r\n", body)
+    }
+
+    /// As a connection would: in pieces of so many bytes, what is left over in front of the next.
+    fn read(bytes: &[u8], piece: usize) -> (usize, Next) {
+        let mut framing = Framing::new(LIMITS);
+        let mut total = 0;
+        let mut held: Vec<u8> = Vec::new();
+        let mut last = Next::More;
+        for piece in bytes.chunks(piece) {
+            held.extend_from_slice(piece);
+            let (judged, next) = framing.advance(&held);
+            held.drain(..judged);
+            total += judged;
+            last = next;
+            if !matches!(next, Next::More | Next::Rest) {
+                break;
+            }
+        }
+        (total, last)
+    }
+
+    /// However the bytes come in, it comes to the same.
+    fn read_all_ways(bytes: &[u8]) -> (usize, Next) {
+        let at_once = read(bytes, bytes.len());
+        for piece in [1, 2, 3, 7, 64] {
+            assert_eq!(read(bytes, piece), at_once, "{piece} of {:?}", String::from_utf8_lossy(bytes));
+        }
+        at_once
+    }
+
+    #[test]
+    fn messages_end_where_they_say() {
+        for bytes in [
+            [GET, GET].concat(),
+            [&post("Content-Length: 5\r\n", "GET /")[..], GET].concat(),
+            [&chunked("5\r\nGET /\r\n0\r\n\r\n")[..], GET].concat(),
+            [&chunked("00000005;a=\"b\"\r\nGET /\r\n1\r\n\n\r\n0;x\r\nA: b\r\nC: d\r\n\r\n")[..], GET]
+                .concat(),
+        ] {
+            assert_eq!(read_all_ways(&bytes), (bytes.len(), Next::More));
+            let next = [&bytes[..], b"GET * HTTP/1.1\r\n\r\n"].concat();
+            let refused = Next::Refused { refusal: Refusal::HostMissing, is_head: false };
+            assert_eq!(read_all_ways(&next), (bytes.len(), refused));
+        }
+    }
+
+    #[test]
+    fn a_chunked_body_has_one_spelling_only() {
+        for body in [
+            "x",
+            "\r\n",
+            "5 \r\nhello",
+            "5\nhello",
+            "+5\r\n",
+            "-1\r\n",
+            "0x5\r\n",
+            "000000005\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\nX",
+            "5;a\nb\r\n",
+            "5;\u{1}\r\n",
+            "5\rX",
+            "0\r\n\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\n\rX",
+            "0\r\nA\rb\r\n",
+            "FFFFFFFFF\r\n",
+            ";\r\n",
+        ] {
+            assert_eq!(read_all_ways(&chunked(body)).1, Next::Broken, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_limited_together() {
+        let with = |extension: usize, trailer: usize| {
+            let body = format!("0;{}\r\n{}\r\n\r\n", "x".repeat(extension), "y".repeat(trailer));
+            read_all_ways(&chunked(&body)).1
+        };
+        assert_eq!(with(100, 156), Next::More);
+        assert_eq!(with(100, 157), Next::Broken);
+        assert_eq!(with(257, 1), Next::Broken);
+    }
+
+    #[test]
+    fn http_2_is_left_alone_and_what_only_looks_like_it_is_not() {
+        let bytes = [HTTP2, b"\0\0\0\x04\0\0\0\0\0"].concat();
+        assert_eq!(read_all_ways(&bytes), (bytes.len(), Next::More));
+        let refused = Next::Refused { refusal: Refusal::Version, is_head: false };
+        assert_eq!(read_all_ways(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r"), (0, refused));
+        assert_eq!(read(&[GET, HTTP2].concat(), 1000), (GET.len(), refused));
+    }
+
+    #[test]
+    fn a_head_that_drips_in_is_judged_when_its_end_is_there() {
+        let head = post("Content-Length: 1\r\nContent-Length: 1\r\n", "");
+        let refused = Next::Refused { refusal: Refusal::LengthRepeated, is_head: false };
+        assert_eq!(read_all_ways(&head), (0, refused));
+        assert_eq!(read_all_ways(&head[..head.len() - 1]), (0, Next::Rest));
+        let endless = format!("HEAD / HTTP/1.1\r\nX: {}", "y".repeat(300));
+        let refused = Next::Refused { refusal: Refusal::HeadTooLarge, is_head: true };
+        assert_eq!(read(endless.as_bytes(), 1), (0, refused));
+    }
+}

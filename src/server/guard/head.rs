@@ -1,0 +1,448 @@
+//! One head of HTTP/1, judged by its bytes.
+
+use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
+
+use super::{Limits, Refusal};
+
+/// The highest `server.max_fields`: hyper's own limit, beyond which it would need memory for each head.
+pub const MOST_FIELDS: usize = 100;
+
+/// A name of DNS has at most 253 bytes (RFC 1035 §2.3.4).
+const LONGEST_HOST: usize = 253;
+
+/// What the head of a request says of what follows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// Bytes; 0 if there is none.
+    Length(u64),
+    Chunked,
+}
+
+/// What became of the bytes at the beginning of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judgement {
+    /// A head of this many bytes, empty lines before it included.
+    Good {
+        length: usize,
+        content: Content,
+    },
+    /// There is more to come.
+    Partial,
+    Refused {
+        refusal: Refusal,
+        is_head: bool,
+    },
+}
+
+/// Judges the head that `bytes` begin with.
+pub fn judge(bytes: &[u8], limits: &Limits) -> Judgement {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let fields = &mut fields[..limits.max_fields.min(MOST_FIELDS)];
+    let mut request = httparse::Request::new(&mut []);
+    let parsed =
+        httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut request, bytes, fields);
+    let judged = match parsed {
+        Ok(httparse::Status::Complete(length)) if length > limits.max_head => {
+            Err(too_large(&bytes[..limits.max_head]))
+        }
+        Ok(httparse::Status::Complete(length)) => {
+            check(&request, &bytes[..length], limits).map(|content| Judgement::Good { length, content })
+        }
+        Ok(httparse::Status::Partial) if bytes.len() >= limits.max_head => Err(too_large(bytes)),
+        Ok(httparse::Status::Partial) => Ok(Judgement::Partial),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::TooManyFields),
+        Err(httparse::Error::Version) if is_other_version(bytes) => Err(Refusal::Version),
+        Err(_) => Err(Refusal::Malformed),
+    };
+    judged.unwrap_or_else(|refusal| Judgement::Refused { refusal, is_head: request.method == Some("HEAD") })
+}
+
+/// The one long thing in a head that has no end in sight: its first line, or the rest of it.
+fn too_large(bytes: &[u8]) -> Refusal {
+    let begin = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(0);
+    let is_first_line = memchr::memchr(b'\n', &bytes[begin..]).is_none();
+    if is_first_line { Refusal::TargetTooLong } else { Refusal::HeadTooLarge }
+}
+
+/// Whether a request line ends in a version, and only its number is another.
+fn is_other_version(bytes: &[u8]) -> bool {
+    let Some(line) = bytes.split(|byte| *byte == b'\n').find(|line| line.len() > 1) else { return false };
+    let version = line.split(|byte| *byte == b' ').nth(2).unwrap_or_default();
+    let number = version.strip_prefix(b"HTTP/").unwrap_or_default();
+    matches!(number.trim_ascii_end(), [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+fn check(request: &httparse::Request<'_, '_>, head: &[u8], limits: &Limits) -> Result<Content, Refusal> {
+    if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
+        return Err(Refusal::BareLineFeed);
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(Refusal::Malformed);
+    };
+    if method == "CONNECT" {
+        return Err(Refusal::Connect);
+    }
+    let Fields { host, length, encoding } = Fields::of(request.headers)?;
+    if host.is_none() && minor == 1 {
+        return Err(Refusal::HostMissing);
+    }
+    if let Some(authority) = authority(target.as_bytes(), limits)? {
+        let named = host.ok_or(Refusal::HostMissing)?;
+        if !authority.eq_ignore_ascii_case(named) {
+            return Err(Refusal::HostDiffers);
+        }
+    }
+    let content = match (length, encoding) {
+        (None, None) => Content::Length(0),
+        (Some(length), None) => Content::Length(length),
+        // RFC 9112 §6.1: a HTTP/1.0 message with one has been framed by somebody who knew nothing of it.
+        (None, Some(())) if minor == 0 => return Err(Refusal::EncodingInvalid),
+        (None, Some(())) => Content::Chunked,
+        (Some(_), Some(())) => return Err(Refusal::LengthWithEncoding),
+    };
+    if content != Content::Length(0) && (method == "GET" || method == "HEAD") {
+        return Err(Refusal::BodyUnexpected);
+    }
+    Ok(content)
+}
+
+/// The fields that say where a message goes and where it ends.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    length: Option<u64>,
+    /// It is `chunked`, and nothing else.
+    encoding: Option<()>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(fields: &[httparse::Header<'a>]) -> Result<Self, Refusal> {
+        let mut found = Self::default();
+        // Told of first: who sends both has two ideas of where the message ends.
+        let mut lengths = 0;
+        let mut encodings = 0;
+        let mut invalid = None;
+        for field in fields {
+            let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+            // Most names are told apart by their length.
+            match field.name.len() {
+                4 if is("host") => {
+                    if found.host.is_some() {
+                        return Err(Refusal::HostRepeated);
+                    }
+                    if !is_host(field.value) {
+                        return Err(Refusal::HostInvalid);
+                    }
+                    found.host = Some(field.value);
+                }
+                6 if is("expect") && !is_continue(field.value) => return Err(Refusal::Expectation),
+                7 if is("upgrade") => return Err(Refusal::Upgrade),
+                14 if is("content-length") => {
+                    lengths += 1;
+                    found.length = length(field.value);
+                    if found.length.is_none() {
+                        invalid = Some(Refusal::LengthInvalid);
+                    }
+                }
+                17 if is("transfer-encoding") => {
+                    encodings += 1;
+                    found.encoding = Some(());
+                    if !field.value.eq_ignore_ascii_case(b"chunked") {
+                        invalid = Some(unknown(field.value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        match (lengths, encodings, invalid) {
+            (1.., 1.., _) => Err(Refusal::LengthWithEncoding),
+            (2.., ..) => Err(Refusal::LengthRepeated),
+            (_, 2.., _) => Err(Refusal::EncodingInvalid),
+            (_, _, Some(refusal)) => Err(refusal),
+            _ => Ok(found),
+        }
+    }
+}
+
+/// Digits as a number has them: no sign, no list, no leading zero, and no more than there are bytes.
+fn length(value: &[u8]) -> Option<u64> {
+    let is_number = match value {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    // hyper keeps the two highest numbers for itself.
+    let number: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (is_number && number <= i64::MAX.unsigned_abs()).then_some(number)
+}
+
+/// Codings beside a last `chunked` are ones we do not have; anything else leaves the end open.
+fn unknown(value: &[u8]) -> Refusal {
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let is_last = codings.next_back().is_some_and(is_chunked);
+    if is_last && codings.all(|coding| !coding.is_empty() && !is_chunked(coding)) {
+        Refusal::EncodingUnknown
+    } else {
+        Refusal::EncodingInvalid
+    }
+}
+
+/// RFC 9110 §10.1.1: the only expectation there is.
+pub(super) fn is_continue(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"100-continue")
+}
+
+/// The authority of a target in absolute form; none of one in origin form (RFC 9112 §3.2). The other two
+/// forms are for tunnels and for servers as a whole.
+fn authority<'a>(target: &'a [u8], limits: &Limits) -> Result<Option<&'a [u8]>, Refusal> {
+    let (authority, path) = if target.first() == Some(&b'/') {
+        (None, target)
+    } else {
+        let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+            target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+        });
+        let rest = &target[scheme.ok_or(Refusal::Target)?.len()..];
+        let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+        (Some(&rest[..end]), &rest[end..])
+    };
+    if path.len() > limits.max_target {
+        return Err(Refusal::TargetTooLong);
+    }
+    if is_path(path) { Ok(authority) } else { Err(Refusal::Target) }
+}
+
+/// Bytes that stand in a path or a query as they are (RFC 3986 §3.3, §3.4), and `%`, `[` and `]`, which
+/// are common in queries. Not `#`: hyper would cut off a fragment silently.
+static PATH: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        allowed[byte as usize] =
+            !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+        byte += 1;
+    }
+    allowed
+};
+
+pub(super) fn is_path(path: &[u8]) -> bool {
+    path.iter().all(|byte| PATH[usize::from(*byte)])
+}
+
+/// A name or an address with an optional port (RFC 9110 §7.2). No user, no percent-encoding, not empty.
+pub(super) fn is_host(value: &[u8]) -> bool {
+    let (host, port) = match value {
+        [b'[', rest @ ..] => {
+            let Some(end) = memchr::memchr(b']', rest) else { return false };
+            let address = std::str::from_utf8(&rest[..end]).unwrap_or_default();
+            if address.parse::<Ipv6Addr>().is_err() {
+                return false;
+            }
+            (&b"v6"[..], &rest[end + 1..])
+        }
+        _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            digits.iter().all(u8::is_ascii_digit)
+                && std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
+        }
+        _ => false,
+    };
+    is_port && (1..=LONGEST_HOST).contains(&host.len()) && host.iter().all(is_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_head: 512, max_target: 64, max_fields: 6 };
+
+    fn judged(head: &str) -> Result<Content, Refusal> {
+        match judge(head.as_bytes(), &LIMITS) {
+            Judgement::Good { length, content } => {
+                assert_eq!(length, head.len());
+                Ok(content)
+            }
+            Judgement::Partial => panic!("partial: {head:?}"),
+            Judgement::Refused { refusal, .. } => Err(refusal),
+        }
+    }
+
+    fn post(fields: &str) -> Result<Content, Refusal> {
+        judged(&format!("POST /a HTTP/1.1\r\nHost: gw\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn what_is_framed_in_one_way_only_is_good() {
+        assert_eq!(judged("GET /a?b=[1]&c=%2F HTTP/1.1\r\nHost: gw:80\r\n\r\n"), Ok(Content::Length(0)));
+        assert_eq!(judged("GET / HTTP/1.1\r\nHost: gw\r\nContent-Length: 0\r\n\r\n"), Ok(Content::Length(0)));
+        assert_eq!(judged("GET / HTTP/1.0\r\n\r\n"), Ok(Content::Length(0)));
+        assert_eq!(judged("GET HTTP://GW/a HTTP/1.1\r\nhost:  gw \r\n\r\n"), Ok(Content::Length(0)));
+        assert_eq!(
+            judged("GET https://[::1]:8443?x HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n"),
+            Ok(Content::Length(0))
+        );
+        assert_eq!(judged("\r\n\r\nGET / HTTP/1.1\r\nHost: gw\r\n\r\n"), Ok(Content::Length(0)));
+        assert_eq!(post("Content-Length: \t12 \r\n"), Ok(Content::Length(12)));
+        assert_eq!(post("transfer-ENCODING: Chunked\r\n"), Ok(Content::Chunked));
+        assert_eq!(post("Expect: 100-Continue\r\nContent-Length: 1\r\n"), Ok(Content::Length(1)));
+    }
+
+    #[test]
+    fn each_other_length_is_refused() {
+        for value in [
+            "",
+            "+1",
+            "-1",
+            "01",
+            "00",
+            "1 2",
+            "1,1",
+            "1;",
+            "0x1",
+            "1e1",
+            "١",
+            "9223372036854775808",
+            "99999999999999999999",
+        ] {
+            assert_eq!(post(&format!("Content-Length: {value}\r\n")), Err(Refusal::LengthInvalid), "{value}");
+        }
+        assert_eq!(post("Content-Length: 1\r\nContent-Length: 1\r\n"), Err(Refusal::LengthRepeated));
+        assert_eq!(post("Content-Length: x\r\ncontent-length: 1\r\n"), Err(Refusal::LengthRepeated));
+    }
+
+    #[test]
+    fn each_other_encoding_is_refused() {
+        for (value, refusal) in [
+            ("", Refusal::EncodingInvalid),
+            ("identity", Refusal::EncodingInvalid),
+            ("chunked, identity", Refusal::EncodingInvalid),
+            ("chunked, chunked", Refusal::EncodingInvalid),
+            (",chunked", Refusal::EncodingInvalid),
+            ("\"chunked\"", Refusal::EncodingInvalid),
+            ("xchunked", Refusal::EncodingInvalid),
+            ("chunked;q=1", Refusal::EncodingInvalid),
+            ("gzip, chunked", Refusal::EncodingUnknown),
+            ("identity, chunked", Refusal::EncodingUnknown),
+        ] {
+            assert_eq!(post(&format!("Transfer-Encoding: {value}\r\n")), Err(refusal), "{value}");
+        }
+        let twice = "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n";
+        assert_eq!(post(twice), Err(Refusal::EncodingInvalid));
+        for both in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n",
+            "Transfer-Encoding: identity\r\nContent-Length: +1\r\n",
+        ] {
+            assert_eq!(post(both), Err(Refusal::LengthWithEncoding), "{both}");
+        }
+        let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(judged(old), Err(Refusal::EncodingInvalid));
+    }
+
+    #[test]
+    fn one_host_and_a_valid_one() {
+        assert_eq!(judged("GET / HTTP/1.1\r\n\r\n"), Err(Refusal::HostMissing));
+        assert_eq!(judged("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), Err(Refusal::HostRepeated));
+        assert_eq!(judged("GET / HTTP/1.0\r\nHost: a\r\nhost: b\r\n\r\n"), Err(Refusal::HostRepeated));
+        for host in [
+            "", "a b", "a,b", "a/b", "u@a", "a:", "a:x", "a:65536", "a:-1", "[::1", "[x]", "[::1]x", "::1",
+            "a%41", "a:1:2", "ä",
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            assert_eq!(judged(&head), Err(Refusal::HostInvalid), "{host}");
+        }
+        for target in ["http://b/", "http://a:80/", "http://u@a/", "http://a.b?", "https:///"] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(judged(&head), Err(Refusal::HostDiffers), "{target}");
+        }
+        assert_eq!(judged("GET http://a/ HTTP/1.0\r\n\r\n"), Err(Refusal::HostMissing));
+    }
+
+    #[test]
+    fn what_no_target_is() {
+        for target in ["*", "a", "a:80", "/a#b", "/a|b", "/\\", "/ä", "/{x}", "ftp://gw/", "?", "http:/gw/"]
+        {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: gw\r\n\r\n");
+            assert_eq!(judged(&head), Err(Refusal::Target), "{target}");
+        }
+        assert_eq!(judged("CONNECT gw:443 HTTP/1.1\r\nHost: gw:443\r\n\r\n"), Err(Refusal::Connect));
+    }
+
+    #[test]
+    fn a_body_where_none_belongs_and_another_protocol() {
+        for method in ["GET", "HEAD"] {
+            let with = |field: &str| judged(&format!("{method} / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n"));
+            assert_eq!(with("Content-Length: 1"), Err(Refusal::BodyUnexpected));
+            assert_eq!(with("Transfer-Encoding: chunked"), Err(Refusal::BodyUnexpected));
+        }
+        assert_eq!(post("Upgrade: h2c\r\nConnection: Upgrade\r\n"), Err(Refusal::Upgrade));
+        assert_eq!(post("Expect: 200-ok\r\n"), Err(Refusal::Expectation));
+    }
+
+    #[test]
+    fn what_is_not_http_1() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n",
+            "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /  HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /\r\nHost: a\r\n\r\n",
+            "GET / http/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.10\r\nHost: a\r\n\r\n",
+            "G(T / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\u{16}\u{3}\u{1}\0\r\n\r\n",
+        ] {
+            assert_eq!(judged(head), Err(Refusal::Malformed), "{head:?}");
+        }
+        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9", "HTTP/9.9"] {
+            let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
+            assert_eq!(judged(&head), Err(Refusal::Version), "{version}");
+        }
+        for head in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert_eq!(judged(head), Err(Refusal::BareLineFeed), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn each_limit_holds_exactly() {
+        let target =
+            |length: usize| judged(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 1)));
+        assert_eq!(target(64), Ok(Content::Length(0)));
+        assert_eq!(target(65), Err(Refusal::TargetTooLong));
+        let fields = |count: usize| {
+            judged(&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1)))
+        };
+        assert_eq!(fields(6), Ok(Content::Length(0)));
+        assert_eq!(fields(7), Err(Refusal::TooManyFields));
+        let head = |length: usize| {
+            let most = "GET / HTTP/1.1\r\nHost: a\r\nX: ".len() + 4;
+            judged(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(length - most)))
+        };
+        assert_eq!(head(512), Ok(Content::Length(0)));
+        assert_eq!(head(513), Err(Refusal::HeadTooLarge));
+        let partial = |text: &str, length: usize| {
+            judge(format!("{text}{}", "a".repeat(length - text.len())).as_bytes(), &LIMITS)
+        };
+        assert_eq!(partial("GET /", 511), Judgement::Partial);
+        let refused = |refusal, is_head| Judgement::Refused { refusal, is_head };
+        assert_eq!(partial("GET /", 512), refused(Refusal::TargetTooLong, false));
+        assert_eq!(partial("HEAD / HTTP/1.1\r\nX: ", 512), refused(Refusal::HeadTooLarge, true));
+    }
+}
