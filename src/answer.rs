@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::{HeaderValue, StatusCode};
 
-use crate::clock::UnixMillis;
+use crate::clock::Moment;
 use crate::error::Error;
 
 /// A complete answer of the upstream's, decoded, without its hop-by-hop and private fields.
@@ -19,7 +19,7 @@ pub struct Answer {
     pub retry_after: Option<HeaderValue>,
     pub body: Bytes,
     /// When the request for it was sent: nothing in it is older (RFC 9111 §4.2.3).
-    pub asked_at: UnixMillis,
+    pub asked_at: Moment,
 }
 
 /// What a call to the upstream brings.

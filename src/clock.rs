@@ -1,4 +1,5 @@
-//! The one source of time. Decisions never read a clock: they are handed a [`UnixMillis`].
+//! The one source of time. Decisions never read a clock: they are handed a [`UnixMillis`] or a
+//! [`Moment`].
 //!
 //! Tests hold a manual clock and move it; nothing in the crate waits for time in another way than
 //! [`Clock::sleep`], except the deadlines of real exchanges on real sockets.
@@ -31,14 +32,43 @@ impl UnixMillis {
     }
 }
 
+/// A moment on both clocks. The time of day is what answers speak of, and it can be set; the uptime
+/// only goes forward, so it says what came first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    pub wall: UnixMillis,
+    /// Since the clock was made.
+    pub uptime: Duration,
+}
+
+impl Moment {
+    /// How long ago `earlier` was, by the clock that says more: one that is set back makes nothing
+    /// younger, and what lay there while the machine slept (the uptime stood still) is as old as it is.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.uptime.saturating_sub(earlier.uptime).max(self.wall.since(earlier.wall))
+    }
+
+    pub fn is_after(self, other: Self) -> bool {
+        self.uptime > other.uptime
+    }
+}
+
 /// Tells the time: the system's, or one that a test moves. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
-    System { started: Instant },
-    Manual { start: i64, now: AtomicI64, moved: Notify },
+    System {
+        started: Instant,
+    },
+    /// `now` less `start` is the uptime; the time of day is `ahead` of `now`.
+    Manual {
+        start: i64,
+        now: AtomicI64,
+        ahead: AtomicI64,
+        moved: Notify,
+    },
 }
 
 impl Clock {
@@ -49,14 +79,22 @@ impl Clock {
 
     /// A clock that stands still at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: UnixMillis) -> Self {
-        Self(Arc::new(Source::Manual { start: start.0, now: AtomicI64::new(start.0), moved: Notify::new() }))
+        let (now, ahead) = (AtomicI64::new(start.0), AtomicI64::new(0));
+        Self(Arc::new(Source::Manual { start: start.0, now, ahead, moved: Notify::new() }))
     }
 
     /// Moves a manual clock forward and wakes who sleeps on it. The system's clock does not move.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { now, moved, .. } = &*self.0 {
-            now.store(self.now().plus(by).0, Ordering::SeqCst);
+            now.fetch_add(i64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
             moved.notify_waiters();
+        }
+    }
+
+    /// Sets a manual clock's time of day forward or back, as an operator does; the uptime goes on.
+    pub fn set_by(&self, millis: i64) {
+        if let Source::Manual { ahead, .. } = &*self.0 {
+            ahead.fetch_add(millis, Ordering::SeqCst);
         }
     }
 
@@ -67,15 +105,24 @@ impl Clock {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 UnixMillis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
-            Source::Manual { now, .. } => UnixMillis(now.load(Ordering::SeqCst)),
+            Source::Manual { now, ahead, .. } => {
+                UnixMillis(now.load(Ordering::SeqCst).saturating_add(ahead.load(Ordering::SeqCst)))
+            }
         }
+    }
+
+    /// Both clocks.
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.now(), uptime: self.uptime() }
     }
 
     /// Time since the clock was made. It never jumps, so windows and limits count on it.
     pub fn uptime(&self) -> Duration {
         match &*self.0 {
             Source::System { started } => started.elapsed(),
-            Source::Manual { start, .. } => self.now().since(UnixMillis(*start)),
+            Source::Manual { start, now, .. } => {
+                UnixMillis(now.load(Ordering::SeqCst)).since(UnixMillis(*start))
+            }
         }
     }
 
@@ -84,12 +131,12 @@ impl Clock {
         match &*self.0 {
             Source::System { .. } => tokio::time::sleep(duration).await,
             Source::Manual { moved, .. } => {
-                let wake = self.now().plus(duration);
+                let wake = self.uptime().saturating_add(duration);
                 loop {
                     let mut move_seen = std::pin::pin!(moved.notified());
                     // Registered before the time is read: a move in between is not missed.
                     move_seen.as_mut().enable();
-                    if self.now() >= wake {
+                    if self.uptime() >= wake {
                         return;
                     }
                     move_seen.await;
@@ -119,6 +166,21 @@ mod tests {
         clock.advance(Duration::from_secs(2));
         assert_eq!(clock.now(), UnixMillis(3_000));
         assert_eq!(clock.uptime(), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn age_is_what_the_clock_says_that_says_more() {
+        let moment = |wall, uptime| Moment { wall: UnixMillis(wall), uptime: Duration::from_millis(uptime) };
+        let asked = moment(10_000, 500);
+        for (now, age) in [
+            (moment(12_000, 2_500), 2_000),
+            (moment(0, 2_500), 2_000),       // set back
+            (moment(60_000, 2_500), 50_000), // set forward, or asleep
+            (moment(0, 500), 0),
+        ] {
+            assert_eq!(now.since(asked), Duration::from_millis(age), "{now:?}");
+        }
+        assert!(moment(0, 501).is_after(asked) && !asked.is_after(asked));
     }
 
     #[tokio::test]

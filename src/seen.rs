@@ -5,13 +5,13 @@
 //! leaves a sighting here, and the transcript's phase is looked up. The table is bounded: an id
 //! that was pushed out is unknown again, and unknown is treated as live.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use crate::clock::UnixMillis;
+use crate::clock::Moment;
 use crate::phase::Phase;
 
 /// What kind of id an answer named. The kinds do not share a name space.
@@ -26,7 +26,7 @@ pub enum Kind {
 pub type Name = (Kind, String);
 
 /// Names one conversation goes by beyond which no more are remembered.
-const MOST_NAMES: usize = 8;
+const MOST_NAMES: usize = 64;
 
 /// One conversation under all the ids an answer gave it, and the phase it was seen in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ pub struct Sighting {
 pub struct Known {
     pub phase: Phase,
     /// When the answer that told it was asked for.
-    pub asked_at: UnixMillis,
+    pub asked_at: Moment,
     /// Every name the conversation goes by, this one included.
     pub names: Arc<[Name]>,
 }
@@ -55,27 +55,34 @@ struct Id {
 /// The table of ids with the phase they were last seen in, per account.
 pub struct Seen {
     known: Cache<Id, Known>,
+    /// Those it has heard of: as few as are configured.
+    accounts: RwLock<Vec<Arc<str>>>,
 }
 
 impl Seen {
     /// A table of at most `capacity` ids; those named longest ago are forgotten first. (By use, a
     /// new conversation would never push out an old one.)
     pub fn new(capacity: u64) -> Self {
-        Self { known: Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build() }
+        let known = Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build();
+        Self { known, accounts: RwLock::default() }
     }
 
     /// Remembers what an answer told that was asked for at `asked_at`. The newest word counts, so a
     /// reopened conversation is live; and an answer that was slow to come does not take back what
-    /// a later one said. What is told in the same millisecond, as by the rows of one answer, holds
+    /// a later one said. What is told by one answer, as by the rows of a window, holds
     /// together: a session with two conversations is over when both are.
-    pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: UnixMillis) {
+    pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: Moment) {
+        if !self.accounts().contains(account) {
+            let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
+            accounts.push(account.clone());
+        }
         for Sighting { names, phase } in sightings {
             let names: Arc<[Name]> = names.as_slice().into();
             for (kind, id) in names.iter() {
                 let id = Id { account: account.clone(), kind: *kind, id: id.as_str().into() };
                 let told = Known { phase: *phase, asked_at, names: names.clone() };
                 self.known.entry(id).and_compute_with(|held| match held.map(moka::Entry::into_value) {
-                    Some(held) if held.asked_at > asked_at => Op::Nop,
+                    Some(held) if held.asked_at.is_after(asked_at) => Op::Nop,
                     Some(held) => {
                         let phase =
                             if held.asked_at == asked_at { held.phase.and(told.phase) } else { told.phase };
@@ -87,14 +94,19 @@ impl Seen {
         }
     }
 
+    /// What else goes by that name is called, in any account.
+    pub fn names(&self, name: &Name) -> Vec<Name> {
+        let known = self.accounts().into_iter().filter_map(|account| self.get(&account, name));
+        known.flat_map(|known| known.names.to_vec()).filter(|other| other != name).collect()
+    }
+
+    fn accounts(&self) -> Vec<Arc<str>> {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What is known of `id`; nothing if it was never named, or too long ago.
     pub fn get(&self, account: &Arc<str>, (kind, id): &Name) -> Option<Known> {
         self.known.get(&Id { account: account.clone(), kind: *kind, id: id.as_str().into() })
-    }
-
-    /// Whether `name` was seen live by an answer not older than one asked for at `asked_at`.
-    pub fn is_live_since(&self, account: &Arc<str>, name: &Name, asked_at: UnixMillis) -> bool {
-        self.get(account, name).is_some_and(|known| known.phase == Phase::Live && known.asked_at >= asked_at)
     }
 }
 
@@ -110,8 +122,14 @@ fn together(told: Arc<[Name]>, held: &[Name]) -> Arc<[Name]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
 
     const OVER: Phase = Phase::Over { since: UnixMillis(1) };
+
+    /// The uptime in milliseconds; the time of day stands still.
+    fn at(millis: u64) -> Moment {
+        Moment { wall: UnixMillis(0), uptime: std::time::Duration::from_millis(millis) }
+    }
 
     fn name(kind: Kind) -> Name {
         (kind, "x-1".to_owned())
@@ -129,7 +147,7 @@ mod tests {
     fn an_id_is_known_by_account_and_kind() {
         let seen = Seen::new(10);
         let (ours, theirs): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        seen.note(&ours, &sighting(&[name(Kind::Session)], OVER), UnixMillis(5));
+        seen.note(&ours, &sighting(&[name(Kind::Session)], OVER), at(5));
         assert_eq!(phase(&seen, &ours, Kind::Session), Some(OVER));
         assert_eq!(phase(&seen, &ours, Kind::Call), None);
         assert_eq!(phase(&seen, &theirs, Kind::Session), None);
@@ -140,16 +158,14 @@ mod tests {
         let seen = Seen::new(10);
         let account: Arc<str> = "a".into();
         let names = [name(Kind::Session)];
-        seen.note(&account, &sighting(&names, OVER), UnixMillis(5));
-        seen.note(&account, &sighting(&names, Phase::Live), UnixMillis(7));
-        seen.note(&account, &sighting(&names, OVER), UnixMillis(6));
+        seen.note(&account, &sighting(&names, OVER), at(5));
+        seen.note(&account, &sighting(&names, Phase::Live), at(7));
+        seen.note(&account, &sighting(&names, OVER), at(6));
         assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
-        assert!(seen.is_live_since(&account, &names[0], UnixMillis(7)));
-        assert!(!seen.is_live_since(&account, &names[0], UnixMillis(8)));
         // Told in the same moment, it is over only if all that is told is.
-        seen.note(&account, &sighting(&names, OVER), UnixMillis(7));
+        seen.note(&account, &sighting(&names, OVER), at(7));
         assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
-        seen.note(&account, &sighting(&names, OVER), UnixMillis(8));
+        seen.note(&account, &sighting(&names, OVER), at(8));
         assert_eq!(phase(&seen, &account, Kind::Session), Some(OVER));
     }
 
@@ -158,8 +174,8 @@ mod tests {
         let seen = Seen::new(10);
         let account: Arc<str> = "a".into();
         let (session, call) = (name(Kind::Session), name(Kind::Call));
-        seen.note(&account, &sighting(&[session.clone(), call.clone()], OVER), UnixMillis(1));
-        seen.note(&account, &sighting(&[session.clone(), name(Kind::Conversation)], OVER), UnixMillis(2));
+        seen.note(&account, &sighting(&[session.clone(), call.clone()], OVER), at(1));
+        seen.note(&account, &sighting(&[session.clone(), name(Kind::Conversation)], OVER), at(2));
         let names = seen.get(&account, &session).expect("known").names;
         assert_eq!(names.len(), 3);
         assert!(names.contains(&call));
@@ -171,7 +187,7 @@ mod tests {
         let account: Arc<str> = "a".into();
         for n in 0..10_000 {
             let names = [(Kind::Conversation, format!("c-{n}"))];
-            seen.note(&account, &sighting(&names, Phase::Live), UnixMillis(0));
+            seen.note(&account, &sighting(&names, Phase::Live), at(0));
         }
         seen.known.run_pending_tasks();
         assert!(seen.known.entry_count() <= 100);

@@ -74,7 +74,7 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
     let account: Arc<str> = "65269fe0dd9c622245c1aaaa".into();
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
-            let (cache, account, asked_at) = (cache.clone(), account.clone(), clock.now());
+            let (cache, account, asked_at) = (cache.clone(), account.clone(), clock.moment());
             tokio::spawn(async move {
                 let (mut most_resident, mut most_held) = (0, 0);
                 for n in (task..IDS).step_by(usize::try_from(TASKS).unwrap()) {

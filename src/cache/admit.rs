@@ -9,11 +9,11 @@ use super::entry::{Entry, Lifetime, Tag, Word, jittered};
 use super::group::Group;
 use super::variants::Variants;
 use crate::answer::Answer;
-use crate::clock::UnixMillis;
+use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing};
 use crate::routes::{Asked, Identity, Misfit, Query, Reading};
-use crate::seen::{Name, Seen};
+use crate::seen::{Name, Seen, Sighting};
 
 /// Why an answer that callers get is not stored. The same word in `Cache-Status`, log, metric and
 /// test.
@@ -37,6 +37,10 @@ pub enum Reason {
     TooLarge,
     /// Purged while it was fetched.
     Purged,
+    /// There is one that was asked for later.
+    Superseded,
+    /// The store is full of what is asked for more.
+    NoRoom,
 }
 
 impl Reason {
@@ -51,6 +55,8 @@ impl Reason {
             Self::ZeroLifetime => "zero-lifetime",
             Self::TooLarge => "too-large",
             Self::Purged => "purged",
+            Self::Superseded => "superseded",
+            Self::NoRoom => "no-room",
         }
     }
 }
@@ -63,6 +69,8 @@ pub struct Judgement {
     pub verdict: Result<(), Reason>,
     /// What the conversations in it are called.
     pub names: Vec<Name>,
+    /// What it told of them.
+    pub sightings: Vec<Sighting>,
 }
 
 /// Judges an answer to `query`. An error is an answer that nobody gets: a cut one, or one about
@@ -79,7 +87,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         Err(Misfit::Shape) => {
             let entry = Entry { is_opaque: true, ..bare(query, answer, &[]) };
             let verdict = Err(Reason::UnexpectedShape);
-            return Ok(Judgement { entry: entry.into(), verdict, names: Vec::new() });
+            return Ok(Judgement { entry: entry.into(), verdict, names: Vec::new(), sightings: Vec::new() });
         }
         Err(Misfit::Cut) => {
             return Err(Error::new(Kind::UpstreamInvalid, "the upstream's answer ends in the middle")
@@ -94,6 +102,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         }
     };
     let asked_at = answer.asked_at;
+    let wall = asked_at.wall;
     let account = &query.account;
     if !is_proven(query, seen, &reading) {
         return Ok(unread(query, answer, Reason::UnprovenIdentity));
@@ -106,11 +115,11 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         told => (told, Word::Told),
     };
     let phase = match query.asked {
-        Asked::Window { end, .. } => told.and(rule.window(end, asked_at)),
+        Asked::Window { end, .. } => told.and(rule.window(end, wall)),
         _ => told,
     };
 
-    let allowed = rule.lifetime(phase, reading.summary, asked_at);
+    let allowed = rule.lifetime(phase, reading.summary, wall);
     let verdict = match allowed.standing {
         _ if !allowed.ttl.is_zero() => Ok(()),
         Standing::Live => Err(Reason::Live),
@@ -142,7 +151,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         lifetime,
         variants: Variants::default(),
     };
-    Ok(Judgement { entry: entry.into(), verdict, names })
+    Ok(Judgement { entry: entry.into(), verdict, names, sightings: reading.sightings })
 }
 
 /// Whether the body is what was asked for, by its own word or by what was seen before.
@@ -159,10 +168,10 @@ fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
 
 /// What other answers have said of the conversation: over only if every name of it that is known
 /// is. One that ended after this answer was asked for was not over in it.
-fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: UnixMillis) -> Phase {
+fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: Moment) -> Phase {
     let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, name));
     match known.map(|known| known.phase).reduce(Phase::and) {
-        Some(Phase::Over { since }) if since > asked_at => Phase::Live,
+        Some(Phase::Over { since }) if since > asked_at.wall => Phase::Live,
         Some(phase) => phase,
         None => Phase::Unknown,
     }
@@ -203,13 +212,13 @@ fn without_reading(query: &Query, rule: &Rule, answer: Answer) -> Judgement {
     let ttl = jittered(rule.not_found_ttl, &query.key, answer.asked_at);
     let names: Vec<Name> = query.asked.name().into_iter().collect();
     let entry = Entry { lifetime: Lifetime { ttl, ..Lifetime::default() }, ..bare(query, answer, &names) };
-    Judgement { entry: entry.into(), verdict: Ok(()), names }
+    Judgement { entry: entry.into(), verdict: Ok(()), names, sightings: Vec::new() }
 }
 
 /// An answer that is passed on unread.
 fn unread(query: &Query, answer: Answer, reason: Reason) -> Judgement {
     let entry = bare(query, answer, &[]);
-    Judgement { entry: entry.into(), verdict: Err(reason), names: Vec::new() }
+    Judgement { entry: entry.into(), verdict: Err(reason), names: Vec::new(), sightings: Vec::new() }
 }
 
 fn bare(query: &Query, answer: Answer, names: &[Name]) -> Entry {

@@ -10,7 +10,7 @@ use super::group::Group;
 use super::index::MEMBERSHIP;
 use super::variants::Variants;
 use crate::answer::Answer;
-use crate::clock::UnixMillis;
+use crate::clock::Moment;
 use crate::phase::{Phase, Standing};
 use crate::routes::Key;
 
@@ -90,10 +90,8 @@ pub enum Freshness {
 }
 
 impl Lifetime {
-    /// Pure: where an entry asked for at `asked_at` is at `now`. A clock that was set back makes
-    /// nothing younger than new.
-    pub fn at(&self, asked_at: UnixMillis, now: UnixMillis) -> Freshness {
-        let age = now.since(asked_at);
+    /// Pure: where an entry of that age is.
+    pub fn at(&self, age: Duration) -> Freshness {
         if age < self.ttl {
             return Freshness::Fresh { left: self.ttl.saturating_sub(age) };
         }
@@ -114,12 +112,12 @@ impl Lifetime {
 }
 
 impl Entry {
-    pub fn freshness(&self, now: UnixMillis) -> Freshness {
-        self.lifetime.at(self.answer.asked_at, now)
+    pub fn freshness(&self, now: Moment) -> Freshness {
+        self.lifetime.at(now.since(self.answer.asked_at))
     }
 
     /// Whole seconds since it was asked for (RFC 9111 §5.1, §4.2.3).
-    pub fn age(&self, now: UnixMillis) -> u64 {
+    pub fn age(&self, now: Moment) -> u64 {
         now.since(self.answer.asked_at).as_secs()
     }
 
@@ -128,8 +126,8 @@ impl Entry {
     }
 
     /// Whether a sighting as live, in an answer asked for at `live_at`, makes this one void.
-    pub fn is_voided_by_life_at(&self, live_at: UnixMillis) -> bool {
-        self.is_over() && (self.word == Word::Learnt || self.answer.asked_at <= live_at)
+    pub fn is_voided_by_life_at(&self, live_at: Moment) -> bool {
+        self.is_over() && (self.word == Word::Learnt || !self.answer.asked_at.is_after(live_at))
     }
 
     /// Bytes it takes in the store.
@@ -145,8 +143,8 @@ impl Entry {
 
 /// `ttl` up to a tenth shorter or longer, the same for the same key and time: what was loaded at
 /// once does not expire at once.
-pub fn jittered(ttl: Duration, key: &Key, asked_at: UnixMillis) -> Duration {
-    let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one((key, asked_at.0)) % 2001;
+pub fn jittered(ttl: Duration, key: &Key, asked_at: Moment) -> Duration {
+    let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one((key, asked_at.wall.0)) % 2001;
     let factor = u32::try_from(9_000 + spread).unwrap_or(10_000);
     ttl.checked_mul(factor).map_or(ttl, |scaled| scaled / 10_000)
 }
@@ -163,9 +161,8 @@ mod tests {
 
     #[test]
     fn a_life_goes_from_fresh_over_stale_to_gone() {
-        let at = |seconds: i64| LIFETIME.at(UnixMillis(0), UnixMillis(seconds * 1000));
+        let at = |seconds| LIFETIME.at(Duration::from_secs(seconds));
         let past = Duration::from_secs;
-        assert_eq!(at(-1), Freshness::Fresh { left: past(10) });
         assert_eq!(at(0), Freshness::Fresh { left: past(10) });
         assert_eq!(at(9), Freshness::Fresh { left: past(1) });
         assert_eq!(at(10), Freshness::Revalidating { past: past(0) });
@@ -177,6 +174,6 @@ mod tests {
 
     #[test]
     fn what_has_no_lifetime_is_never_served() {
-        assert_eq!(Lifetime::default().at(UnixMillis(0), UnixMillis(0)), Freshness::Gone);
+        assert_eq!(Lifetime::default().at(Duration::ZERO), Freshness::Gone);
     }
 }

@@ -12,7 +12,7 @@ use super::memory::Refused;
 use super::purge::Began;
 use super::variants::Variants;
 use crate::answer::{Answer, Fetched, Large};
-use crate::clock::UnixMillis;
+use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing, Summary};
 use crate::routes::{Query, without_summary};
@@ -41,7 +41,7 @@ impl Inner {
         &self,
         query: &Query,
         rule: &Rule,
-        not_before: Option<UnixMillis>,
+        not_before: Option<Moment>,
         fill: impl FnOnce() -> F,
     ) -> Filled
     where
@@ -52,10 +52,10 @@ impl Inner {
             self.clock.sleep(wait).await;
         }
         // Again: another flight may have landed between the caller's look and this one's start.
-        let now = self.clock.now();
+        let now = self.clock.moment();
         if let Some(entry) = self.memory.get(&query.key)
             && let Freshness::Fresh { .. } = entry.freshness(now)
-            && not_before.is_none_or(|not_before| entry.answer.asked_at > not_before)
+            && not_before.is_none_or(|not_before| entry.answer.asked_at.is_after(not_before))
         {
             return Ok(Landed::Held(entry));
         }
@@ -87,6 +87,7 @@ impl Inner {
         let judgement = admit::judge(query, rule, &self.seen, answer)?;
         let (entry, names) = (judgement.entry, judgement.names);
         let (account, asked_at) = (&query.account, entry.answer.asked_at);
+        self.memory.link(&judgement.sightings);
         self.compare(query, &entry);
 
         // Names seen live, in this answer or in a later one that came before it.
@@ -106,12 +107,14 @@ impl Inner {
                         Refused::TooHeavy => Reason::TooLarge,
                         Refused::Purged => Reason::Purged,
                         Refused::Outdated => Reason::Live,
+                        Refused::Superseded => Reason::Superseded,
+                        Refused::NoRoom => Reason::NoRoom,
                     }
                 })
             }
             Err(reason) => {
                 if takes_its_place(reason, entry.answer.status) {
-                    self.memory.remove(&query.key);
+                    self.memory.remove(&query.key, asked_at);
                 }
                 Err(reason)
             }
@@ -136,11 +139,11 @@ impl Inner {
     /// kept by its own rule.
     fn cut_from_summarised(&self, query: &Query, rule: &Rule) -> Option<Arc<Entry>> {
         let began = self.memory.now();
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let (key, whole) = self.memory.summarised(&query.key, now)?;
         let body = without_summary(&whole.answer.body)?;
         let asked_at = whole.answer.asked_at;
-        let allowed = rule.lifetime(whole.phase, Summary::NotAsked, asked_at);
+        let allowed = rule.lifetime(whole.phase, Summary::NotAsked, asked_at.wall);
         let ttl = jittered(allowed.ttl, &query.key, asked_at);
         let entry = Arc::new(Entry {
             tag: Tag::of(&body),
@@ -163,8 +166,11 @@ impl Inner {
             return None;
         }
         let is_outdated = || !self.memory.holds(&key, &whole);
-        self.memory.put(query.key.clone(), entry.clone(), began, is_outdated).ok()?;
-        Some(entry)
+        match self.memory.put(query.key.clone(), entry.clone(), began, is_outdated) {
+            // It is an answer all the same if there is no room for it.
+            Ok(()) | Err(Refused::TooHeavy | Refused::NoRoom) => Some(entry),
+            Err(Refused::Purged | Refused::Outdated | Refused::Superseded) => None,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest;
 
-use crate::routes::Key;
+use crate::routes::{self, Key};
 use crate::seen;
 
 /// Something entries have in common. 128 bits of a digest, so that it is small, of one size, and
@@ -58,6 +58,12 @@ impl Group {
         let whole = digest::digest(&digest::SHA256, bytes);
         short.iter_mut().zip(whole.as_ref()).for_each(|(short, byte)| *short = *byte);
         Self { kind, digest: short }
+    }
+
+    /// Whether all of a route's answers in it are about what it is linked to. A session, or a call, can
+    /// have been part of more than one conversation, and each of those has a record of its own.
+    pub fn takes_along(&self, route: routes::Name) -> bool {
+        self.kind == Kind::Conversation || route != routes::Name::Conversation
     }
 
     /// Whether it is small enough for an index. Accounts and bots have most entries among their

@@ -14,9 +14,10 @@ use prometheus_client::metrics::counter::Counter;
 use super::entry::{Entry, Freshness};
 use super::group::Group;
 use super::index::{Index, Serial};
-use super::purge::{Began, Purge, Removed, Tombstones};
-use crate::clock::{Clock, UnixMillis};
+use super::purge::{Began, Meant, Removed, Tombstones};
+use crate::clock::{Clock, Moment};
 use crate::routes::Key;
+use crate::seen::Sighting;
 
 /// Entries by key. When it is full, what is asked for least goes first (TinyLFU).
 pub struct Memory {
@@ -30,6 +31,8 @@ pub struct Memory {
 struct Slot {
     entry: Arc<Entry>,
     serial: Serial,
+    /// When the fill that brought it began.
+    began: Began,
 }
 
 #[derive(Default)]
@@ -48,7 +51,7 @@ struct EndOfUse(Clock);
 
 impl EndOfUse {
     fn left(&self, Slot { entry, .. }: &Slot) -> Duration {
-        entry.lifetime.whole().saturating_sub(self.0.now().since(entry.answer.asked_at))
+        entry.lifetime.whole().saturating_sub(self.0.moment().since(entry.answer.asked_at))
     }
 }
 
@@ -71,6 +74,10 @@ pub enum Refused {
     Purged,
     /// It is older than what made it void.
     Outdated,
+    /// What is stored was asked for later.
+    Superseded,
+    /// The store is full, and what is in it is asked for more.
+    NoRoom,
 }
 
 impl Memory {
@@ -102,7 +109,8 @@ impl Memory {
     }
 
     /// Stores what was fetched by a fill that began at `began`, unless it has been purged since or
-    /// `is_outdated` by then. The new entry takes the place of an old one.
+    /// `is_outdated` by then. The new entry takes the place of one that was asked for earlier: a
+    /// flight that a purge has detached can land after the one that came after it.
     pub fn put(
         &self,
         key: Key,
@@ -114,14 +122,23 @@ impl Memory {
             return Err(Refused::TooHeavy);
         }
         let mut writes = locked(&self.writes);
-        if writes.tombstones.forbid(began, &entry.groups) {
+        if writes.tombstones.forbid(began, key.route().name, &entry.groups) {
             return Err(Refused::Purged);
         }
         if is_outdated() {
             return Err(Refused::Outdated);
         }
-        self.insert(&mut writes, key, entry);
-        Ok(())
+        if self.is_newer(&key, entry.answer.asked_at) {
+            return Err(Refused::Superseded);
+        }
+        self.insert(&mut writes, key.clone(), entry, began);
+        // TinyLFU may have preferred what was there.
+        if self.slots.contains_key(&key) { Ok(()) } else { Err(Refused::NoRoom) }
+    }
+
+    /// Whether what is stored was asked for after that.
+    fn is_newer(&self, key: &Key, asked_at: Moment) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.entry.answer.asked_at.is_after(asked_at))
     }
 
     /// Weighs an entry again that has grown by a variant, if it is still there.
@@ -130,14 +147,14 @@ impl Memory {
         let held = self.slots.get(key);
         let Some(slot) = held.filter(|slot| Arc::ptr_eq(&slot.entry, entry)) else { return };
         writes.index.remove(slot.serial, &entry.groups);
-        self.insert(&mut writes, key.clone(), slot.entry);
+        self.insert(&mut writes, key.clone(), slot.entry, slot.began);
     }
 
-    fn insert(&self, writes: &mut Writes, key: Key, entry: Arc<Entry>) {
+    fn insert(&self, writes: &mut Writes, key: Key, entry: Arc<Entry>, began: Began) {
         writes.last += 1;
         let serial = writes.last;
         writes.index.add(serial, &entry.groups, &key);
-        self.slots.insert(key, Slot { entry, serial });
+        self.slots.insert(key, Slot { entry, serial, began });
         // Now, not some time: between two rounds of its housekeeping moka holds more than it may.
         self.slots.run_pending_tasks();
         self.tidy(writes);
@@ -151,38 +168,63 @@ impl Memory {
         }
     }
 
-    pub fn remove(&self, key: &Key) {
+    /// Removes what an answer asked for at `asked_at` makes void, but not what was asked for later.
+    pub fn remove(&self, key: &Key, asked_at: Moment) {
         let mut writes = locked(&self.writes);
-        self.slots.invalidate(key);
+        if !self.is_newer(key, asked_at) {
+            self.slots.invalidate(key);
+        }
         self.tidy(&mut writes);
     }
 
     /// Removes all that is meant, fresh and stale, and keeps fills under way from bringing it back.
-    pub fn purge(&self, purge: Purge) -> Removed {
+    pub fn purge(&self, meant: impl FnOnce() -> Meant) -> Removed {
         let mut writes = locked(&self.writes);
-        writes.tombstones.put_up(purge);
-        let keys = match purge {
-            Purge::Group(group) if group.is_indexed() => writes.index.keys(group),
-            purge => self
-                .slots
-                .iter()
-                .filter(|(_, slot)| purge.takes(&slot.entry.groups))
-                .map(|(key, _)| Key::clone(&key))
-                .collect(),
+        // Under the lock: what is told about names from now on goes through `link`, after this.
+        let meant = meant();
+        let takes = |key: &Key, slot: &Slot| meant.takes(key.route().name, &slot.entry.groups);
+        let keys: Vec<Key> = match meant.indexed() {
+            Some(groups) => groups.into_iter().flat_map(|group| writes.index.keys(group)).collect(),
+            None => self.slots.iter().map(|(key, _)| Key::clone(&key)).collect(),
         };
         let mut removed = Removed::default();
         for key in keys {
-            if let Some(slot) = self.slots.remove(&key) {
+            if let Some(slot) = self.slots.get(&key).filter(|slot| takes(&key, slot)) {
+                self.slots.invalidate(&key);
                 removed.count(key.route().name, slot.entry.weight(&key).into());
             }
         }
+        writes.tombstones.put_up(meant);
         self.tidy(&mut writes);
         removed
     }
 
+    /// Takes in which names are one conversation's. What was purged under one of them before that was
+    /// known takes along what is stored, or being fetched, under the others.
+    pub fn link(&self, sightings: &[Sighting]) {
+        let mut writes = locked(&self.writes);
+        if !writes.tombstones.any_named() {
+            return;
+        }
+        for Sighting { names, .. } in sightings {
+            let groups: Vec<Group> = names.iter().map(Group::named).collect();
+            if !writes.tombstones.learn(&groups) {
+                continue;
+            }
+            for key in groups.into_iter().flat_map(|group| writes.index.keys(group)) {
+                let route = key.route().name;
+                let is_meant = |slot: &Slot| writes.tombstones.forbid(slot.began, route, &slot.entry.groups);
+                if self.slots.get(&key).is_some_and(|slot| is_meant(&slot)) {
+                    self.slots.invalidate(&key);
+                }
+            }
+        }
+        self.tidy(&mut writes);
+    }
+
     /// Drops what was stored as over about groups that an answer asked for at `live_at` has shown
     /// live.
-    pub fn reopen(&self, groups: &[Group], live_at: UnixMillis) {
+    pub fn reopen(&self, groups: &[Group], live_at: Moment) {
         let mut writes = locked(&self.writes);
         for key in groups.iter().flat_map(|group| writes.index.keys(*group)) {
             if self.slots.get(&key).is_some_and(|slot| slot.entry.is_voided_by_life_at(live_at)) {
@@ -193,7 +235,7 @@ impl Memory {
     }
 
     /// A fresh transcript with a summary that holds all that the one under `plain` would.
-    pub fn summarised(&self, plain: &Key, now: UnixMillis) -> Option<(Key, Arc<Entry>)> {
+    pub fn summarised(&self, plain: &Key, now: Moment) -> Option<(Key, Arc<Entry>)> {
         let keys = locked(&self.writes).index.keys(Group::plain(plain));
         let mut held = keys.into_iter().filter_map(|key| Some((key.clone(), self.get(&key)?)));
         held.find(|(_, entry)| matches!(entry.freshness(now), Freshness::Fresh { .. }))

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::answer::{Fetched, Large};
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::{Clock, Moment};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 use crate::phase::Rule;
@@ -35,6 +35,7 @@ pub use entry::{Entry, Freshness, Tag};
 use fill::{Filled, Landed};
 use flight::{Flights, Ticket};
 use memory::Memory;
+use purge::Meant;
 pub use purge::{Purge, Removed};
 pub use variants::Coding;
 
@@ -140,7 +141,7 @@ impl Cache {
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
         let inner = &self.0;
-        let now = inner.clock.now();
+        let now = inner.clock.moment();
         let stored = inner.memory.get(&query.key);
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
         let fallback = match stored.map(|entry| (entry.freshness(now), entry)) {
@@ -188,7 +189,7 @@ impl Cache {
         // It may have been purged, reopened or replaced meanwhile, or have become too old.
         let fallback = fallback.and_then(|(entry, source, _)| {
             let is_there = inner.memory.get(&query.key).is_some_and(|held| Arc::ptr_eq(&held, &entry));
-            match entry.freshness(inner.clock.now()) {
+            match entry.freshness(inner.clock.moment()) {
                 Freshness::OnlyIfError { past } if is_there => {
                     Some((entry, Source::Stale { past, because: Because::Error }))
                 }
@@ -203,7 +204,7 @@ impl Cache {
             (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
             (Err(error), None) => Err(error),
             (Ok(Landed::Held(entry)), _) => {
-                let source = match entry.freshness(inner.clock.now()) {
+                let source = match entry.freshness(inner.clock.moment()) {
                     Freshness::Fresh { left } => Source::Hit { left },
                     // It was fresh a moment ago.
                     _ => Source::Hit { left: Duration::ZERO },
@@ -223,7 +224,10 @@ impl Cache {
     /// Forgets what is meant: fresh, stale, and what is being fetched. Whoever asks from here on
     /// gets an answer that was asked for after this.
     pub fn purge(&self, purge: Purge) -> Removed {
-        let removed = self.0.memory.purge(purge);
+        let removed = self.0.memory.purge(|| match &purge {
+            Purge::Named(name) => Meant::by(&purge, &self.0.seen.names(name)),
+            Purge::All | Purge::Account(_) | Purge::Bot(_) => Meant::by(&purge, &[]),
+        });
         // Which of the flights are meant is known when they land, but a request that joins one now
         // must not get what it brings. All of them: a purge is rare, a call too much is cheap.
         self.0.flights.detach_all();
@@ -265,7 +269,7 @@ impl Cache {
         &self,
         query: &Query,
         rule: Rule,
-        not_before: Option<UnixMillis>,
+        not_before: Option<Moment>,
         fill: impl Fn() -> F + Send + Sync + 'static,
     ) -> Ticket<Filled>
     where

@@ -84,7 +84,8 @@ mod tests {
     #[tokio::test]
     async fn a_view_of_one_answer_is_never_shown_for_another() {
         let limits = Limits { capacity: 1 << 20, seen: 10, back_off: Duration::ZERO };
-        let cache = Cache::new(limits, Clock::manual(UnixMillis(0)), &Arc::new(Metrics::new()));
+        let clock = Clock::manual(UnixMillis(0));
+        let cache = Cache::new(limits, clock.clone(), &Arc::new(Metrics::new()));
         let key = Key::of_nothing(&ROUTES[0]);
         for body in ["first", "second"] {
             let answer = Answer {
@@ -92,7 +93,7 @@ mod tests {
                 content_type: None,
                 retry_after: None,
                 body: Bytes::from_static(body.as_bytes()),
-                asked_at: UnixMillis(0),
+                asked_at: clock.moment(),
             };
             let lifetime = Lifetime { ttl: Duration::from_secs(1), ..Default::default() };
             let entry = Arc::new(Entry {

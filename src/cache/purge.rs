@@ -11,35 +11,91 @@ use crate::seen;
 const MOST_REMEMBERED: usize = 1024;
 
 /// What is to be forgotten.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Purge {
     All,
-    Group(Group),
+    Account(String),
+    Bot(String),
+    /// A conversation or a session: what names it, and what is known to be about it.
+    Named(seen::Name),
 }
 
 impl Purge {
     pub fn conversation(id: &str) -> Self {
-        Self::Group(Group::named(&(seen::Kind::Conversation, id.to_owned())))
+        Self::Named((seen::Kind::Conversation, id.to_owned()))
     }
 
     pub fn session(id: &str) -> Self {
-        Self::Group(Group::named(&(seen::Kind::Session, id.to_owned())))
+        Self::Named((seen::Kind::Session, id.to_owned()))
     }
 
     pub fn bot(id: &str) -> Self {
-        Self::Group(Group::bot(id))
+        Self::Bot(id.to_owned())
     }
 
     pub fn account(id: &str) -> Self {
-        Self::Group(Group::account(id))
+        Self::Account(id.to_owned())
+    }
+}
+
+/// What a purge means, by groups.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Meant {
+    All,
+    Group(Group),
+    Linked {
+        group: Group,
+        /// What else it is called. A transcript or a row does not name its conversation, only the
+        /// session, so those go along; the record of another conversation of that session does not.
+        links: Vec<Group>,
+    },
+}
+
+impl Meant {
+    /// What `purge` means, where what it names is also called `links`.
+    pub fn by(purge: &Purge, links: &[seen::Name]) -> Self {
+        match purge {
+            Purge::All => Self::All,
+            Purge::Account(id) => Self::Group(Group::account(id)),
+            Purge::Bot(id) => Self::Group(Group::bot(id)),
+            Purge::Named(name) => {
+                Self::Linked { group: Group::named(name), links: links.iter().map(Group::named).collect() }
+            }
+        }
     }
 
-    /// Whether an entry of these groups is meant.
-    pub fn takes(&self, groups: &[Group]) -> bool {
+    /// Whether an entry of that route, in these groups, is meant.
+    pub fn takes(&self, route: Name, groups: &[Group]) -> bool {
         match self {
             Self::All => true,
             Self::Group(group) => groups.contains(group),
+            Self::Linked { group, links } => {
+                let is_linked = |link: &Group| groups.contains(link) && link.takes_along(route);
+                groups.contains(group) || links.iter().any(is_linked)
+            }
         }
+    }
+
+    /// The groups that all it means are in, where they are few enough for the index.
+    pub fn indexed(&self) -> Option<Vec<Group>> {
+        match self {
+            Self::All => None,
+            Self::Group(group) => group.is_indexed().then(|| vec![*group]),
+            Self::Linked { group, links } => Some(std::iter::once(group).chain(links).copied().collect()),
+        }
+    }
+
+    /// Takes in that these groups are one conversation's, and says whether that is news.
+    fn learn(&mut self, told: &[Group]) -> bool {
+        let Self::Linked { group, links } = self else { return false };
+        if !told.contains(group) {
+            return false;
+        }
+        let known = links.len();
+        let news = told.iter().filter(|told| *told != group);
+        let news: Vec<_> = news.filter(|told| !links.contains(told)).copied().collect();
+        links.extend(news);
+        links.len() > known
     }
 }
 
@@ -76,7 +132,7 @@ pub struct Began(u64);
 #[derive(Default)]
 pub struct Tombstones {
     count: u64,
-    latest: VecDeque<Purge>,
+    latest: VecDeque<Meant>,
 }
 
 impl Tombstones {
@@ -84,16 +140,28 @@ impl Tombstones {
         Began(self.count)
     }
 
-    pub fn put_up(&mut self, purge: Purge) {
+    pub fn put_up(&mut self, meant: Meant) {
         self.count += 1;
-        self.latest.push_front(purge);
+        self.latest.push_front(meant);
         self.latest.truncate(MOST_REMEMBERED);
     }
 
-    /// Whether what began then and has these groups has been purged since.
-    pub fn forbid(&self, began: Began, groups: &[Group]) -> bool {
+    /// Whether what began then, is of that route and in these groups has been purged since.
+    pub fn forbid(&self, began: Began, route: Name, groups: &[Group]) -> bool {
         let since = usize::try_from(self.count - began.0).unwrap_or(usize::MAX);
-        since > self.latest.len() || self.latest.iter().take(since).any(|purge| purge.takes(groups))
+        let mut latest = self.latest.iter().take(since);
+        since > self.latest.len() || latest.any(|meant| meant.takes(route, groups))
+    }
+
+    /// Whether a conversation or a session was purged of late.
+    pub fn any_named(&self) -> bool {
+        self.latest.iter().any(|meant| matches!(meant, Meant::Linked { .. }))
+    }
+
+    /// Takes in that these groups are one conversation's, and says whether that makes a purge of late
+    /// mean more than was known when it was made.
+    pub fn learn(&mut self, told: &[Group]) -> bool {
+        self.latest.iter_mut().map(|meant| meant.learn(told)).fold(false, |any, news| any | news)
     }
 }
 
@@ -106,29 +174,52 @@ mod tests {
         let mut tombstones = Tombstones::default();
         let (mine, other) = ([Group::bot("st-1")], [Group::bot("st-2")]);
         let before = tombstones.now();
-        tombstones.put_up(Purge::bot("st-1"));
-        assert!(tombstones.forbid(before, &mine));
-        assert!(!tombstones.forbid(before, &other));
-        assert!(!tombstones.forbid(tombstones.now(), &mine));
-        tombstones.put_up(Purge::All);
-        assert!(tombstones.forbid(before, &other));
+        tombstones.put_up(Meant::by(&Purge::bot("st-1"), &[]));
+        assert!(tombstones.forbid(before, Name::Conversation, &mine));
+        assert!(!tombstones.forbid(before, Name::Conversation, &other));
+        assert!(!tombstones.forbid(tombstones.now(), Name::Conversation, &mine));
+        tombstones.put_up(Meant::All);
+        assert!(tombstones.forbid(before, Name::Conversation, &other));
     }
 
     #[test]
     fn what_began_before_the_oldest_purge_that_is_remembered_is_forbidden() {
         let mut tombstones = Tombstones::default();
         let before = tombstones.now();
+        let meant = || Meant::by(&Purge::bot("st-1"), &[]);
         for _ in 0..MOST_REMEMBERED {
-            tombstones.put_up(Purge::bot("st-1"));
+            tombstones.put_up(meant());
         }
-        assert!(!tombstones.forbid(before, &[Group::bot("st-2")]));
-        tombstones.put_up(Purge::bot("st-1"));
-        assert!(tombstones.forbid(before, &[Group::bot("st-2")]));
+        assert!(!tombstones.forbid(before, Name::Conversation, &[Group::bot("st-2")]));
+        tombstones.put_up(meant());
+        assert!(tombstones.forbid(before, Name::Conversation, &[Group::bot("st-2")]));
     }
 
     #[test]
     fn the_kinds_of_id_do_not_share_a_name_space() {
-        assert_ne!(Purge::bot("x"), Purge::account("x"));
-        assert_ne!(Purge::session("x"), Purge::conversation("x"));
+        let meant = |purge| Meant::by(&purge, &[]);
+        assert_ne!(meant(Purge::bot("x")), meant(Purge::account("x")));
+        assert_ne!(meant(Purge::session("x")), meant(Purge::conversation("x")));
+    }
+
+    #[test]
+    fn a_conversation_takes_its_sessions_transcripts_and_rows_along_and_no_other_record() {
+        use Name::{Conversation, ConversationDetails, InteractionDetails};
+        let name = |kind, id: &str| (kind, id.to_owned());
+        let (first, second) = (name(seen::Kind::Conversation, "c-1"), name(seen::Kind::Conversation, "c-2"));
+        let session = name(seen::Kind::Session, "s");
+        let purge = Meant::by(&Purge::conversation("c-1"), std::slice::from_ref(&session));
+        let of_the_second = [Group::named(&second), Group::named(&session)];
+        let of_the_session = [Group::named(&session)];
+        for (route, groups, takes) in [
+            (Conversation, &of_the_second[..], false),
+            (InteractionDetails, &of_the_session, true),
+            (ConversationDetails, &of_the_session, true),
+            (ConversationDetails, &of_the_second[..1], false),
+        ] {
+            assert_eq!(purge.takes(route, groups), takes, "{route:?}");
+        }
+        let purge = Meant::by(&Purge::session("s"), &[first, second]);
+        assert!(purge.takes(Conversation, &of_the_second[..1]));
     }
 }

@@ -13,7 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::answer::Large;
 use crate::cache::{Because, Cache, Coding, Entry, Forwarded, Reason, Served, Source};
-use crate::clock::UnixMillis;
+use crate::clock::Moment;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
 use crate::routes::Key;
@@ -46,7 +46,7 @@ pub async fn response(
     key: &Key,
     (entry, source): (&Arc<Entry>, Source),
     conditions: &Conditions,
-    now: UnixMillis,
+    now: Moment,
 ) -> Response {
     let status = entry.answer.status;
     let mut response = match conditions.held(&ETags::of(entry.tag)) {

@@ -510,7 +510,7 @@ impl Asker {
         if entry.is_opaque || status.is_success() && status != StatusCode::OK {
             policy.grant.may_see_unread()?;
         }
-        let now = app.clock.now();
+        let now = app.clock.moment();
         let Some(projection) = projection else {
             return Ok(reply::response(&app.cache, &query.key, (entry, source), &self.conditions, now).await);
         };

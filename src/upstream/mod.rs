@@ -286,7 +286,7 @@ impl Upstream {
         }
 
         let started = Instant::now();
-        let asked_at = self.clock.now();
+        let asked_at = self.clock.moment();
         let http = match call.host.connections(self.clock.uptime()) {
             Connections::Kept => &self.http,
             Connections::UsedOnce => &self.http_once,

@@ -7,7 +7,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::exchange::{Body, Broken, Received};
 use crate::answer::{Answer, Fetched, Large};
-use crate::clock::UnixMillis;
+use crate::clock::{Moment, UnixMillis};
 use crate::error::{Error, Kind};
 
 /// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
@@ -43,7 +43,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// What an answer means that was asked for at `asked_at` and came by `now`.
-    pub fn of(received: Received, asked_at: UnixMillis, now: UnixMillis) -> Self {
+    pub fn of(received: Received, asked_at: Moment, now: UnixMillis) -> Self {
         let Received { status, headers, body } = received;
         let tells_of_quota = matches!(&body, Body::Whole(body) if tells_of_quota(body));
         if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota {
@@ -168,7 +168,8 @@ mod tests {
         let status = StatusCode::from_u16(status).expect("a status");
         let body = Body::Whole(Bytes::from_static(body.as_bytes()));
         let received = Received { status, headers: headers.collect(), body };
-        Outcome::of(received, UnixMillis(0), UnixMillis(0))
+        let asked_at = Moment { wall: UnixMillis(0), uptime: Duration::ZERO };
+        Outcome::of(received, asked_at, UnixMillis(0))
     }
 
     fn refused_for(outcome: &Outcome) -> Option<u64> {

@@ -66,6 +66,31 @@ async fn a_large_answer_that_breaks_off_does_not_look_whole() {
     assert!(response.bytes().await.is_err());
 }
 
+/// A full store keeps what is asked for often; what it turns away for that is not said to be stored.
+#[tokio::test]
+async fn what_is_said_to_be_stored_is_there_for_the_next_one() {
+    let conversations: Vec<_> =
+        (0..120).map(|n| Conversation::closed_at(EXAMPLE_STREAM, n, before(DAY)).padded(20_000)).collect();
+    let world = world(conversations.clone()).await;
+    let paths: Vec<_> = conversations.iter().map(|one| conversation_path(&one.conversation_id)).collect();
+    let (popular, others) = paths.split_at(60);
+    for path in popular.iter().cycle().take(60 * 5) {
+        world.get(path).await;
+    }
+    let (mut stored, mut turned_away) = (0, 0);
+    for path in others.iter().cycle().take(60 * 5) {
+        let first = world.get(path).await;
+        if first.cache_status().ends_with("; stored") {
+            stored += 1;
+            assert!(world.get(path).await.is_hit());
+        } else if !first.is_hit() {
+            turned_away += 1;
+            assert!(first.cache_status().ends_with("; stored=?0; detail=no-room"), "{first:?}");
+        }
+    }
+    assert!(turned_away > 20 && stored > 5, "{turned_away} turned away, {stored} stored");
+}
+
 #[tokio::test]
 async fn the_store_holds_no_more_bytes_than_it_may_and_its_index_goes_with_it() {
     let conversations: Vec<_> =

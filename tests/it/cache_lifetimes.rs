@@ -157,7 +157,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
     let ask_all = async || {
         let before = calls.load(Ordering::SeqCst);
         for query in &queries {
-            let (calls, asked_at, id) = (calls.clone(), world.clock.now(), query.asked.name().unwrap().1);
+            let (calls, asked_at, id) = (calls.clone(), world.clock.moment(), query.asked.name().unwrap().1);
             let fill = move || {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let body = format!(r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z"}}"#);
