@@ -1,8 +1,8 @@
 //! What lives with the process, and what goes with one configuration.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +15,8 @@ use crate::cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
 use crate::error::{Error, Kind};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, VERSION};
+use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
 use crate::upstream::Upstream;
 
@@ -42,6 +43,8 @@ pub struct Snapshot {
     pub upstream: Arc<Upstream>,
     pub issuers: Issuers,
     pub audit: Audit,
+    /// Made when somebody first asks for it.
+    contract: OnceLock<Contract>,
     limiters: HashMap<Arc<str>, Arc<Limiter>>,
     /// What each client is shown, by route; none where that is everything.
     projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
@@ -162,7 +165,13 @@ impl Snapshot {
             (client.name.clone(), shown)
         });
         let projections = projections.collect();
-        Ok(Self { config, written, upstream, issuers, audit, limiters, projections })
+        let contract = OnceLock::new();
+        Ok(Self { config, written, upstream, issuers, audit, contract, limiters, projections })
+    }
+
+    /// What the API promises under this configuration.
+    pub fn contract(&self) -> &Contract {
+        self.contract.get_or_init(|| Contract::new(self.config.limits, VERSION))
     }
 
     /// The limiter of a client of this configuration.

@@ -50,6 +50,33 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 23] = [
+        Self::InvalidRequest,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::RequestTimeout,
+        Self::ContentTooLarge,
+        Self::UriTooLong,
+        Self::UnsupportedMediaType,
+        Self::ExpectationFailed,
+        Self::HeadTooLarge,
+        Self::QuotaExceeded,
+        Self::Internal,
+        Self::NotImplemented,
+        Self::VersionNotSupported,
+        Self::UpstreamRefused,
+        Self::UpstreamInvalid,
+        Self::UpstreamUnreachable,
+        Self::IdentityUnavailable,
+        Self::AuditUnavailable,
+        Self::TemporaryReducedCapacity,
+        Self::UpstreamTimeout,
+    ];
+
     pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
@@ -107,7 +134,8 @@ impl Kind {
         }
     }
 
-    const fn title(self) -> &'static str {
+    /// The `title` of its problem document.
+    pub const fn title(self) -> &'static str {
         match self {
             Self::InvalidRequest => "The request breaks the API's contract",
             Self::Unauthenticated => "No valid credential",
@@ -137,7 +165,7 @@ impl Kind {
 
     /// The problem type: the two that IANA has registered (draft-ietf-httpapi-ratelimit-headers §5)
     /// under its name, ours relative to the gateway.
-    fn type_uri(self) -> Cow<'static, str> {
+    pub fn type_uri(self) -> Cow<'static, str> {
         match self {
             Self::QuotaExceeded => "https://iana.org/assignments/http-problem-types#quota-exceeded".into(),
             Self::TemporaryReducedCapacity => {
@@ -393,6 +421,12 @@ mod tests {
         assert_eq!(document["errors"][1]["parameter"], "limit");
         assert_eq!(document["errors"][1]["msg"], "too large");
         assert_eq!(document["errors"][1]["code"], 400);
+    }
+
+    #[test]
+    fn the_list_of_kinds_is_whole() {
+        assert!(Kind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
+        assert_eq!(Kind::ALL.len(), Kind::UpstreamTimeout as usize + 1, "the last one in the enum");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod healthcheck;
 mod key;
+mod openapi;
 mod serve;
 
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Command {
         #[arg(default_value = "my-client")]
         name: String,
     },
+    /// Print the OpenAPI document: under the limits of these files, or of the manual
+    Openapi(Files),
     /// Exit 0 if a running gateway is ready
     Healthcheck {
         /// The ops listener's base URL
@@ -68,6 +71,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(files) => check::run(&files.sources()),
         Command::Demo { port } => demo::run(port),
         Command::Key { name } => key::run(&name),
+        Command::Openapi(files) => openapi::run(&files.sources()),
         Command::Healthcheck { url } => healthcheck::run(&url),
     };
     match done {

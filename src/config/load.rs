@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use super::section::Fault;
+use super::section::{Fault, Faults, Section};
 use super::{Config, DEFAULTS};
+use crate::routes::Limits;
 
 /// The prefix of environment variables that lay over the files; `__` parts the keys of the path.
 pub const ENVIRONMENT_PREFIX: &str = "KORE_GATEWAY__";
@@ -43,6 +44,26 @@ pub fn load(sources: &Sources) -> Result<(Table, Config), Vec<Fault>> {
     let written = as_written(sources)?;
     let config = Config::resolve(written.clone())?;
     Ok((written, config))
+}
+
+/// The limits of the routes alone, of a configuration that need not be whole.
+pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
+    let mut written = as_written(sources)?;
+    let faults = Faults::default();
+    // Of the other keys, those that are wrong are `check`'s affair.
+    let mut section = |key: &str, setting: &'static str| {
+        let table = match written.remove(key) {
+            Some(Value::Table(table)) => table,
+            _ => Table::new(),
+        };
+        Section::below(key, table, &faults).required::<u64>(setting)
+    };
+    let conversation_details_limit = section("limits", "conversation_details_limit");
+    let max_json_depth = usize::try_from(section("server", "max_json_depth")).unwrap_or(usize::MAX);
+    match faults.into_vec() {
+        faults if faults.is_empty() => Ok(Limits { conversation_details_limit, max_json_depth }),
+        faults => Err(faults),
+    }
 }
 
 fn as_written(sources: &Sources) -> Result<Table, Vec<Fault>> {

@@ -50,6 +50,11 @@ impl<'a> Section<'a> {
         Self { path: String::new(), table, known: Vec::new(), faults }
     }
 
+    /// One table of the top level.
+    pub fn below(key: &str, table: toml::Table, faults: &'a Faults) -> Self {
+        Self { path: key.to_owned(), table, known: Vec::new(), faults }
+    }
+
     /// Where `key` is, from the top of the configuration.
     pub fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }

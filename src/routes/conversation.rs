@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use http::Method;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Value, json};
 
+use super::openapi::{Description, Parameter};
 use super::params::Params;
 use super::query::{Asked, Identity, Misfit, Reading};
-use super::{Base, Canonical, Name, Request, Route, Scope, date, shown};
+use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
 use crate::phase::{Phase, Summary};
 use crate::seen::{Kind, Sighting};
@@ -19,6 +21,7 @@ pub const ROUTE: Route = Route {
     paths: &["/agentassist/api/v1/public/{streamId}/conversations/{conversationId}"],
     scope: Scope::Analytics,
     base: Base::ContactCenter,
+    describe,
     parse,
     read,
 };
@@ -28,6 +31,44 @@ const MOST_LIMIT: u64 = 100;
 /// The statuses of a conversation that has ended. ACTIVE, IDLE, OPEN, OVERDUE, and whatever the
 /// vendor comes up with, are live.
 const OVER: [&str; 2] = ["CLOSED", "TERMINATED"];
+
+fn describe(_: Limits) -> Description {
+    let date = || json!({ "type": "string", "examples": ["2026-02-16", "2026-02-16 12:00:00", "2026-02-16T12:00:00Z"] });
+    let (id, _) = ids::pattern("conversationId");
+    Description {
+        summary: "One conversation, as it is now",
+        text: "The conversation's record: participants, queues, times, dispositions. It is over, and comes out of \
+               the cache, once `status` is CLOSED or TERMINATED.\n\nParameters that are not listed are passed on. \
+               Each parameter is sent once.",
+        parameters: vec![
+            Parameter {
+                name: "limit",
+                schema: json!({ "type": "integer", "minimum": 1, "maximum": MOST_LIMIT }),
+                text: "Passed on.",
+            },
+            Parameter { name: "dateFrom", schema: date(), text: "Passed on." },
+            Parameter { name: "dateTo", schema: date(), text: "Passed on; not before `dateFrom`." },
+            Parameter {
+                name: "conversationId",
+                schema: json!({ "type": "string", "pattern": id }),
+                text: "The same as in the path, or left out; not together with `dateFrom` or `dateTo`.",
+            },
+        ],
+        body: Value::Null,
+        answer: json!({
+            "type": "object",
+            "properties": {
+                "_id": { "type": "string", "description": "The conversation's id." },
+                "status": { "type": "string", "description": "ACTIVE, CLOSED, IDLE, OPEN, OVERDUE, TERMINATED, and what the vendor may add." },
+                "botId": { "type": "string" },
+                "botSessionId": { "type": "string", "description": "The session of its transcript." },
+                "startTime": { "type": "string" },
+                "endTime": { "type": "string" },
+                "updatedAt": { "type": "string" },
+            },
+        }),
+    }
+}
 
 fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let mut faults = request.ids.faults();

@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use http::Method;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::body::Members;
+use super::openapi::Description;
 use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
-use super::{Base, Canonical, Name, Request, Route, Scope, ids, shown};
+use super::{Base, Canonical, Limits, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
 use crate::phase::{Phase, Summary};
 use crate::seen::Kind;
@@ -21,6 +23,7 @@ pub const ROUTE: Route = Route {
     paths: &["/api/public/bot/{botId}/conversationDetails"],
     scope: Scope::ChatHistory,
     base: Base::Automation,
+    describe,
     parse,
     read,
 };
@@ -34,6 +37,51 @@ const NAMED_BY: [Named; 3] = [
     ("callId", Kind::Call, ids::call),
     ("conversationId", Kind::Conversation, ids::conversation),
 ];
+
+fn describe(limits: Limits) -> Description {
+    let id = |name: &str, text: &str| {
+        let (pattern, _) = ids::pattern(name);
+        json!({ "type": "string", "pattern": pattern, "description": text })
+    };
+    let messages =
+        |text: &str| json!({ "type": "integer", "minimum": 0, "maximum": MOST_OFFSET, "description": text });
+    Description {
+        summary: "The transcript of a conversation, with a summary if asked",
+        text: "Named by one of three ids; of several, `sessionId` counts before `callId` before `conversationId`. \
+               The answer does not say whether the conversation is over: that is learnt from the other two routes.",
+        parameters: Vec::new(),
+        body: json!({
+            "type": "object",
+            "not": { "required": ["skip", "offset"] },
+            "anyOf": NAMED_BY.map(|(name, ..)| json!({ "required": [name] })),
+            "properties": {
+                "sessionId": id("sessionId", "The session between user and bot."),
+                "callId": id("callId", "The call between user and bot."),
+                "conversationId": id("conversationId", "The conversation between user and agent."),
+                "skip": messages("Messages to leave out."),
+                "offset": messages("The same under the vendor's other name; send one of the two."),
+                "limit": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": limits.conversation_details_limit,
+                    "description": "Messages of a page.",
+                },
+                "isSummaryRequired": { "type": "boolean", "default": false, "description": "A summary costs the upstream a language model's call." },
+                "lang": { "type": "string", "description": "Of the summary, for example `en`." },
+            },
+            "examples": [{ "sessionId": "c1ff4062bab6678857b03e6c", "skip": 0, "limit": 100 }],
+        }),
+        answer: json!({
+            "type": "object",
+            "properties": {
+                "conversationInfo": { "type": "object" },
+                "conversationFlow": { "type": "array" },
+                "conversationHistory": { "type": "array", "items": { "type": "object" }, "description": "The messages." },
+                "summary": { "description": "If one was asked for and made." },
+            },
+        }),
+    }
+}
 
 fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let mut faults = request.ids.faults();

@@ -49,3 +49,50 @@ pub fn call(text: &str) -> Result<(), Expected> {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     if made_of(text, is_allowed) { Ok(()) } else { Err(expected) }
 }
+
+/// The shape of an id as a regular expression, by the name it has in paths and bodies, and an example.
+pub fn pattern(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "streamId" | "botId" => ("^st-[A-Za-z0-9_-]{1,128}$", "st-24ccdea9-de4e-5139-923f-883c53ffaaaa"),
+        "conversationId" => ("^c-[A-Za-z0-9_-]{1,128}$", "c-47a3d30-e522-4c53-9e03-f0efd16e7c73"),
+        "accountId" => ("^[A-Za-z0-9_-]{1,128}$", "65269fe0dd9c622245c1aaaa"),
+        "callId" => ("^[!#-\\[\\]-~]{1,128}$", "b8b1d959-f647-4c48-b31c-f5c2c63655f7"),
+        _ => ("^[A-Za-z0-9_-]{1,128}$", "c1ff4062bab6678857b03e6c"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::string::string_regex;
+
+    use super::*;
+
+    type Shape = fn(&str) -> Result<(), Expected>;
+
+    const SHAPES: [(&str, Shape); 5] = [
+        ("streamId", stream),
+        ("conversationId", conversation),
+        ("accountId", account),
+        ("sessionId", session),
+        ("callId", call),
+    ];
+
+    /// One of the shapes, and something that its pattern makes.
+    fn made() -> impl Strategy<Value = (usize, String)> {
+        (0..SHAPES.len()).prop_flat_map(|which| {
+            let (pattern, _) = pattern(SHAPES[which].0);
+            let made = string_regex(pattern.trim_matches(['^', '$'])).expect("an expression");
+            (Just(which), made)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_documents_pattern_makes_is_an_id((which, made) in made()) {
+            let (name, shape) = SHAPES[which];
+            prop_assert!(shape(&made).is_ok(), "{} {:?}", name, made);
+            prop_assert!(shape(pattern(name).1).is_ok());
+        }
+    }
+}

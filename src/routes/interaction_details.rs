@@ -4,12 +4,14 @@ use std::borrow::Cow;
 
 use http::Method;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::body::Members;
 use super::date::{self, Date, LONGEST_WINDOW, Refused, Window};
+use super::openapi::{Description, Parameter};
 use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading};
-use super::{Base, Canonical, Name, Request, Route, Scope, shown};
+use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
 use crate::phase::{Phase, Summary};
@@ -24,6 +26,7 @@ pub const ROUTE: Route = Route {
     ],
     scope: Scope::Analytics,
     base: Base::ContactCenter,
+    describe,
     parse,
     read,
 };
@@ -41,6 +44,78 @@ const OFFSET: &str =
 /// The final statuses of a row that has ended. TRANSIENT_OPEN is live although such a row carries
 /// a `sessionEndTime`; anything else, or none, is live too.
 const OVER: [&str; 4] = ["CLOSED", "BotResolved", "Dropped", "USER ABANDONED"];
+
+fn describe(_: Limits) -> Description {
+    let date = |text: &str| {
+        let pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2})?$";
+        json!({ "type": "string", "pattern": pattern, "description": text })
+    };
+    let set = |text: &str| json!({ "type": "array", "items": { "type": "string" }, "description": text });
+    Description {
+        summary: "All conversations of a window",
+        text: "One row for each conversation, bot-only ones included, of at most seven days. A window comes out of \
+               the cache once it is past and all its rows are over.",
+        parameters: vec![
+            Parameter {
+                name: "limit",
+                schema: json!({ "type": "integer", "minimum": 1, "maximum": MOST_LIMIT, "default": MOST_LIMIT }),
+                text: "Rows of a page.",
+            },
+            Parameter {
+                name: "offset",
+                schema: json!({ "type": "integer", "minimum": 0, "maximum": MOST_OFFSET, "default": 0 }),
+                text: "Pages to skip, or rows: the vendor has said both.",
+            },
+        ],
+        body: json!({
+            "type": "object",
+            "required": ["startDate", "endDate", "timeZoneOffset"],
+            "properties": {
+                "startDate": date("`yyyy-mm-dd` or `yyyy-mm-dd HH:mm:ss`, in the zone of `timeZoneOffset`."),
+                "endDate": date("Not before `startDate`, and at most seven days after it. A day alone means all of it."),
+                "timeZoneOffset": {
+                    "type": "integer",
+                    "minimum": -FARTHEST_MINUTES,
+                    "maximum": FARTHEST_MINUTES,
+                    "description": "Minutes, west of Greenwich positive, for example -330 for India. Times in the answer are in this zone.",
+                },
+                "bots": set("Filter; empty is none."),
+                "channels": set("Filter; empty is none."),
+                "queues": set("Filter; empty is none."),
+                "selectedFields": set("Members of a row to send along: skills, customerinfo, userleveltags, sessionleveltags, campaigninfo, snoozeinfo."),
+                "direction": { "type": "string", "enum": DIRECTIONS },
+                "isAutomation": { "type": "boolean" },
+            },
+            "examples": [{
+                "startDate": "2026-02-16",
+                "endDate": "2026-02-22",
+                "timeZoneOffset": -330,
+                "selectedFields": ["skills"],
+            }],
+        }),
+        answer: json!({
+            "type": "object",
+            "properties": {
+                "numResults": { "type": "integer", "description": "Rows of the page, or of all pages: the vendor has not said." },
+                "data": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "sessionId": { "type": "string" },
+                            "conversationId": { "type": "string", "description": "Missing where no agent was involved." },
+                            "botId": { "type": "string" },
+                            "channel": { "type": "string" },
+                            "sessionStartTime": { "type": "string" },
+                            "sessionEndTime": { "type": "string" },
+                            "finalStatus": { "type": "string", "description": "CLOSED, BotResolved, Dropped and USER ABANDONED are over." },
+                        },
+                    },
+                },
+            },
+        }),
+    }
+}
 
 fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let mut faults = request.ids.faults();

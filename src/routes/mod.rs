@@ -10,6 +10,7 @@ pub mod date;
 pub mod ids;
 mod interaction_details;
 mod key;
+pub mod openapi;
 mod params;
 mod query;
 
@@ -22,6 +23,7 @@ use crate::error::Fault;
 
 pub use conversation_details::without_summary;
 pub use key::{Key, KeyParts};
+use openapi::Description;
 pub use query::{Asked, Identity, Misfit, Query, Reading, Transcript};
 
 /// One route of the upstream's, served under the same path.
@@ -33,6 +35,8 @@ pub struct Route {
     pub paths: &'static [&'static str],
     pub scope: Scope,
     pub base: Base,
+    /// Says what the contract is, for [`openapi`].
+    pub describe: fn(Limits) -> Description,
     /// Checks a request against the contract and makes it canonical. `body` is `None` where no
     /// body was read; faults of a body are then not among the faults.
     pub parse: fn(&Request<'_>) -> Result<Canonical, Vec<Fault>>,

@@ -18,10 +18,11 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use tower::{BoxError, Service};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::docs;
 use super::guard;
 use super::stages::{self, Call};
 use crate::access::{cors, forwarded};
-use crate::app::App;
+use crate::app::{App, Snapshot};
 use crate::config::Clients;
 use crate::error::{Error, Kind};
 use crate::metrics::Outcome;
@@ -94,9 +95,11 @@ where
     let (route, told, mut response) = if cors::is_preflight(&head) {
         let response = preflight(&head, clients).unwrap_or_else(|error| error.into_response(&request_id));
         (None, Told::default(), response)
+    } else if let Some(page) = docs::answer(&head, &snapshot) {
+        let page = checked(&head, &body, &snapshot).and(page);
+        (None, Told::default(), page.unwrap_or_else(|error| error.into_response(&request_id)))
     } else {
-        let checked = guard::check(&head, &body, &guard::Limits::of(&snapshot.config.server));
-        let (route, outcome) = match checked.map_err(Error::from).and_then(|()| found(&head)) {
+        let (route, outcome) = match checked(&head, &body, &snapshot).and_then(|()| found(&head)) {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
                 let call = Call {
@@ -165,6 +168,10 @@ fn varies_on_origin(headers: &mut HeaderMap) {
         None => Ok(HeaderValue::from_static("Origin")),
     };
     headers.insert(header::VARY, vary.unwrap_or(HeaderValue::from_static("*")));
+}
+
+fn checked(head: &Parts, body: &Body, snapshot: &Snapshot) -> Result<(), Error> {
+    Ok(guard::check(head, body, &guard::Limits::of(&snapshot.config.server))?)
 }
 
 fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {

@@ -1,6 +1,7 @@
 //! HTTP: the listeners, the layers around every request, the typed stages, and the ops endpoints.
 
 mod admin;
+mod docs;
 pub mod guard;
 mod layers;
 mod listener;

@@ -1,0 +1,61 @@
+//! `GET /openapi.json` and `GET /docs`: the API's contract, for programs and for people. Open to
+//! everybody: it says nothing that the vendor's own pages do not say.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::app::Snapshot;
+use crate::error::{Error, Kind};
+use crate::routes::openapi::Page;
+
+/// For so long nobody asks again; then the tag tells whether anything has changed.
+const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
+const METHODS: &str = "GET, HEAD";
+
+/// The answer, if the path is one of the two.
+pub fn answer(head: &Parts, snapshot: &Snapshot) -> Option<Result<Response, Error>> {
+    let (page, media_type) = match head.uri.path() {
+        "/openapi.json" => (&snapshot.contract().document, "application/json"),
+        "/docs" => (&snapshot.contract().page, "text/html; charset=utf-8"),
+        _ => return None,
+    };
+    Some(match head.method {
+        Method::GET | Method::HEAD => Ok(response(head, page, media_type)),
+        _ => Err(Error::new(Kind::MethodNotAllowed, "this path takes GET, HEAD")
+            .with_header(header::ALLOW, HeaderValue::from_static(METHODS))),
+    })
+}
+
+fn response(head: &Parts, page: &Page, media_type: &'static str) -> Response {
+    let asked = head.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    // Weak comparison (RFC 9110 §13.1.2).
+    let mut asked = asked.flat_map(|list| list.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+    let is_known = asked.any(|tag| tag == page.tag || tag == "*");
+    let mut response = Response::new(Body::empty());
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        let length = page.body.len();
+        if head.method == Method::GET {
+            *response.body_mut() = page.body.clone().into();
+        }
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let made: [(HeaderName, &str); 2] =
+        [(header::ETAG, &page.tag), (header::CONTENT_SECURITY_POLICY, &page.policy)];
+    for (name, value) in made {
+        // Made of letters, digits and punctuation; what is no header value is left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
