@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
 use crate::error::{Error, Kind};
 use crate::metrics::{Metrics, VERSION};
+use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
 use crate::upstream::Upstream;
@@ -32,6 +33,7 @@ pub struct App {
     sources: Sources,
     current: ArcSwap<Snapshot>,
     draining: AtomicBool,
+    pub request_ids: RequestIds,
 }
 
 /// One configuration and what was made from it. Immutable: a request takes one when it comes in and
@@ -70,6 +72,7 @@ impl App {
             sources,
             current: ArcSwap::from_pointee(snapshot),
             draining: AtomicBool::new(false),
+            request_ids: RequestIds::default(),
         }))
     }
 

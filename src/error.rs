@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+
+use crate::body::{Body, Response};
 
 /// The closed set of things that can go wrong; each has one status, one `type` and one title.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

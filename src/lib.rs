@@ -21,7 +21,9 @@ pub mod upstream;
 
 pub mod answer;
 pub mod audit;
+pub mod body;
 pub mod phase;
+pub mod request_id;
 pub mod seen;
 pub mod standing;
 

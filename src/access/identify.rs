@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::oidc::{self, Claims, Issuers};
 use super::rate_limit::Caller;
@@ -13,7 +13,8 @@ use crate::error::{Error, Fault, Kind};
 
 /// The headers a credential may come in. `auth` is the upstream's own name for it, so that a client
 /// that moves over changes the value only.
-const HEADERS: [&str; 3] = ["authorization", "x-api-key", "auth"];
+static HEADERS: [HeaderName; 3] =
+    [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("auth")];
 
 /// Names of parameters that people put credentials under. A URL ends up in logs and histories.
 const CREDENTIAL_PARAMETERS: [&str; 9] =
@@ -68,42 +69,20 @@ fn invalid() -> Error {
 }
 
 /// A credential as it was presented.
-struct Presented<'a> {
+pub struct Presented<'a> {
     bytes: &'a [u8],
     /// In `Authorization`, where a token may stand.
     is_bearer: bool,
 }
 
-/// Who the caller is whose credential is in `headers`, and which client that makes it. `query` is the
-/// raw query string. An unknown, a wrong and an expired credential are the same answer.
-pub async fn identify(
-    headers: &HeaderMap,
-    query: &str,
-    clients: &Clients,
-    issuers: &Issuers,
-    now: UnixMillis,
-) -> Result<(Identity, Arc<Client>), Error> {
-    let Presented { bytes, is_bearer } = presented(headers, query)?;
-    let key = Identity::Key(key_digest(bytes));
-    match key.client(clients, now) {
-        Ok(client) => Ok((key, client)),
-        Err(_) if is_bearer && oidc::is_token(bytes) => {
-            let token = Identity::Token(Arc::new(issuers.verify(bytes).await?));
-            let client = token.client(clients, now)?;
-            Ok((token, client))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// The one credential there is.
-fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a>, Error> {
+/// The one credential in `headers`. `query` is the raw query string, where none may be.
+pub fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a>, Error> {
     let in_url = credentials_in(query);
     if !in_url.is_empty() {
         return Err(Error::invalid_request(in_url));
     }
     let mut presented =
-        HEADERS.iter().flat_map(|name| headers.get_all(*name).iter().map(move |value| (*name, value)));
+        HEADERS.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
     let Some((name, value)) = presented.next() else {
         return Err(Error::new(
             Kind::Unauthenticated,
@@ -112,11 +91,38 @@ fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a>, E
     };
     if let Some((second, _)) = presented.next() {
         let detail = format!("a credential is in `{name}` and in `{second}`; send exactly one");
-        return Err(Error::invalid_request(vec![Fault::in_header(second, detail)]));
+        return Err(Error::invalid_request(vec![Fault::in_header(second.as_str(), detail)]));
     }
-    let is_bearer = name == AUTHORIZATION.as_str();
+    let is_bearer = name == AUTHORIZATION;
     let bytes = if is_bearer { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
     Ok(Presented { bytes: bytes.ok_or_else(invalid)?, is_bearer })
+}
+
+impl<'a> Presented<'a> {
+    /// Who the caller is if it is an API key, and which client that makes it at `now`. An unknown, a
+    /// wrong and an expired one are the same answer.
+    pub fn as_key(&self, clients: &Clients, now: UnixMillis) -> Result<(Identity, Arc<Client>), Error> {
+        let key = Identity::Key(key_digest(self.bytes));
+        let client = key.client(clients, now)?;
+        Ok((key, client))
+    }
+
+    /// The identity token that it may be.
+    pub fn token(&self) -> Option<&'a [u8]> {
+        (self.is_bearer && oidc::is_token(self.bytes)).then_some(self.bytes)
+    }
+}
+
+/// Who the bearer of `token` is, and which client that makes it at `now`.
+pub async fn bearer_of(
+    token: &[u8],
+    clients: &Clients,
+    issuers: &Issuers,
+    now: UnixMillis,
+) -> Result<(Identity, Arc<Client>), Error> {
+    let token = Identity::Token(Arc::new(issuers.verify(token).await?));
+    let client = token.client(clients, now)?;
+    Ok((token, client))
 }
 
 /// The token of `Bearer <token>`; the scheme's letter case is free (RFC 9110 §11.1).

@@ -1,4 +1,4 @@
-//! Closed conversations, kept. [`Cache::get_or_fill`] is the only door.
+//! Closed conversations, kept. [`Cache::get_or_fill`] is the door; [`Cache::fresh`] looks in.
 //!
 //! What is stored is the same for everyone: the fill knows the query, never the caller. Who may see
 //! it is decided before the look-up and again, where the body names its bots, after it.
@@ -126,6 +126,16 @@ impl Cache {
         self.0.memory.size()
     }
 
+    /// What is stored under `key` and fresh at `now`, and how much of its lifetime is left. For those
+    /// who want no more than that; everybody else asks [`Cache::get_or_fill`].
+    pub fn fresh(&self, key: &Key, now: Moment) -> Option<(Arc<Entry>, Duration)> {
+        let entry = self.0.memory.get(key)?;
+        match entry.freshness(now) {
+            Freshness::Fresh { left } => Some((entry, left)),
+            _ => None,
+        }
+    }
+
     /// The answer to `query`: from the store, from a fill under way, or from a new one. Waits at
     /// most `wait`; the fill goes on without this caller. With `anew`, what is stored is not an
     /// answer, but better than an error.
@@ -234,18 +244,25 @@ impl Cache {
         removed
     }
 
+    /// The body of an entry in `coding`, if it need not be made first: as it is, where that coding
+    /// does not make it smaller.
+    pub fn body_at_hand(&self, entry: &Entry, coding: Coding) -> Option<(Coding, Bytes)> {
+        let identity = || (Coding::Identity, entry.answer.body.clone());
+        if coding == Coding::Identity {
+            return Some(identity());
+        }
+        if entry.variants.lacks(coding) {
+            return None;
+        }
+        let made = entry.variants.get_or_make(coding, &entry.answer.body);
+        Some(made.map_or_else(identity, |made| (coding, made)))
+    }
+
     /// The body of what was served, in `coding` if that makes it smaller. Made once; what is stored
     /// is weighed again with it.
     pub async fn body(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> (Coding, Bytes) {
-        let identity = || (Coding::Identity, entry.answer.body.clone());
-        if coding == Coding::Identity {
-            return identity();
-        }
-        if !entry.variants.lacks(coding) {
-            return entry
-                .variants
-                .get_or_make(coding, &entry.answer.body)
-                .map_or_else(identity, |made| (coding, made));
+        if let Some(body) = self.body_at_hand(entry, coding) {
+            return body;
         }
         // Made and weighed in one go: a caller who leaves must not leave bytes that nobody counts.
         let make = {
@@ -262,7 +279,7 @@ impl Cache {
         } else {
             make()
         };
-        made.map_or_else(identity, |made| (coding, made))
+        made.map_or_else(|| (Coding::Identity, entry.answer.body.clone()), |made| (coding, made))
     }
 
     fn fly<F>(

@@ -62,6 +62,7 @@ pub struct Clients {
     all: Vec<Arc<Client>>,
     /// By the first eight bytes of the digest: what a look-up's time can tell is at most these.
     keys: HashMap<u64, Vec<ApiKey>>,
+    have_origins: bool,
 }
 
 /// One API key of a client. It may have several, so that a new one is in use before the old one goes.
@@ -94,6 +95,11 @@ impl Clients {
         self.all.iter().flat_map(|client| &client.origins).map(String::as_str)
     }
 
+    /// Whether pages may call at all.
+    pub fn have_origins(&self) -> bool {
+        self.have_origins
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Client>> {
         self.all.iter()
     }
@@ -116,7 +122,7 @@ impl Clients {
         redactions: &[Arc<Redaction>],
         oidc: &Oidc,
     ) -> Self {
-        let mut clients = Self { all: Vec::new(), keys: HashMap::new() };
+        let mut clients = Self { all: Vec::new(), keys: HashMap::new(), have_origins: false };
         let mut names = HashSet::new();
         let sections = root.sections("clients");
         if sections.is_empty() {
@@ -129,6 +135,7 @@ impl Clients {
             }
             clients.read_keys(&mut section, &client);
             clients.check_issuer(&section, &client);
+            clients.have_origins |= !client.origins.is_empty();
             clients.all.push(client);
             section.close();
         }

@@ -3,9 +3,8 @@
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method};
 
-use super::accept_encoding;
-use super::etag::ETags;
-use crate::cache::Coding;
+use super::{accept_encoding, etag};
+use crate::cache::{Coding, Tag};
 
 /// What of a request shapes its answer beyond what was asked.
 #[derive(Clone, Debug)]
@@ -24,12 +23,13 @@ impl Conditions {
         }
     }
 
-    /// The one of `tags` that the caller has: weak comparison (RFC 9110 §13.1.2, §8.8.3.2).
-    pub(super) fn held(&self, tags: &ETags) -> Option<Coding> {
+    /// The coding in which the caller has what `tag` is of: weak comparison (RFC 9110 §13.1.2,
+    /// §8.8.3.2).
+    pub(super) fn held(&self, tag: &Tag) -> Option<Coding> {
         let lists = self.if_none_match.iter().filter_map(|value| value.to_str().ok());
-        lists.flat_map(|list| list.split(',')).map(str::trim).find_map(|tag| match tag {
+        lists.flat_map(|list| list.split(',')).map(str::trim).find_map(|held| match held {
             "*" => Some(self.coding),
-            tag => tags.coding_of(tag.strip_prefix("W/").unwrap_or(tag)),
+            held => etag::coding(tag, held.strip_prefix("W/").unwrap_or(held)),
         })
     }
 }
@@ -37,7 +37,6 @@ impl Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Tag;
 
     const A: &str = r#""0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a""#;
     const B: &str = r#""0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b""#;
@@ -47,7 +46,7 @@ mod tests {
         for value in sent {
             headers.append(header::IF_NONE_MATCH, HeaderValue::from_str(value).expect("visible"));
         }
-        Conditions::of(&Method::GET, &headers).held(&ETags::of(Tag([10; 16]))).is_some()
+        Conditions::of(&Method::GET, &headers).held(&Tag([10; 16])).is_some()
     }
 
     #[test]

@@ -5,32 +5,37 @@ use http::HeaderValue;
 
 use crate::cache::{Coding, Tag};
 
-/// The tags of one entry.
-pub struct ETags {
-    hash: String,
+/// In hexadecimal.
+const DIGITS: usize = 2 * size_of::<Tag>();
+
+/// The tag of an entry in `coding`.
+pub fn header(tag: &Tag, coding: Coding) -> HeaderValue {
+    const LONGEST: usize = DIGITS + "\"-gzip\"".len();
+    let mut text = Vec::with_capacity(LONGEST);
+    text.push(b'"');
+    text.extend_from_slice(&digits(tag));
+    if coding != Coding::Identity {
+        text.push(b'-');
+        text.extend_from_slice(coding.as_str().as_bytes());
+    }
+    text.push(b'"');
+    // Quotes, letters and digits always make a header value.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-impl ETags {
-    pub fn of(Tag(tag): Tag) -> Self {
-        Self { hash: hex::encode(tag) }
+/// Which coding of an entry `text`, a strong tag or a weak one without its mark, names.
+pub fn coding(tag: &Tag, text: &str) -> Option<Coding> {
+    let text = text.strip_prefix('"')?.strip_suffix('"')?;
+    let rest = text.as_bytes().strip_prefix(&digits(tag))?;
+    match rest.strip_prefix(b"-") {
+        Some(name) => Coding::COMPRESSING.into_iter().find(|coding| coding.as_str().as_bytes() == name),
+        None => rest.is_empty().then_some(Coding::Identity),
     }
+}
 
-    /// The tag of the entry in `coding`.
-    pub fn header(&self, coding: Coding) -> HeaderValue {
-        let tag = match coding {
-            Coding::Identity => format!("\"{}\"", self.hash),
-            Coding::Gzip | Coding::Brotli => format!("\"{}-{}\"", self.hash, coding.as_str()),
-        };
-        // Quotes, letters and digits always make a header value.
-        HeaderValue::try_from(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-    }
-
-    /// Which coding of the entry a strong tag, or a weak one without its mark, names.
-    pub fn coding_of(&self, tag: &str) -> Option<Coding> {
-        let rest = tag.strip_prefix('"')?.strip_suffix('"')?.strip_prefix(self.hash.as_str())?;
-        match rest.strip_prefix('-') {
-            Some(name) => Coding::COMPRESSING.into_iter().find(|coding| coding.as_str() == name),
-            None => rest.is_empty().then_some(Coding::Identity),
-        }
-    }
+fn digits(Tag(tag): &Tag) -> [u8; DIGITS] {
+    let mut digits = [0; DIGITS];
+    // There is room for two digits a byte.
+    let _ = hex::encode_to_slice(tag, &mut digits);
+    digits
 }

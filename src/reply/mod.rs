@@ -6,20 +6,20 @@ mod etag;
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::response::Response;
-use http::StatusCode;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use tower::BoxError;
 
 use crate::answer::Large;
-use crate::cache::{Because, Cache, Coding, Entry, Forwarded, Reason, Served, Source};
+use crate::body::{Body, Response};
+use crate::cache::{Because, Coding, Entry, Forwarded, Reason, Served, Source};
 use crate::clock::Moment;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
-use crate::routes::Key;
 
 pub use conditions::Conditions;
-use etag::ETags;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -40,73 +40,86 @@ pub fn outcome(served: &Served) -> Outcome {
     }
 }
 
-/// The response to a request that asked under `conditions`.
-pub async fn response(
-    cache: &Cache,
-    key: &Key,
-    (entry, source): (&Arc<Entry>, Source),
+/// Seconds, where the upstream answers 503 and does not say.
+const WAIT_AFTER_503: &str = "5";
+/// Fields of a response, those that the stages put in included.
+const MOST_FIELDS: usize = 14;
+
+/// What a caller is shown of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// Nothing: he has it, in this coding. The tag is the one he has, so that he knows which of his
+    /// copies is meant (RFC 9111 §4.3.4).
+    NotModified(Coding),
+    /// The body, in this coding if that makes it smaller.
+    Whole(Coding),
+}
+
+/// What a request that asked under `conditions` is shown of `entry`.
+pub fn shown(entry: &Entry, conditions: &Conditions) -> Shown {
+    if entry.answer.status != StatusCode::OK {
+        // Not worth a variant: an error is short and seldom asked for twice.
+        return Shown::Whole(Coding::Identity);
+    }
+    conditions.held(&entry.tag).map_or(Shown::Whole(conditions.coding), Shown::NotModified)
+}
+
+/// The response that shows it. `body` is what [`Shown::Whole`] came to; a 304 needs none.
+pub fn response(
+    entry: &Entry,
+    source: Source,
+    shown: Shown,
+    body: Option<(Coding, Bytes)>,
     conditions: &Conditions,
     now: Moment,
 ) -> Response {
-    let status = entry.answer.status;
-    let mut response = match conditions.held(&ETags::of(entry.tag)) {
-        Some(held) if status == StatusCode::OK => not_modified(entry, held),
-        _ => whole(cache, key, entry, conditions).await,
+    let answer = &entry.answer;
+    let status = answer.status;
+    let mut headers = HeaderMap::with_capacity(MOST_FIELDS);
+    let (status, body) = match (shown, body) {
+        (Shown::Whole(_), Some((coding, body))) => {
+            if status == StatusCode::OK {
+                headers.insert(header::ETAG, etag::header(&entry.tag, coding));
+            }
+            if coding != Coding::Identity {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+            }
+            if let Some(content_type) = &answer.content_type {
+                headers.insert(header::CONTENT_TYPE, content_type.clone());
+            }
+            headers.insert(header::CONTENT_LENGTH, body.len().into());
+            // Every 503 says when it is worth asking again, the upstream's own too.
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                let wait = answer.retry_after.clone().unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
+                headers.insert(header::RETRY_AFTER, wait);
+            }
+            (status, if conditions.is_head { Body::empty() } else { Body::from(body) })
+        }
+        (Shown::NotModified(coding) | Shown::Whole(coding), _) => {
+            headers.insert(header::ETAG, etag::header(&entry.tag, coding));
+            (StatusCode::NOT_MODIFIED, Body::empty())
+        }
     };
-    let headers = response.headers_mut();
-    headers.insert(CACHE_STATUS, cache_status(source, status));
+    headers.insert(CACHE_STATUS, cache_status(source, answer.status));
     headers.insert(header::CACHE_CONTROL, cache_control(entry.phase));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     if !matches!(source, Source::Upstream { stored: Err(_), .. }) {
         headers.insert(header::AGE, entry.age(now).into());
     }
-    response
-}
-
-/// Seconds, where the upstream answers 503 and does not say.
-const WAIT_AFTER_503: &str = "5";
-
-/// The body is not touched. The tag is the one the caller has, so that he knows which of his copies
-/// is meant (RFC 9111 §4.3.4).
-fn not_modified(entry: &Entry, held: Coding) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    response.headers_mut().insert(header::ETAG, ETags::of(entry.tag).header(held));
-    response
-}
-
-async fn whole(cache: &Cache, key: &Key, entry: &Arc<Entry>, conditions: &Conditions) -> Response {
-    let answer = &entry.answer;
-    let is_ok = answer.status == StatusCode::OK;
-    // Only what is worth a variant: an error is short and seldom asked for twice.
-    let wanted = if is_ok { conditions.coding } else { Coding::Identity };
-    let (coding, body) = cache.body(key, entry, wanted).await;
-    let length = body.len();
-    let mut response = Response::new(if conditions.is_head { Body::empty() } else { Body::from(body) });
-    *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    if is_ok {
-        headers.insert(header::ETAG, ETags::of(entry.tag).header(coding));
-    }
-    if coding != Coding::Identity {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
-    }
-    if let Some(content_type) = &answer.content_type {
-        headers.insert(header::CONTENT_TYPE, content_type.clone());
-    }
-    headers.insert(header::CONTENT_LENGTH, length.into());
-    // Every 503 says when it is worth asking again, the upstream's own too.
-    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-        let wait = answer.retry_after.clone().unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
-        headers.insert(header::RETRY_AFTER, wait);
-    }
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
 }
 
 /// The response that passes a large answer through, as it comes. It has no length and no tag:
 /// nobody has seen its end.
 pub fn large(large: Large, conditions: &Conditions) -> Response {
-    let body = if conditions.is_head { Body::empty() } else { Body::from_stream(large.body.into_stream()) };
+    let body = if conditions.is_head {
+        Body::empty()
+    } else {
+        Body::Parts(large.body.into_stream().map_err(BoxError::from).boxed())
+    };
     let mut response = Response::new(body);
     *response.status_mut() = large.status;
     let headers = response.headers_mut();

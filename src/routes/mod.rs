@@ -168,6 +168,16 @@ impl Ids {
         self.slice(&self.conversation)
     }
 
+    /// Whether each id has its shape.
+    pub fn are_well_formed(&self) -> bool {
+        let is = |id: Option<&str>, shape: fn(&str) -> Result<(), &'static str>| {
+            id.is_none_or(|id| shape(id).is_ok())
+        };
+        is(self.account(), ids::account)
+            && is(self.bot(), ids::stream)
+            && is(self.conversation(), ids::conversation)
+    }
+
     /// Ids that are none; the shapes are the contract's.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();

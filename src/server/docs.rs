@@ -1,13 +1,12 @@
 //! `GET /openapi.json` and `GET /docs`: the API's contract, for programs and for people. Open to
 //! everybody: it says nothing that the vendor's own pages do not say.
 
-use axum::body::Body;
-use axum::response::Response;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
 use crate::app::Snapshot;
+use crate::body::{Body, Response};
 use crate::error::{Error, Kind};
 use crate::routes::openapi::Page;
 

@@ -3,87 +3,65 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
-use tower::{BoxError, Service};
-use tower_http::catch_panic::CatchPanicLayer;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use tower::Service as _;
 
 use super::docs;
 use super::guard;
 use super::stages::{self, Call};
 use crate::access::{cors, forwarded};
 use crate::app::{App, Snapshot};
+use crate::body::{Body, Response};
 use crate::config::Clients;
 use crate::error::{Error, Kind};
 use crate::metrics::Outcome;
 use crate::reply::Reply;
+use crate::request_id::{REQUEST_ID, RequestId};
 use crate::routes::{self, Found, Route};
-use crate::upstream::random_id;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Which queries a route takes (RFC 10008 §3).
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 const QUERY_FORMAT: HeaderValue = HeaderValue::from_static(r#""application/json""#);
-const LONGEST_REQUEST_ID: usize = 128;
 
 /// The main listener's service, for one connection.
-pub fn service(app: Arc<App>, peer: IpAddr) -> Router {
-    let observe = Observe { stack: stages::stack(app.clone()), app, peer };
-    Router::new().fallback_service(observe).layer(CatchPanicLayer::custom(|_| {
-        // The panic itself has been logged where it was caught by the runtime's hook.
-        let id = random_id().unwrap_or_default();
-        finished(Error::new(Kind::Internal, "the gateway failed").into_response(&id), &id)
-    }))
-}
-
-/// Turns HTTP into typed calls and their outcomes into HTTP.
-#[derive(Clone)]
-struct Observe<S> {
+pub fn service(
     app: Arc<App>,
     peer: IpAddr,
-    stack: S,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
+    service_fn(move |request: Request<Incoming>| {
+        let app = app.clone();
+        async move {
+            let id = RequestId::of(request.headers(), &app.request_ids);
+            let answered = AssertUnwindSafe(observe(&app, peer, &id, request)).catch_unwind().await;
+            // The panic itself has been logged by the hook.
+            let failed = |_| Error::new(Kind::Internal, "the gateway failed").into_response(id.as_str());
+            let mut response = answered.unwrap_or_else(failed);
+            response.headers_mut().insert(REQUEST_ID, id.header());
+            Ok(response)
+        }
+    })
 }
 
-impl<S> Service<Request<Body>> for Observe<S>
-where
-    S: Service<Call, Response = Reply, Error = BoxError, Future: Send> + Clone + Send + 'static,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The stack is always ready: it refuses rather than waits.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let app = self.app.clone();
-        let stack = self.stack.clone();
-        let peer = self.peer;
-        async move { Ok(observe(app, stack, peer, request).await) }.boxed()
-    }
-}
-
-async fn observe<S>(app: Arc<App>, mut stack: S, peer: IpAddr, request: Request<Body>) -> Response
-where
-    S: Service<Call, Response = Reply, Error = BoxError>,
-{
+/// Turns HTTP into a typed call and its outcome into HTTP.
+async fn observe(
+    app: &Arc<App>,
+    peer: IpAddr,
+    request_id: &RequestId,
+    request: Request<Incoming>,
+) -> Response {
     let started = Instant::now();
-    let active = Active::count(&app);
+    let active = Active::count(app);
     let snapshot = app.snapshot();
     let log = snapshot.config.log.access;
-    let request_id = request_id(request.headers());
     let method = request.method().clone();
     let address = forwarded::client(peer, request.headers(), &snapshot.config.server.proxies);
 
@@ -93,44 +71,36 @@ where
     let clients = &clients.config.clients;
 
     let (route, told, mut response) = if cors::is_preflight(&head) {
-        let response = preflight(&head, clients).unwrap_or_else(|error| error.into_response(&request_id));
+        let response =
+            preflight(&head, clients).unwrap_or_else(|error| error.into_response(request_id.as_str()));
         (None, Told::default(), response)
     } else if let Some(page) = docs::answer(&head, &snapshot) {
         let page = checked(&head, &body, &snapshot).and(page);
-        (None, Told::default(), page.unwrap_or_else(|error| error.into_response(&request_id)))
+        (None, Told::default(), page.unwrap_or_else(|error| error.into_response(request_id.as_str())))
     } else {
         let (route, outcome) = match checked(&head, &body, &snapshot).and_then(|()| found(&head)) {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
-                let call = Call {
-                    snapshot,
-                    route,
-                    ids,
-                    request_id: request_id.as_str().into(),
-                    address,
-                    head,
-                    body,
-                };
-                (Some(route), stack.call(call).await.map_err(Error::from_stack))
+                let (app, request_id, now) = (app.clone(), request_id.clone(), app.clock.moment());
+                let call = Call { app, snapshot, route, ids, request_id, address, now, head, body };
+                (Some(route), stages::stack().call(call).await.map_err(Error::from_stack))
             }
         };
         let told = Told::of(&outcome);
         let mut response = match outcome {
             Ok(reply) => reply.response,
-            Err(error) => error.into_response(&request_id),
+            Err(error) => error.into_response(request_id.as_str()),
         };
-        let client = told.client.as_deref().and_then(|name| clients.named(name));
-        if let Some(origin) = &origin
-            && let Some(headers) = cors::answer(origin, client.map(Arc::as_ref), clients)
-        {
-            response.headers_mut().extend(headers);
+        if let Some(origin) = &origin {
+            let client = told.client.as_deref().and_then(|name| clients.named(name));
+            let headers = cors::answer(origin, client.map(Arc::as_ref), clients);
+            response.headers_mut().extend(headers.into_iter().flatten());
         }
         (route, told, response)
     };
-    if clients.origins().next().is_some() {
+    if clients.have_origins() {
         varies_on_origin(response.headers_mut());
     }
-    let mut response = finished(response, &request_id);
     if route.is_some_and(Route::takes_query) {
         response.headers_mut().insert(ACCEPT_QUERY, QUERY_FORMAT);
     }
@@ -140,7 +110,7 @@ where
     let status = response.status();
     app.metrics.request(route, &method, status.as_u16(), duration);
     if log {
-        told.log(&request_id, &method, route, status, duration);
+        told.log(request_id.as_str(), &method, route, status, duration);
     }
     response
 }
@@ -170,7 +140,7 @@ fn varies_on_origin(headers: &mut HeaderMap) {
     headers.insert(header::VARY, vary.unwrap_or(HeaderValue::from_static("*")));
 }
 
-fn checked(head: &Parts, body: &Body, snapshot: &Snapshot) -> Result<(), Error> {
+fn checked(head: &Parts, body: &Incoming, snapshot: &Snapshot) -> Result<(), Error> {
     Ok(guard::check(head, body, &guard::Limits::of(&snapshot.config.server))?)
 }
 
@@ -190,16 +160,16 @@ fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
 }
 
 /// Counts a request as long as it is under way, also when its caller hangs up.
-struct Active(Arc<App>);
+struct Active<'a>(&'a App);
 
-impl Active {
-    fn count(app: &Arc<App>) -> Self {
+impl<'a> Active<'a> {
+    fn count(app: &'a App) -> Self {
         app.metrics.active_requests.inc();
-        Self(app.clone())
+        Self(app)
     }
 }
 
-impl Drop for Active {
+impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.metrics.active_requests.dec();
     }
@@ -253,22 +223,4 @@ impl Told {
             cause,
         );
     }
-}
-
-/// The caller's id if it is a plain one, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
-    let is_plain = |id: &&str| {
-        (1..=LONGEST_REQUEST_ID).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-    };
-    let theirs = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_plain);
-    theirs.map(str::to_owned).or_else(|| random_id().ok()).unwrap_or_default()
-}
-
-/// With the id it can be found by in the log.
-pub(super) fn finished(mut response: Response, request_id: &str) -> Response {
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
 }

@@ -3,18 +3,22 @@
 //! Our own loop, for `axum::serve` sets no timer: there, a connection that sends half a head is
 //! held for ever.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tower::BoxError;
 
 use super::guard::{self, io::Guarded};
 
@@ -32,12 +36,15 @@ pub struct Limits {
 
 /// Serves until `stop` is done, each connection with the `service` for who is at its other end;
 /// then lets requests under way end.
-pub async fn serve(
+pub async fn serve<S, B>(
     listener: TcpListener,
-    service: impl Fn(IpAddr) -> Router,
+    service: impl Fn(IpAddr) -> S,
     limits: Limits,
     stop: impl Future<Output = ()>,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -56,7 +63,7 @@ pub async fn serve(
             () = &mut stop => break,
         };
         let guarded = TokioIo::new(Guarded::new(stream, limits.head));
-        let connection = http.serve_connection(guarded, TowerToHyperService::new(service(peer)));
+        let connection = http.serve_connection(guarded, service(peer));
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             // A connection that breaks is its peer's affair.

@@ -6,6 +6,7 @@ pub mod guard;
 mod layers;
 mod listener;
 mod ops;
+
 mod stages;
 
 use std::io;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +65,7 @@ impl Server {
             Limits { max_connections: OPS_CONNECTIONS, drain_timeout: Duration::from_secs(1), ..limits };
         let drained = CancellationToken::new();
         let watch_drain = drained.clone();
-        let ops_service = ops::service(app.clone());
+        let ops_service = TowerToHyperService::new(ops::service(app.clone()));
         let ops = tokio::spawn(listener::serve(ops, move |_| ops_service.clone(), ops_limits, async move {
             watch_drain.cancelled().await;
         }));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -10,12 +11,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use super::layers::finished;
 use super::{admin, guard};
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::metrics::{COMMIT, VERSION, prometheus_text};
-use crate::upstream::random_id;
+use crate::request_id::{REQUEST_ID, RequestId};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,8 +40,10 @@ async fn nothing(State(app): State<Arc<App>>, request: Request) -> Response {
         Ok(()) => Error::new(Kind::NotFound, "there is nothing here"),
         Err(refusal) => refusal.into(),
     };
-    let id = random_id().unwrap_or_default();
-    finished(error.into_response(&id), &id)
+    let id = RequestId::of(&head.headers, &app.request_ids);
+    let mut response = error.into_response(id.as_str());
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    response.map(Body::new)
 }
 
 /// 200 when requests are welcome, 503 when not. Costs the upstream nothing.

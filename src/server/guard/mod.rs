@@ -17,10 +17,9 @@ pub mod io;
 
 use std::fmt;
 
-use axum::body::Body;
 use http::request::Parts;
 use http::{HeaderName, Method, Version, header};
-use http_body::Body as _;
+use http_body::Body;
 
 use crate::config;
 use crate::error::{Error, Fault, Kind};
@@ -153,7 +152,7 @@ fn placeholder(refusal: Refusal, is_head: bool) -> Vec<u8> {
 
 /// Whether the request is to be refused. Of HTTP/1 it was judged by its bytes already and only has to be
 /// recognised; of HTTP/2 it is judged here.
-pub fn check(head: &Parts, body: &Body, limits: &Limits) -> Result<(), Refusal> {
+pub fn check(head: &Parts, body: &impl Body, limits: &Limits) -> Result<(), Refusal> {
     if head.version == Version::HTTP_2 {
         return check_http2(head, !body.is_end_stream(), limits);
     }
@@ -259,7 +258,7 @@ mod tests {
                 for field in parsed.headers.iter() {
                     request = request.header(field.name, field.value);
                 }
-                let (head, body) = request.body(Body::empty()).unwrap().into_parts();
+                let (head, body) = request.body(crate::body::Body::empty()).unwrap().into_parts();
                 assert_eq!(check(&head, &body, &LIMITS), Err(*refusal));
             }
         }

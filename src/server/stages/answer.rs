@@ -1,0 +1,238 @@
+//! The answer: what is at hand at once, everything else by way of a fill.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+use tower::{BoxError, Service};
+
+use super::{Valid, at_once, later};
+use crate::access::identify::Identity;
+use crate::access::permit::{Grant, permit};
+use crate::access::redact::{Projection, Unreadable};
+use crate::answer::Answer as Whole;
+use crate::app::{App, Snapshot};
+use crate::audit::Record;
+use crate::body::Response;
+use crate::cache::{Entry, Served, Source};
+use crate::clock::UnixMillis;
+use crate::error::Error;
+use crate::metrics::Outcome;
+use crate::reply::{self, Conditions, Reply, Shown};
+use crate::request_id::RequestId;
+use crate::routes::{Asked, Ids, Key, Query};
+use crate::upstream::Spender;
+
+#[derive(Clone, Copy)]
+pub struct Answer;
+
+impl Service<Valid> for Answer {
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = super::Outcome<Reply>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, valid: Valid) -> Self::Future {
+        match at_hand(&valid) {
+            Some(reply) => at_once(reply),
+            None => later(answer(valid)),
+        }
+    }
+}
+
+/// The answer, if it is stored and fresh in the very form this caller gets: then there is nothing
+/// to wait for. `None` says nothing but that it is [`answer`]'s to find.
+fn at_hand(valid: &Valid) -> Option<Result<Reply, Error>> {
+    let Valid { app, snapshot, grant, query, conditions, now, .. } = valid;
+    let is_whole = matches!(snapshot.projection(&grant.client, query.route), Ok(None));
+    if !is_whole || valid.anew || snapshot.audit.is_on() || !app.is_current(snapshot) {
+        return None;
+    }
+    let (entry, left) = app.cache.fresh(&query.key, *now)?;
+    let shown = reply::shown(&entry, conditions);
+    let body = match shown {
+        Shown::NotModified(_) => None,
+        Shown::Whole(coding) => Some(app.cache.body_at_hand(&entry, coding)?),
+    };
+    app.metrics.cache_request(query.route, Outcome::Hit);
+    Some(may_see(grant, &entry, None).map(|()| {
+        let response = reply::response(&entry, Source::Hit { left }, shown, body, conditions, *now);
+        Reply { response, client: grant.client.name.clone(), outcome: Outcome::Hit }
+    }))
+}
+
+/// Whether an answer may go to who is granted this, now that it says whose it is.
+fn may_see(grant: &Grant, entry: &Entry, projection: Option<&Arc<Projection>>) -> Result<(), Error> {
+    // Of a window that is shown without them, it does not matter whose the other rows are.
+    if !projection.is_some_and(|projection| projection.chooses_rows()) {
+        grant.may_see(&entry.bots)?;
+    }
+    let status = entry.answer.status;
+    // Only a 200 is read; any other success may be about anybody.
+    if entry.is_opaque || status.is_success() && status != StatusCode::OK {
+        grant.may_see_unread()?;
+    }
+    Ok(())
+}
+
+async fn answer(valid: Valid) -> Result<Reply, Error> {
+    let Valid { app, snapshot, identity, grant, ids, request_id, address, query, anew, conditions, .. } =
+        valid;
+    let config = &snapshot.config;
+    let fill = {
+        let (upstream, query) = (snapshot.upstream.clone(), query.clone());
+        // The fill is the same for everyone; who sets it off only pays for it.
+        let spender = Spender::from(&*grant.client);
+        move || {
+            let (upstream, query, spender) = (upstream.clone(), query.clone(), spender.clone());
+            async move { upstream.call(&query, &spender).await }
+        }
+    };
+    let served = app
+        .cache
+        .get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, anew, fill)
+        .await;
+    let outcome = served.as_ref().map_or(Outcome::Bypass, reply::outcome);
+    app.metrics.cache_request(query.route, outcome);
+    let served = served?;
+
+    let asker = Asker { identity, ids, request_id, address, query, conditions, outcome };
+    let mut policy = Policy { snapshot, grant };
+    let response = match served {
+        Served::Entry(entry, source) => loop {
+            policy = policy.of_now(&app, &asker)?;
+            let response = asker.shown(&app, &policy, (&entry, source)).await?;
+            asker.audit(&app, &policy, response.status(), !response.body().is_empty()).await?;
+            // Making it and writing down who gets it take their time too.
+            if policy.is_of_now(&app) {
+                break response;
+            }
+        },
+        Served::Large(large) => {
+            policy = policy.of_now(&app, &asker)?;
+            policy.may_see_unread(&asker)?;
+            let response = reply::large(large, &asker.conditions);
+            asker.audit(&app, &policy, response.status(), !response.body().is_empty()).await?;
+            policy = policy.of_now(&app, &asker)?;
+            policy.may_see_unread(&asker)?;
+            response
+        }
+    };
+    Ok(Reply { response, client: policy.grant.client.name.clone(), outcome })
+}
+
+/// What a caller may see, by the configuration of one moment.
+struct Policy {
+    snapshot: Arc<Snapshot>,
+    grant: Grant,
+}
+
+impl Policy {
+    /// The same by the configuration of now: an answer that took its time is handed out by that.
+    fn of_now(self, app: &App, asker: &Asker) -> Result<Self, Error> {
+        if self.is_of_now(app) {
+            return Ok(self);
+        }
+        let snapshot = app.snapshot();
+        let client = asker.identity.client(&snapshot.config.clients, app.clock.now())?;
+        let grant = permit(&client, asker.query.route, &asker.ids, &snapshot.config)?;
+        Ok(Self { snapshot, grant })
+    }
+
+    fn is_of_now(&self, app: &App) -> bool {
+        app.is_current(&self.snapshot)
+    }
+
+    /// Whether a body may be handed out that nobody has looked into.
+    fn may_see_unread(&self, asker: &Asker) -> Result<(), Error> {
+        match self.snapshot.projection(&self.grant.client, asker.query.route)? {
+            Some(_) => Err(Unreadable::TooLarge.into()),
+            None => self.grant.may_see_unread(),
+        }
+    }
+}
+
+/// Who asked what, and how.
+struct Asker {
+    identity: Identity,
+    ids: Ids,
+    request_id: RequestId,
+    address: IpAddr,
+    query: Query,
+    conditions: Conditions,
+    outcome: Outcome,
+}
+
+impl Asker {
+    /// What the policy leaves of an entry.
+    async fn shown(
+        &self,
+        app: &App,
+        policy: &Policy,
+        (entry, source): (&Arc<Entry>, Source),
+    ) -> Result<Response, Error> {
+        let query = &self.query;
+        let projection = policy.snapshot.projection(&policy.grant.client, query.route)?;
+        may_see(&policy.grant, entry, projection)?;
+        let Some(projection) = projection.cloned() else {
+            return Ok(self.response(app, &query.key, (entry, source)).await);
+        };
+        let id = *projection.id();
+        let project = move |answer: &Whole| Ok(projection.apply(&answer.body, answer.status.is_success())?);
+        let (key, entry) = app.cache.projected(&query.key, (entry, source), &id, project).await?;
+        Ok(self.response(app, &key, (&entry, source)).await)
+    }
+
+    async fn response(&self, app: &App, key: &Key, (entry, source): (&Arc<Entry>, Source)) -> Response {
+        let shown = reply::shown(entry, &self.conditions);
+        let body = match shown {
+            Shown::NotModified(_) => None,
+            Shown::Whole(coding) => Some(app.cache.body(key, entry, coding).await),
+        };
+        reply::response(entry, source, shown, body, &self.conditions, app.clock.moment())
+    }
+
+    /// Writes down who is handed an answer, if it has a body.
+    async fn audit(
+        &self,
+        app: &App,
+        policy: &Policy,
+        status: StatusCode,
+        has_body: bool,
+    ) -> Result<(), Error> {
+        let audit = &policy.snapshot.audit;
+        if !audit.is_on() || !has_body {
+            return Ok(());
+        }
+        let Grant { client, account } = &policy.grant;
+        let window = match self.query.asked {
+            Asked::Window { start, end, .. } => Some([rfc3339(start), rfc3339(end)]),
+            _ => None,
+        };
+        let record = Record {
+            time: rfc3339(app.clock.now()),
+            request_id: self.request_id.as_str(),
+            client: &client.name,
+            who: &self.identity.who(),
+            address: self.address,
+            route: self.query.route.name.as_str(),
+            account: &account.id,
+            bot: self.query.bot.as_deref(),
+            id: self.query.asked.id(),
+            window,
+            status: status.as_u16(),
+            outcome: self.outcome.as_str(),
+            redaction: client.redact.iter().map(|redaction| &*redaction.name).collect(),
+            own_rows_only: client.filter_rows,
+        };
+        audit.record(&record).await
+    }
+}
+
+fn rfc3339(time: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(time.0).unwrap_or_default().to_string()
+}

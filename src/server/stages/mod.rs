@@ -1,0 +1,108 @@
+//! The way of a request, read from top to bottom. Each stage is tower middleware that takes what
+//! the one above has established and hands on more: a request cannot reach the cache unidentified,
+//! because there is no value of the type the cache's stage takes.
+
+mod answer;
+mod identify;
+mod permit;
+mod rate_limit;
+mod validate;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
+use http::request::Parts;
+use hyper::body::Incoming;
+use tower::filter::{AsyncFilterLayer, FilterLayer};
+use tower::{BoxError, Service, ServiceBuilder};
+
+use self::answer::Answer;
+use self::identify::Identify;
+use self::permit::Permit;
+use self::rate_limit::RateLimit;
+use self::validate::Validate;
+use crate::access::identify::Identity;
+use crate::access::permit::Grant;
+use crate::app::{App, Snapshot};
+use crate::clock::Moment;
+use crate::config::Client;
+use crate::error::Error;
+use crate::reply::{Conditions, Reply};
+use crate::request_id::RequestId;
+use crate::routes::{self, Ids, Query, Route};
+
+/// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
+/// stage needs comes with the call.
+pub fn stack() -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> {
+    ServiceBuilder::new()
+        .layer(AsyncFilterLayer::new(Identify)) // Call       -> Identified: whose credential it is
+        .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
+        .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
+        .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
+        .service(Answer) //                        Valid      -> Reply:      out of the cache, or filled
+}
+
+/// A request for a route, under the configuration of the moment it came.
+pub struct Call {
+    pub app: Arc<App>,
+    pub snapshot: Arc<Snapshot>,
+    pub route: &'static Route,
+    pub ids: Ids,
+    pub request_id: RequestId,
+    /// Of who asks, as far as trusted proxies tell.
+    pub address: IpAddr,
+    /// When it came.
+    pub now: Moment,
+    pub head: Parts,
+    pub body: Incoming,
+}
+
+impl Call {
+    /// The request as its route sees it.
+    fn contract<'a>(&'a self, body: Option<&'a [u8]>) -> routes::Request<'a> {
+        let query = self.head.uri.query().unwrap_or_default();
+        routes::Request { ids: &self.ids, query, body, limits: self.snapshot.config.limits }
+    }
+}
+
+/// A request whose caller is known.
+pub struct Identified {
+    call: Call,
+    identity: Identity,
+    client: Arc<Client>,
+}
+
+/// A request whose caller may make it.
+pub struct Permitted {
+    call: Call,
+    identity: Identity,
+    grant: Grant,
+}
+
+/// A request that can be answered.
+pub struct Valid {
+    app: Arc<App>,
+    snapshot: Arc<Snapshot>,
+    identity: Identity,
+    grant: Grant,
+    ids: Ids,
+    request_id: RequestId,
+    address: IpAddr,
+    now: Moment,
+    query: Query,
+    /// What is stored will not do.
+    anew: bool,
+    conditions: Conditions,
+}
+
+/// What a stage comes to: at once on the way of a hit, which then needs no box, or later.
+pub type Outcome<T> = Either<Ready<Result<T, BoxError>>, BoxFuture<'static, Result<T, BoxError>>>;
+
+fn at_once<T>(outcome: Result<T, Error>) -> Outcome<T> {
+    Either::Left(ready(outcome.map_err(BoxError::from)))
+}
+
+fn later<T>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Outcome<T> {
+    Either::Right(async { work.await.map_err(BoxError::from) }.boxed())
+}

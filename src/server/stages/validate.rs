@@ -1,0 +1,129 @@
+//! What is it, in canonical form? Here the body is read: at last, and at most so much of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tower::filter::AsyncPredicate;
+
+use super::{Outcome, Permitted, Valid, at_once, later};
+use crate::access::refresh;
+use crate::error::{Error, Fault, Kind};
+use crate::reply::Conditions;
+use crate::routes::{Key, Query};
+
+#[derive(Clone, Copy)]
+pub struct Validate;
+
+impl AsyncPredicate<Permitted> for Validate {
+    type Future = Outcome<Valid>;
+    type Request = Valid;
+
+    fn check(&mut self, request: Permitted) -> Self::Future {
+        let call = &request.call;
+        if call.route.method == Method::POST {
+            later(with_body(request))
+        } else {
+            at_once(check_accept(&call.head.headers).and_then(|()| valid(request, None)))
+        }
+    }
+}
+
+async fn with_body(mut request: Permitted) -> Result<Valid, Error> {
+    let call = &mut request.call;
+    check_accept(&call.head.headers)?;
+    check_media_type(&call.head.method, &call.head.headers)?;
+    let server = &call.snapshot.config.server;
+    let body = read(&mut call.body, server.max_request_body, server.body_timeout).await?;
+    valid(request, Some(&body))
+}
+
+fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) -> Result<Valid, Error> {
+    let canonical = (call.route.parse)(&call.contract(body)).map_err(Error::invalid_request)?;
+    let query = Query {
+        route: call.route,
+        account: grant.account.id.clone(),
+        bot: call.ids.bot().map(Arc::from),
+        key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
+        plain: Key::plain(&grant.account.id, call.route, &call.ids, &canonical),
+        asked: canonical.asked,
+    };
+    let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
+    let conditions = Conditions::of(&call.head.method, &call.head.headers);
+    Ok(Valid {
+        app: call.app,
+        snapshot: call.snapshot,
+        identity,
+        grant,
+        ids: call.ids,
+        request_id: call.request_id,
+        address: call.address,
+        now: call.now,
+        query,
+        anew,
+        conditions,
+    })
+}
+/// JSON, in no coding. What says nothing of its type is taken for JSON, but not in a QUERY, where the
+/// type says what kind of query it is (RFC 10008 §2).
+fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+    let unsupported = |name: &'static str, detail: &'static str| {
+        Err(Error::new(Kind::UnsupportedMediaType, detail).with_fault(Fault::in_header(name, detail)))
+    };
+    if let Some(value) = headers.get(header::CONTENT_TYPE) {
+        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return unsupported("content-type", "the body's type is another than `application/json`");
+        }
+    }
+    if method == Method::QUERY && !headers.contains_key(header::CONTENT_TYPE) {
+        return unsupported("content-type", "a QUERY says its type; it is `application/json`");
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            unsupported("content-encoding", "the body is encoded; send it as it is")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Answers are JSON, whatever else a caller would rather have (RFC 9110 §12.5.1). Who says nothing, or
+/// nothing that can be read, takes it.
+fn check_accept(headers: &HeaderMap) -> Result<(), Error> {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut refused = false;
+    for range in ranges.flat_map(|list| list.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let refuses = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
+        match (media.as_str(), refuses) {
+            ("*/*" | "application/*" | "application/json", false) => return Ok(()),
+            _ => {
+                let (kind, subtype) = media.split_once('/').unwrap_or_default();
+                refused |= !kind.is_empty() && !subtype.is_empty();
+            }
+        }
+    }
+    let detail = "answers are `application/json`, which `Accept` leaves out";
+    let error = || Error::new(Kind::NotAcceptable, detail).with_fault(Fault::in_header("accept", detail));
+    if refused { Err(error()) } else { Ok(()) }
+}
+
+async fn read(body: &mut Incoming, most: usize, within: Duration) -> Result<Bytes, Error> {
+    let collected = match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => collected,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the request body is larger than {most} bytes");
+            return Err(Error::new(Kind::ContentTooLarge, detail));
+        }
+        Ok(Err(_)) => {
+            let detail = "the request body broke off";
+            return Err(Error::invalid_request(vec![Fault::at_pointer("", detail)]));
+        }
+        Err(_) => return Err(Error::new(Kind::RequestTimeout, "the request body took too long to arrive")),
+    };
+    Ok(collected.to_bytes())
+}
