@@ -1,12 +1,13 @@
 //! Who was handed what: one line of JSON for each body that leaves, never the body.
 //!
-//! A line is written before its body is handed out, by a thread of its own that takes what has
-//! gathered in one write. A line that cannot be written is counted, and if so configured its body is
-//! not handed out.
+//! A line is on the disk before its body is handed out, put there by a thread of its own that takes
+//! what has gathered in one write and one sync. A line that cannot be written is counted, and if so
+//! configured its body is not handed out.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -19,8 +20,8 @@ use crate::metrics::Metrics;
 
 /// Lines that wait for the thread; whoever comes then waits for room.
 const MOST_WAITING: usize = 1024;
-/// Lines of one write.
-const MOST_AT_ONCE: usize = 256;
+/// Lines of one write, and of one sync.
+const MOST_AT_ONCE: usize = MOST_WAITING;
 
 /// What is known of a body that is handed out. The order is that of the line.
 #[derive(Debug, Serialize)]
@@ -67,10 +68,10 @@ impl Audit {
     /// Opens what `config` names, anew each time: a file that was moved away is made again.
     pub fn open(config: &config::Audit, metrics: &Metrics) -> io::Result<Self> {
         let (written, failed) = metrics.audit();
-        let sink: Option<Box<dyn Write + Send>> = match &config.to {
+        let sink: Option<Box<dyn Sink>> = match &config.to {
             AuditTo::Nowhere => None,
             AuditTo::Stdout => Some(Box::new(io::stdout())),
-            AuditTo::File(path) => Some(Box::new(append(path)?)),
+            AuditTo::File(path) => Some(Box::new(AppendOnly::open(path, config.sync)?)),
         };
         let lines = match sink {
             None => None,
@@ -115,13 +116,66 @@ impl Audit {
     }
 }
 
-fn append(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+/// Where lines end up.
+trait Sink: Send {
+    /// Whether what is there ends in the middle of a line.
+    fn is_torn(&self) -> bool {
+        false
+    }
+
+    /// Writes all of it, to where it outlasts what has to be outlasted.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()>;
+}
+
+impl Sink for io::Stdout {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.write_all(lines)?;
+        self.flush()
+    }
+}
+
+/// A file that only grows.
+struct AppendOnly {
+    file: File,
+    sync: bool,
+    is_torn: bool,
+}
+
+impl AppendOnly {
+    fn open(path: &Path, sync: bool) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        // Pipes and devices keep nothing that could be synced or looked at.
+        let is_file = file.metadata()?.is_file();
+        Ok(Self { sync: sync && is_file, is_torn: is_file && ends_in_a_line(path)?, file })
+    }
+}
+
+/// Whether the last line of a file has no end: the machine was stopped while it was written.
+fn ends_in_a_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != [b'\n'])
+}
+
+impl Sink for AppendOnly {
+    fn is_torn(&self) -> bool {
+        self.is_torn
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.file.write_all(lines)?;
+        if self.sync { self.file.sync_data() } else { Ok(()) }
+    }
 }
 
 /// Ends when nobody can send any more.
-fn write_lines(mut lines: mpsc::Receiver<Line>, mut sink: Box<dyn Write + Send>) {
-    let mut is_torn = false;
+fn write_lines(mut lines: mpsc::Receiver<Line>, mut sink: Box<dyn Sink>) {
+    let (mut is_torn, mut has_failed) = (sink.is_torn(), false);
     while let Some(first) = lines.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < MOST_AT_ONCE
@@ -132,16 +186,60 @@ fn write_lines(mut lines: mpsc::Receiver<Line>, mut sink: Box<dyn Write + Send>)
         // What a failed write has left of a line ends there.
         let mut text = if is_torn { vec![b'\n'] } else { Vec::new() };
         batch.iter().for_each(|line| text.extend_from_slice(&line.text));
-        let written = sink.write_all(&text).and_then(|()| sink.flush());
+        let written = sink.write(&text);
         if let Err(error) = &written
-            && !is_torn
+            && !has_failed
         {
             tracing::error!(%error, "the audit cannot be written");
         }
-        is_torn = written.is_err();
+        has_failed = written.is_err();
+        is_torn = has_failed;
         for line in batch {
             // Whoever has stopped waiting has counted it already.
-            let _ = line.written.send(!is_torn);
+            let _ = line.written.send(!has_failed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A disk with room for so many bytes; then none, then room again.
+    struct Disk {
+        written: Arc<Mutex<Vec<u8>>>,
+        rooms: Vec<usize>,
+    }
+
+    impl Sink for Disk {
+        fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+            let room = self.rooms.pop().unwrap_or(usize::MAX);
+            let fits = lines.len().min(room);
+            self.written.lock().expect("no panic").extend_from_slice(&lines[..fits]);
+            if fits < lines.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_by_a_full_disk_is_ended_before_the_next() {
+        let written = Arc::default();
+        let disk = Disk { written: Arc::clone(&written), rooms: vec![5, usize::MAX] };
+        let (sender, receiver) = mpsc::channel(10);
+        let thread = std::thread::spawn(move || write_lines(receiver, Box::new(disk)));
+        let outcomes: Vec<bool> = ["first", "second", "third"]
+            .into_iter()
+            .map(|text| {
+                let (done, outcome) = oneshot::channel();
+                let text = format!("{text}\n").into_bytes();
+                assert!(sender.blocking_send(Line { text, written: done }).is_ok());
+                outcome.blocking_recv().expect("an outcome")
+            })
+            .collect();
+        drop(sender);
+        thread.join().expect("no panic");
+        assert_eq!(outcomes, [true, false, true]);
+        assert_eq!(*written.lock().expect("no panic"), b"first\nsecon\nthird\n");
     }
 }

@@ -169,17 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn a_million_strangers_leave_the_table_small_and_the_one_who_insists_is_still_limited() {
+    fn many_strangers_leave_the_table_small_and_the_one_who_insists_is_still_limited() {
         let clock = Clock::manual(UnixMillis(0));
         let refused = Counter::default();
-        let table = Table::new("address", 10_000, clock, refused.clone());
+        let table = Table::new("address", 1_000, clock, refused.clone());
         let rate = Rate { amount: 60, window: Duration::from_secs(60) };
-        for n in 0..500_000_u32 {
+        for n in 0..50_000_u32 {
             let _ = table.check(Caller::at(IpAddr::from(n.to_be_bytes())), rate);
             let network = (0x2001_0db8_u128 << 96) + (u128::from(n) << 64);
             let _ = table.check(Caller::at(IpAddr::from(network.to_be_bytes())), rate);
         }
-        assert!(table.callers() <= 10_000, "{}", table.callers());
+        assert!(table.callers() <= 1_000, "{}", table.callers());
         let insisting = Caller::at(IpAddr::from([203, 0, 113, 69]));
         let passed = (0..1000).filter(|_| table.check(insisting, rate).is_ok()).count();
         assert!(passed < 200, "{passed}");

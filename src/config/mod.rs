@@ -99,6 +99,8 @@ pub struct Audit {
     pub to: AuditTo,
     /// What cannot be written down is not handed out.
     pub refuse_on_failure: bool,
+    /// A line counts as written when it is on the disk, not when the kernel has it.
+    pub sync: bool,
     pub timeout: Duration,
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::resolve::{count, is_loopback, positive};
+use super::resolve::{Certificates, count, is_loopback, positive};
 use super::section::Section;
 use super::value::Size;
 
 /// How the keys of issuers are fetched (`[oidc]`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Oidc {
     pub refresh: Duration,
     pub timeout: Duration,
@@ -16,6 +16,8 @@ pub struct Oidc {
     pub max_size: usize,
     pub max_keys: usize,
     pub leeway: Duration,
+    /// PEM certificates to trust in place of the machine's.
+    pub ca: Option<Arc<[u8]>>,
 }
 
 /// Whose tokens make their bearers a client (`clients[].oidc`).
@@ -40,6 +42,7 @@ impl Oidc {
             max_size: usize::try_from(section.required::<Size>("max_size").0).unwrap_or(usize::MAX),
             max_keys: count(&mut section, "max_keys"),
             leeway: section.required("leeway"),
+            ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0.into()),
         };
         section.close();
         oidc

@@ -161,6 +161,7 @@ impl Audit {
                 path => AuditTo::File(path.into()),
             },
             refuse_on_failure: section.one_of("on_failure", &outcomes, None),
+            sync: section.required("sync"),
             timeout: positive(&mut section, "timeout"),
         };
         if let AuditTo::File(path) = &audit.to

@@ -9,8 +9,8 @@ use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::world::{
-    DAY, REPORTING, World, before, client, conversation_path, got, reload, transcript_path, window_path,
-    with_ops_token,
+    DAY, REPORTING, World, before, change_config, client, conversation_path, got, reload, transcript_path,
+    window_path, with_ops_token,
 };
 
 const LOST: &str = r#"kore_gateway_audit_records_total{result="failure"}"#;
@@ -146,4 +146,30 @@ async fn a_full_disk_is_counted_and_keeps_bodies_back_if_so_configured() {
             assert_eq!(world.metric(LOST).await, lost);
         }
     }
+}
+
+/// Room again by another file, and what a crash left of a line in it is ended first.
+#[tokio::test]
+async fn after_a_full_disk_bodies_are_handed_out_again_as_soon_as_there_is_room() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let mut file = PathBuf::new();
+    let world = World::with(|setup| {
+        with_ops_token(setup);
+        file = setup.secrets.path().join("audit.jsonl");
+        setup.standin.conversations = vec![conversation];
+        setup.clients = "[audit]\nto = \"/dev/full\"\non_failure = \"refuse\"\n".to_owned();
+    })
+    .await;
+    std::fs::write(&file, "{\"time\":\"2026-03-02T11:").unwrap();
+    let status = async || got(world.request(Method::GET, &path, REPORTING)).await.status.as_u16();
+    assert_eq!((status().await, status().await), (503, 503));
+    change_config(&world, |written| written.replace("/dev/full", file.to_str().unwrap()));
+    assert_eq!(reload(&world).await.status, 200);
+    assert_eq!((status().await, status().await), (200, 200));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (3, "{\"time\":\"2026-03-02T11:"));
+    assert!(lines[1..].iter().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+    assert_eq!(world.standin.count(), 1);
 }

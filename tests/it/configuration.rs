@@ -205,6 +205,18 @@ fn each_fault_is_named_with_its_path() {
         ),
         ("[[clients]]", "[audit]\non_failure = \"x\"\n[[clients]]", "audit.on_failure: is none of"),
         ("[[clients]]", "[oidc]\nrefresh = \"0s\"\n[[clients]]", "oidc.refresh: is zero"),
+        ("[[clients]]", "[oidc]\nca_file = \"/no/such\"\n[[clients]]", "oidc.ca_file: cannot read /no/such"),
+        (
+            "[[clients]]",
+            "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\", \"::/0\"]\n[[clients]]",
+            "server.trusted_proxies: item 2 is \"10.0.0.0/33\"; it is a network, for example \"10.0.0.0/8\", or \
+             one address; item 3 is \"::/0\", which is everybody",
+        ),
+        (
+            "[[clients]]",
+            "[server]\nproxy_header = \"x-real-ip\"\n[[clients]]",
+            "server.proxy_header: is none of \"x-forwarded-for\", \"forwarded\"",
+        ),
         ("accounts = [\"a1\"]", "accounts = [\"a2\"]", "clients[0].accounts: \"a2\" is no account"),
         ("bots = [\"*\"]", "bots = [\"st-2\"]", "clients[0].bots: \"st-2\" belongs to none"),
         ("bots = [\"*\"]", "bots = []", "clients[0].bots: is empty"),

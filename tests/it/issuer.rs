@@ -16,6 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::world::NOON;
 
@@ -89,6 +90,8 @@ pub fn encoded(text: &str) -> String {
 struct State {
     published: Mutex<(StatusCode, String)>,
     fetches: AtomicUsize,
+    /// Whether fetches are held.
+    held: watch::Sender<bool>,
 }
 
 pub struct Issuer {
@@ -108,12 +111,14 @@ impl Issuer {
         let state = Arc::new(State {
             published: Mutex::new((StatusCode::OK, String::new())),
             fetches: AtomicUsize::new(0),
+            held: watch::Sender::new(false),
         });
         let served = state.clone();
         let app = Router::new().fallback(move || {
             let served = served.clone();
             async move {
                 served.fetches.fetch_add(1, Ordering::SeqCst);
+                served.held.subscribe().wait_for(|held| !held).await.unwrap();
                 let (status, body) = served.published.lock().unwrap().clone();
                 (status, [(header::LOCATION, "/elsewhere")], body).into_response()
             }
@@ -139,15 +144,29 @@ impl Issuer {
         self.state.fetches.load(Ordering::SeqCst)
     }
 
+    /// From here on fetches wait, or wait no more.
+    pub fn hold(&self, held: bool) {
+        self.state.held.send_replace(held);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The `oidc` line of a client.
     pub fn rule(&self, more: &str) -> String {
-        let url = self.url();
+        self.rule_at(&self.url(), more)
+    }
+
+    /// The same, with the keys fetched by way of another base URL.
+    pub fn rule_at(&self, base: &str, more: &str) -> String {
+        let issuer = self.url();
         format!(
-            "oidc = {{ issuer = \"{url}\", audience = \"{AUDIENCE}\", jwks_url = \"{url}/jwks\"{more} }}\n"
+            "oidc = {{ issuer = \"{issuer}\", audience = \"{AUDIENCE}\", jwks_url = \"{base}/jwks\"{more} }}\n"
         )
     }
 

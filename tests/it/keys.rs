@@ -3,14 +3,16 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use http::{Method, StatusCode};
-use kore_gateway::access::identify::key_digest;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use kore_gateway::access::identify::{identify, key_digest};
+use kore_gateway::access::rate_limit::Caller;
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 
 use crate::world::{
@@ -200,29 +202,43 @@ async fn an_answer_under_way_is_handed_out_under_the_policy_of_then() {
     assert_eq!(under_way.await.unwrap().status, StatusCode::FORBIDDEN);
 }
 
-/// A look-up leaves nothing behind: a million keys that nobody has take no memory, and the one that
-/// somebody has opens as before.
+/// A million keys that nobody has, each from an address of its own: what is kept of them is bounded, and
+/// whoever has a key gets his answer in between as before.
 #[tokio::test]
-async fn a_million_random_keys_leave_nothing_behind() {
+async fn a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_caller_unaffected() {
     let (world, path) = world(rotating(&[(OLD, "")])).await;
     let snapshot = world.app.snapshot();
-    let now = world.clock.now();
+    let rate = snapshot.config.callers.unauthenticated;
     let resident = || {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
     };
     let mut random = key_digest(b"a seed");
-    let mut guess = || {
+    let mut full = 0;
+    for n in 0..1_000_000 {
         random = key_digest(&random);
-        snapshot.config.clients.by_digest(&random, now).is_some()
-    };
-    // The first thousand bring in what is loaded on first use.
-    assert!(!(0..1000).any(|_| guess()));
-    let before = resident();
-    assert!(!(0..999_000).any(|_| guess()));
-    let more = resident().saturating_sub(before);
-    println!("a million keys: {more} bytes more");
-    assert!(more < 64 << 20, "{more}");
-    assert!(snapshot.config.clients.by_digest(&key_digest(OLD.as_bytes()), now).is_some());
+        let mut headers = HeaderMap::new();
+        headers.insert("x-api-key", HeaderValue::from_str(&hex::encode(random)).unwrap());
+        let clients = &snapshot.config.clients;
+        let guess = identify(&headers, "", clients, &snapshot.issuers, world.clock.now()).await;
+        assert!(guess.is_err());
+        let address = match n % 2 {
+            0 => IpAddr::from(*random.first_chunk::<4>().unwrap()),
+            _ => IpAddr::from(*random.first_chunk::<16>().unwrap()),
+        };
+        let _ = world.app.strangers.check(Caller::at(address), rate);
+        // From here on the table is full, and what is loaded on first use is loaded.
+        if n == 200_000 {
+            full = resident();
+        }
+        if n % 100_000 == 0 {
+            assert_eq!(got(world.request(Method::GET, &path, OLD)).await.status, StatusCode::OK);
+        }
+    }
+    let more = resident().saturating_sub(full);
+    println!("800000 more keys and addresses: {more} bytes more");
+    assert!(more < 32 << 20, "{more}");
+    assert!(world.app.strangers.callers() <= snapshot.config.callers.tracked);
     assert_eq!(got(world.request(Method::GET, &path, OLD)).await.status, StatusCode::OK);
+    assert_eq!(world.standin.count(), 1);
 }

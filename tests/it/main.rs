@@ -38,6 +38,7 @@ mod issuer;
 mod keys;
 mod limits;
 mod oidc;
+mod oidc_fetch;
 mod openapi;
 mod ops;
 mod policy;

@@ -2,10 +2,11 @@
 //! the table of routes, so that a new one cannot be without.
 
 use http::Method;
-use kore_gateway::routes::{ROUTES, Route};
+use kore_gateway::config::Lane;
+use kore_gateway::routes::{Name, ROUTES, Route};
 use kore_gateway::standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM};
 
-use crate::world::{World, client, got};
+use crate::world::{World, client, conversation_path, got, transcript_path, window_path};
 
 /// What one client may do.
 #[derive(Clone, Copy)]
@@ -100,4 +101,84 @@ async fn every_route_is_open_to_exactly_those_whose_policy_allows_it() {
     println!("{allowed} combinations allowed, {denied} denied");
     assert!(allowed >= 2 * ROUTES.len() && denied > allowed);
     assert_eq!(world.standin.count(), 0);
+}
+
+/// A request for a route, and an answer that is settled and says something secret. A new route has to
+/// have one.
+fn example(route: &Route) -> (String, &'static str, String) {
+    let ended = r#""status":"CLOSED","endTime":"2026-02-01T00:00:00Z""#;
+    let row = r#""sessionId":"s-1","finalStatus":"CLOSED","sessionEndTime":"2026-02-17T00:00:00""#;
+    match route.name {
+        Name::Conversation => (
+            conversation_path("c-1"),
+            "",
+            format!(r#"{{"_id":"c-1","botId":"{EXAMPLE_STREAM}",{ended},"secret":"canary"}}"#),
+        ),
+        Name::InteractionDetails => (
+            window_path(),
+            r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":0}"#,
+            format!(r#"{{"numResults":1,"data":[{{"botId":"{EXAMPLE_STREAM}",{row}}}],"secret":"canary"}}"#),
+        ),
+        Name::ConversationDetails => (
+            transcript_path(),
+            r#"{"sessionId":"s-1"}"#,
+            r#"{"conversationInfo":{"sessionId":"s-1"},"conversationHistory":[],"secret":"canary"}"#
+                .to_owned(),
+        ),
+    }
+}
+
+/// Redaction, refreshing, rate limit and lane, in every combination, on every route: each does what it
+/// says whatever the others say.
+#[tokio::test]
+async fn every_combination_of_the_rest_of_a_policy_holds_on_every_route() {
+    let mut clients = String::new();
+    let mut table = Vec::new();
+    for route in &ROUTES {
+        for bits in 0..16_u8 {
+            let [redacts, refreshes, is_slow, is_background] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
+            let name = format!("{}-{bits}", route.name.as_str());
+            let rate = if is_slow { "2/h" } else { "1000/h" };
+            clients.push_str(&client(&name, &name, EXAMPLE_ACCOUNT, "*", rate));
+            let lane = if is_background { "background" } else { "interactive" };
+            let redact = if redacts { "\"no-secret\"" } else { "" };
+            clients.push_str(&format!("may_refresh = {refreshes}\nlane = {lane:?}\nredact = [{redact}]\n"));
+            table.push((route, name, redacts, refreshes, is_slow, is_background));
+        }
+    }
+    let world = World::with(|setup| {
+        setup.without_quota = true;
+        setup.config = "[redaction.no-secret]\nremove = [\"/secret\"]\n".to_owned();
+        setup.clients = clients;
+    })
+    .await;
+    // The window tells of the session that the transcript is about; then that is stored too.
+    let order = [Name::InteractionDetails, Name::Conversation, Name::ConversationDetails];
+    assert_eq!(order.len(), ROUTES.len());
+    for route in order.map(Route::named) {
+        let (path, body, answer) = example(route);
+        world.standin.serve_body("/", 200, "application/json", answer);
+        let ask = async |key: &str| {
+            let request = world.request(route.method.clone(), &path, key).body(body);
+            got(request.header("cache-control", "no-cache")).await
+        };
+        let fill = got(world.request(route.method.clone(), &path, crate::world::REPORTING).body(body)).await;
+        assert!(fill.cache_status().ends_with("stored"), "{fill:?}");
+        for (_, name, redacts, refreshes, is_slow, is_background) in
+            table.iter().filter(|(of, ..)| of.name == route.name)
+        {
+            let calls = world.standin.count();
+            let first = ask(name).await;
+            assert_eq!(first.status, 200, "{name}: {first:?}");
+            assert_eq!(!first.body.windows(6).any(|bytes| bytes == b"canary"), *redacts, "{name}");
+            assert_eq!(world.standin.count() > calls, *refreshes, "{name}");
+            let quota = if *is_slow { "\"client\";q=2;w=3600" } else { "\"client\";q=1000;w=3600" };
+            assert!(first.header("ratelimit-policy").starts_with(quota), "{name}");
+            assert_eq!(ask(name).await.status, 200);
+            assert_eq!(ask(name).await.status, if *is_slow { 429 } else { 200 }, "{name}");
+            // What it is good for is shown by the tests of fairness.
+            let lane = world.app.snapshot().config.clients.named(name).unwrap().lane;
+            assert_eq!(lane == Lane::Background, *is_background, "{name}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! https for the stand-in: a front that takes TLS off and passes bytes on, errors included.
+//! https for the stand-in and for an issuer: a front that takes TLS off and passes bytes on, errors included.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -33,7 +33,12 @@ impl Drop for Front {
 
 impl Front {
     pub async fn before(upstream: SocketAddr) -> Self {
-        let own = generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        Self::named("127.0.0.1", upstream).await
+    }
+
+    /// One whose certificate is made out to `name`.
+    pub async fn named(name: &str, upstream: SocketAddr) -> Self {
+        let own = generate_simple_self_signed([name.to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
         let config = ServerConfig::builder()
             .with_no_client_auth()

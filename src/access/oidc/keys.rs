@@ -40,11 +40,19 @@ pub struct Jwks {
     http: reqwest::Client,
     clock: Clock,
     keys: ArcSwapOption<Keys>,
-    /// When the last fetch began. Locked while one is under way: whoever needs it waits for it.
-    last_fetch: tokio::sync::Mutex<Option<Duration>>,
+    /// Locked while a fetch is under way: whoever needs it waits for it.
+    last_fetch: tokio::sync::Mutex<Option<Fetch>>,
     fetched: Counter,
     failed: Counter,
     count: Gauge,
+}
+
+/// A fetch that has been made.
+#[derive(Clone, Copy)]
+struct Fetch {
+    /// When it began, on the process's own clock.
+    began: Duration,
+    failed: bool,
 }
 
 impl Key {
@@ -67,12 +75,14 @@ impl Key {
 }
 
 impl Jwks {
-    /// Fetches the keys now and every `refresh`, as long as somebody holds them.
+    /// Fetches the keys now and every `refresh`, as long as somebody holds them. Until the first
+    /// fetch has worked, those of `previous` are good, which were fetched from the same place.
     pub fn start(
         rule: &OidcRule,
         config: Oidc,
         clock: Clock,
         metrics: &Metrics,
+        previous: Option<&Self>,
     ) -> Result<Arc<Self>, reqwest::Error> {
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
@@ -83,36 +93,46 @@ impl Jwks {
         if rule.jwks_url.starts_with("http:") {
             // Loopback: there is nobody to trust.
             http = http.tls_certs_only([]);
+        } else if let Some(pem) = &config.ca {
+            http = http.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
         }
         let (fetched, failed, count) = metrics.jwks(&rule.issuer);
+        let every = config.refresh;
         let jwks = Arc::new(Self {
             url: rule.jwks_url.clone(),
             config,
             http: http.build()?,
             clock: clock.clone(),
-            keys: ArcSwapOption::empty(),
+            keys: ArcSwapOption::new(previous.and_then(|previous| previous.keys.load_full())),
             last_fetch: tokio::sync::Mutex::default(),
             fetched,
             failed,
             count,
         });
         let weak = Arc::downgrade(&jwks);
-        tokio::spawn(refresh(weak, clock, config.refresh));
+        tokio::spawn(refresh(weak, clock, every));
         Ok(jwks)
     }
 
-    /// Whether a configuration would fetch the same in the same way.
-    pub fn is_of(&self, url: &str, config: &Oidc) -> bool {
-        *self.url == *url && self.config == *config
+    /// Whether they come from `url`.
+    pub fn is_from(&self, url: &str) -> bool {
+        *self.url == *url
+    }
+
+    /// Whether a configuration would fetch them in the same way.
+    pub fn is_fetched_by(&self, config: &Oidc) -> bool {
+        self.config == *config
     }
 
     /// The key of that name. One that is not known may be new: then the keys are fetched first,
     /// unless they just have been.
-    pub async fn key(&self, kid: &str) -> Result<Arc<Key>, Refused> {
+    pub async fn key(self: &Arc<Self>, kid: &str) -> Result<Arc<Key>, Refused> {
         if let Some(key) = self.known(kid) {
             return Ok(key);
         }
-        self.fetch_unless_just_done().await;
+        // In a task of its own: a caller who hangs up takes his own wait with him and nothing else.
+        let jwks = self.clone();
+        let _ = tokio::spawn(async move { jwks.fetch_unless_just_done().await }).await;
         match self.known(kid) {
             Some(key) => Ok(key),
             None if self.keys.load().is_none() => Err(Refused::NoKeys),
@@ -124,18 +144,23 @@ impl Jwks {
         self.keys.load().as_ref()?.get(kid).cloned()
     }
 
-    async fn fetch_unless_just_done(&self) {
+    /// Fetches, at most once in [`BETWEEN_FETCHES`]; says whether the last fetch worked.
+    async fn fetch_unless_just_done(&self) -> bool {
         let mut last_fetch = self.last_fetch.lock().await;
         let now = self.clock.uptime();
-        if last_fetch.is_some_and(|last| now.saturating_sub(last) < BETWEEN_FETCHES) {
-            return;
+        if let Some(last) = *last_fetch
+            && now.saturating_sub(last.began) < BETWEEN_FETCHES
+        {
+            return !last.failed;
         }
-        *last_fetch = Some(now);
-        match self.fetch().await {
+        let fetched = self.fetch().await;
+        *last_fetch = Some(Fetch { began: now, failed: fetched.is_err() });
+        match fetched {
             Ok(keys) => {
                 self.fetched.inc();
                 self.count.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
                 self.keys.store(Some(Arc::new(keys)));
+                true
             }
             Err(error) => {
                 self.failed.inc();
@@ -144,12 +169,12 @@ impl Jwks {
                     error,
                     "the keys of an issuer were not fetched; the last ones stay"
                 );
+                false
             }
         }
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
-        let told = |error: reqwest::Error| error.to_string();
         let mut response = self.http.get(&*self.url).send().await.map_err(told)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("the answer is a {}", response.status()));
@@ -165,13 +190,25 @@ impl Jwks {
     }
 }
 
-/// Keeps keys fresh in the background; sooner again where that failed.
+/// An error and what is behind it: that a certificate is not trusted stands at the end.
+fn told(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Keeps keys fresh in the background; sooner again where the last fetch failed, whoever made it.
 async fn refresh(jwks: Weak<Jwks>, clock: Clock, every: Duration) {
     loop {
         let Some(strong) = jwks.upgrade() else { return };
-        let failed_before = strong.failed.get();
-        strong.fetch_unless_just_done().await;
-        let wait = if strong.failed.get() == failed_before { every } else { every.min(BETWEEN_FETCHES) };
+        let has_worked = strong.fetch_unless_just_done().await;
+        let wait = if has_worked { every } else { every.min(BETWEEN_FETCHES) };
         drop(strong);
         clock.sleep(wait).await;
     }

@@ -48,11 +48,14 @@ impl Issuers {
             if issuers.contains_key(&rule.issuer) {
                 continue;
             }
-            let kept = previous.and_then(|previous| previous.0.get(&rule.issuer));
-            let kept = kept.filter(|kept| kept.is_of(&rule.jwks_url, &config.oidc)).cloned();
-            let jwks = match kept {
-                Some(jwks) => jwks,
-                None => Jwks::start(rule, config.oidc, clock.clone(), metrics)?,
+            let known = previous.and_then(|previous| previous.0.get(&rule.issuer));
+            let known = known.filter(|known| known.is_from(&rule.jwks_url));
+            let jwks = match known {
+                Some(jwks) if jwks.is_fetched_by(&config.oidc) => jwks.clone(),
+                known => {
+                    let known = known.map(Arc::as_ref);
+                    Jwks::start(rule, config.oidc.clone(), clock.clone(), metrics, known)?
+                }
             };
             issuers.insert(rule.issuer.clone(), jwks);
         }

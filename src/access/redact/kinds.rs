@@ -17,19 +17,29 @@ type Find = fn(&str) -> Vec<Range<usize>>;
 
 /// Looks for some kinds.
 #[derive(Debug)]
-pub struct Finder(Vec<Find>);
+pub struct Finder {
+    all: Vec<Find>,
+    has_cards: bool,
+}
 
 impl Finder {
     pub fn new(kinds: &[Kind]) -> Self {
         let has = |kind| kinds.contains(&kind);
         let all: [(Kind, Find); 4] =
             [(Kind::Email, emails), (Kind::Card, cards), (Kind::Ip, addresses), (Kind::Phone, phones)];
-        Self(all.into_iter().filter(|(kind, _)| has(*kind)).map(|(_, find)| find).collect())
+        let all = all.into_iter().filter(|(kind, _)| has(*kind)).map(|(_, find)| find).collect();
+        Self { all, has_cards: has(Kind::Card) }
+    }
+
+    /// Whether a JSON number is one of a card: most others in text are times.
+    pub fn finds_number(&self, number: &str) -> bool {
+        let is_time = number.len() == 13 && !number.starts_with('4');
+        self.has_cards && !is_time && number.bytes().all(|byte| byte.is_ascii_digit()) && is_card(number)
     }
 
     /// Where in `text` something is, in order, without overlaps.
     pub fn find(&self, text: &str) -> Vec<Range<usize>> {
-        let mut found: Vec<Range<usize>> = self.0.iter().flat_map(|find| find(text)).collect();
+        let mut found: Vec<Range<usize>> = self.all.iter().flat_map(|find| find(text)).collect();
         found.sort_by_key(|range| range.start);
         let mut merged: Vec<Range<usize>> = Vec::with_capacity(found.len());
         for range in found {
@@ -48,44 +58,82 @@ fn emails(text: &str) -> Vec<Range<usize>> {
     let is_part = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     let is_domain = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
     let mut found = Vec::new();
-    for (at, _) in text.match_indices('@') {
-        let (before, after) = (&text[..at], &text[at + 1..]);
+    // Also as a URL spells it.
+    let signs = text.match_indices('@').chain(text.match_indices("%40"));
+    for (at, sign) in signs {
+        let (before, after) = (&text[..at], &text[at + sign.len()..]);
         let start = before.trim_end_matches(is_part).len();
         let domain = &after[..after.len() - after.trim_start_matches(is_domain).len()];
         let domain = domain.trim_end_matches(['.', '-']);
         let has_dot = domain.trim_start_matches('.').contains('.');
         if start < at && has_dot {
-            found.push(start..at + 1 + domain.len());
+            found.push(start..at + sign.len() + domain.len());
         }
     }
     found
 }
 
-/// Runs of digits with single signs between them, as they stand between other characters.
-fn numbers<'a>(text: &'a str, signs: &'static str) -> impl Iterator<Item = Range<usize>> + 'a {
+/// How numbers are written.
+struct Spelling {
+    /// What may stand between digits, beside spaces and hyphens of all kinds.
+    signs: &'static str,
+    /// So many of them in a row.
+    most_signs: usize,
+    /// Not as a part of a name: `a1`, `1a` and `a-1` are none.
+    stands_alone: bool,
+}
+
+const CARD: Spelling = Spelling { signs: ".", most_signs: 3, stands_alone: false };
+const PHONE: Spelling = Spelling { signs: "./()", most_signs: 2, stands_alone: true };
+
+/// A decimal digit of a script that people type numbers in: ASCII, Arabic, Persian, Devanagari, and the
+/// wide ones of East Asia.
+fn digit(c: char) -> Option<u32> {
+    const ZEROS: [char; 4] = ['\u{660}', '\u{6f0}', '\u{966}', '\u{ff10}'];
+    let offset = |zero: char| u32::from(c).checked_sub(zero.into()).filter(|digit| *digit < 10);
+    c.to_digit(10).or_else(|| ZEROS.into_iter().find_map(offset))
+}
+
+fn is_digit(c: char) -> bool {
+    digit(c).is_some()
+}
+
+/// A space or a hyphen, of whatever width.
+fn is_gap(c: char) -> bool {
+    c == '-'
+        || c == '\u{2212}'
+        || ('\u{2010}'..='\u{2015}').contains(&c)
+        || c == '\u{200b}'
+        || c.is_whitespace() && !matches!(c, '\n' | '\r')
+}
+
+/// Runs of digits with signs between them, as they stand between other characters.
+fn numbers<'a>(text: &'a str, spelling: &'static Spelling) -> impl Iterator<Item = Range<usize>> + 'a {
     let mut at = 0;
     std::iter::from_fn(move || {
         loop {
-            let start = at + text.get(at..)?.find(|c: char| c.is_ascii_digit())?;
+            let start = at + text.get(at..)?.find(is_digit)?;
             let mut end = start;
             let mut since_digit = 0;
             for (offset, c) in text[start..].char_indices() {
-                if c.is_ascii_digit() {
+                if is_digit(c) {
                     since_digit = 0;
-                    end = start + offset + 1;
-                } else if signs.contains(c) && since_digit < 2 {
+                    end = start + offset + c.len_utf8();
+                } else if (is_gap(c) || spelling.signs.contains(c)) && since_digit < spelling.most_signs {
                     since_digit += 1;
                 } else {
                     break;
                 }
             }
             at = end;
-            let is_joined = |c: char| c.is_alphanumeric() || c == '_';
+            // Of ASCII only: other scripts put no space between a word and a number.
+            let is_joined = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let before = text[..start].chars().next_back();
             let after = text[end..].chars().next();
-            // `a1`, `1a` and `a-1` are names, not numbers.
-            let in_a_name = before == Some('-') && text[..start - 1].ends_with(is_joined);
-            if !before.is_some_and(is_joined) && !after.is_some_and(is_joined) && !in_a_name {
+            let in_a_name = before.is_some_and(is_joined)
+                || after.is_some_and(is_joined)
+                || before == Some('-') && text[..start - 1].ends_with(is_joined);
+            if !(spelling.stands_alone && in_a_name) {
                 return Some(start..end);
             }
         }
@@ -93,12 +141,12 @@ fn numbers<'a>(text: &'a str, signs: &'static str) -> impl Iterator<Item = Range
 }
 
 fn digits(text: &str) -> impl DoubleEndedIterator<Item = u32> + '_ {
-    text.chars().filter_map(|c| c.to_digit(10))
+    text.chars().filter_map(digit)
 }
 
 fn cards(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    for run in numbers(text, " -") {
+    for run in numbers(text, &CARD) {
         // A row of numbers may hold one that is a card's: from the start of a group to the end of one.
         let mut at = run.start;
         while let Some(start) = group_start(text, at..run.end) {
@@ -112,11 +160,11 @@ fn cards(text: &str) -> Vec<Range<usize>> {
 
 fn group_start(text: &str, within: Range<usize>) -> Option<usize> {
     let start = within.start;
-    text[within].find(|c: char| c.is_ascii_digit()).map(|offset| start + offset)
+    text[within].find(is_digit).map(|offset| start + offset)
 }
 
 fn after_digits(text: &str, at: usize) -> usize {
-    at + text[at..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - at)
+    at + text[at..].find(|c| !is_digit(c)).unwrap_or(text.len() - at)
 }
 
 /// Where the groups of digits end, as far as one card's number can reach.
@@ -150,7 +198,7 @@ fn passes_luhn(text: &str) -> bool {
 
 fn phones(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
-    for run in numbers(text, " -./()") {
+    for run in numbers(text, &PHONE) {
         let mut number = run;
         // A date in front is none of it.
         if let Some(rest) = after_date(&text[number.clone()]) {
@@ -158,7 +206,7 @@ fn phones(text: &str) -> Vec<Range<usize>> {
         }
         let candidate = &text[number.clone()];
         let count = digits(candidate).count();
-        let is_solid = candidate.len() == count;
+        let is_solid = candidate.chars().all(is_digit);
         // Longer than any number, but in groups: several of them in a row.
         let are_several = count > *PHONE_DIGITS.end() && !is_solid && !is_card(candidate);
         let is_one = PHONE_DIGITS.contains(&count) && candidate.parse::<Ipv4Addr>().is_err();
@@ -190,15 +238,28 @@ fn addresses(text: &str) -> Vec<Range<usize>> {
         let start = at + offset;
         let length = text[start..].find(|c| !is_part(c)).unwrap_or(text.len() - start);
         at = start + length;
-        // A full stop or a colon after it is the sentence's; a port is not the address.
-        let candidate = text[start..at].trim_end_matches(['.', ':']);
-        let with_port = candidate.rsplit_once(':').map(|(address, _)| address);
-        let known = [Some(candidate), with_port].into_iter().flatten().find(|candidate| {
-            candidate.parse::<Ipv4Addr>().is_ok()
-                || candidate.len() > 2 && candidate.parse::<Ipv6Addr>().is_ok()
-        });
-        if let Some(known) = known {
-            found.push(start..start + known.len());
+        let run = &text[start..at];
+        // Around it a full stop or a colon is the sentence's; a port is not the address.
+        let trimmed = run.trim_end_matches(['.', ':']);
+        let bare = match trimmed.strip_prefix(':') {
+            Some(rest) if !rest.starts_with(':') => rest,
+            _ => trimmed,
+        };
+        let with_port = bare.rsplit_once(':').map(|(address, _)| address);
+        let is_ipv6 = |candidate: &&str| candidate.len() > 2 && candidate.parse::<Ipv6Addr>().is_ok();
+        if let Some(address) = [Some(bare), with_port].into_iter().flatten().find(is_ipv6) {
+            let start = start + (trimmed.len() - bare.len());
+            found.push(start..start + address.len());
+            continue;
+        }
+        let mut from = start;
+        for piece in run.split(':') {
+            let address = piece.trim_matches('.');
+            if address.parse::<Ipv4Addr>().is_ok() {
+                let start = from + (piece.len() - piece.trim_start_matches('.').len());
+                found.push(start..start + address.len());
+            }
+            from += piece.len() + 1;
         }
     }
     found
@@ -225,7 +286,21 @@ mod tests {
             (Kind::Email, "<a@b.de>.", "<***>."),
             (Kind::Email, "jürgen@müller.de und 张@例子.中国", "*** und ***"),
             (Kind::Email, "mailto:a@b.example?x", "mailto:***?x"),
+            (Kind::Email, "mail a.b%40mail.example&x", "mail ***&x"),
             (Kind::Phone, "call +1 (555) 059-9716 now", "call *** now"),
+            (Kind::Phone, "電話番号は03-1234-5678です", "電話番号は***です"),
+            (Kind::Phone, "номер89161234567", "номер***"),
+            (Kind::Phone, "اتصل على ٠٥٥١٢٣٤٥٦٧", "اتصل على ***"),
+            (Kind::Phone, "+1\u{a0}555\u{2011}059\u{2011}9716", "***"),
+            (Kind::Ip, "IP:203.0.113.69, face:10.0.0.1", "IP:***, face:***"),
+            (Kind::Ip, "ip=203.0.113.69..., at :2001:db8::1", "ip=***..., at :***"),
+            (Kind::Card, "我的卡号是4111111111111111。", "我的卡号是***。"),
+            (Kind::Card, "VISA4111111111111111, card-4111111111111111x", "VISA***, card-***x"),
+            (Kind::Card, "4111\u{a0}1111\u{a0}1111\u{a0}1111", "***"),
+            (Kind::Card, "4111 - 1111 - 1111 - 1111", "***"),
+            (Kind::Card, "4111.1111.1111.1111", "***"),
+            (Kind::Card, "４１１１　１１１１　１１１１　１１１１", "***"),
+            (Kind::Card, "٤١١١١١١١١١١١١١١١", "***"),
             (Kind::Phone, "call +15550599716.", "call ***."),
             (Kind::Phone, "(0711) 123456-78, ask for Al", "***, ask for Al"),
             (Kind::Phone, "555-0123", "***"),

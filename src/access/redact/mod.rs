@@ -121,7 +121,7 @@ impl Projection {
             description.push_str(&format!("{:?}", (remove, mask, more, text)));
         }
         if rows.is_some() {
-            root.at(&[Step::Name("data".to_owned()), Step::Any]).is_row = true;
+            root.at(&[Step::Name(scan::ROWS.to_owned()), Step::Any]).is_row = true;
         }
         let whole = digest::digest(&digest::SHA256, description.as_bytes());
         let mut id = [0; 16];
@@ -144,7 +144,7 @@ impl Projection {
         if body.is_empty() {
             return Ok(Vec::new());
         }
-        let mut scan = Scan::new(body, self)?;
+        let mut scan = Scan::new(body, self, whole)?;
         let shown = scan.document()?;
         if whole && self.rows.is_some() && !scan.has_rows {
             return Err(Unreadable::NoRows);

@@ -19,17 +19,36 @@ pub(super) struct Scan<'a> {
     at: usize,
     shown: Vec<u8>,
     projection: &'a Projection,
+    /// Whether rows are chosen, and nothing else at the top is shown.
+    is_of_rows: bool,
     /// Whether there was a list of rows, where rows are chosen.
     pub(super) has_rows: bool,
+    /// Rows shown, and where in `shown` their number belongs.
+    rows: usize,
+    counts: Vec<usize>,
 }
+
+/// The list of rows at the top of a window, and the number of them, in lower case.
+pub(super) const ROWS: &str = "data";
+const COUNT: &str = "numresults";
 
 type Step = Result<(), Unreadable>;
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(body: &'a [u8], projection: &'a Projection) -> Result<Self, Unreadable> {
+    /// `whole`: an answer of the route's own shape, not an error.
+    pub(super) fn new(body: &'a [u8], projection: &'a Projection, whole: bool) -> Result<Self, Unreadable> {
         let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotJson)?;
         serde_json::from_str::<IgnoredAny>(text).map_err(|_| Unreadable::NotJson)?;
-        Ok(Self { text, at: 0, shown: Vec::with_capacity(body.len()), projection, has_rows: false })
+        Ok(Self {
+            text,
+            at: 0,
+            shown: Vec::with_capacity(body.len()),
+            projection,
+            is_of_rows: whole && projection.rows.is_some(),
+            has_rows: false,
+            rows: 0,
+            counts: Vec::new(),
+        })
     }
 
     pub(super) fn document(&mut self) -> Result<Vec<u8>, Unreadable> {
@@ -39,6 +58,10 @@ impl<'a> Scan<'a> {
         let end = self.at;
         self.spaces();
         self.show(end);
+        // From behind, so that the places in front stay where they are.
+        while let Some(place) = self.counts.pop() {
+            self.shown.splice(place..place, self.rows.to_string().into_bytes());
+        }
         Ok(std::mem::take(&mut self.shown))
     }
 
@@ -78,6 +101,7 @@ impl<'a> Scan<'a> {
             Some(b'{') => self.container(b'}', nodes, is_text, depth),
             Some(b'[') => self.container(b']', nodes, is_text, depth),
             Some(b'"') if is_text => self.free_text(),
+            Some(b'0'..=b'9') if is_text => self.number(depth),
             _ => {
                 let start = self.at;
                 self.skip(depth)?;
@@ -117,7 +141,10 @@ impl<'a> Scan<'a> {
                 None => nodes.iter().filter_map(|node| node.any.as_deref()).collect(),
             };
             let rule = below.iter().map(|node| node.rule).max().unwrap_or_default();
-            if rule < Rule::Remove && self.is_own(&below, depth)? {
+            let is_count = depth == 0 && self.projection.rows.is_some() && name.as_deref() == Some(COUNT);
+            // What else the vendor may come to tell of a window, it would tell of everybody's rows.
+            let is_foreign = depth == 0 && self.is_of_rows && !is_count && name.as_deref() != Some(ROWS);
+            if rule < Rule::Remove && !is_foreign && self.is_own(&below, depth)? {
                 if !is_first {
                     self.shown.push(b',');
                 }
@@ -125,6 +152,9 @@ impl<'a> Scan<'a> {
                 self.show(start);
                 if rule == Rule::Mask {
                     self.mask(depth)?;
+                } else if is_count {
+                    self.skip(depth)?;
+                    self.counts.push(self.shown.len());
                 } else {
                     let is_text = is_text || below.iter().any(|node| node.is_text);
                     self.value(&below, is_text, depth + 1)?;
@@ -169,7 +199,9 @@ impl<'a> Scan<'a> {
         self.skip(depth)?;
         let row = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
         self.at = start;
-        Ok(is_row_of(row, bots))
+        let is_own = is_row_of(row, bots);
+        self.rows += usize::from(is_own);
+        Ok(is_own)
     }
 
     /// In place of a string another one, in place of anything else `null`.
@@ -203,6 +235,19 @@ impl<'a> Scan<'a> {
             from = place(found.end);
         }
         self.show(from);
+        Ok(())
+    }
+
+    /// A number where people write freely: a card's, perhaps.
+    fn number(&mut self, depth: usize) -> Step {
+        let start = self.at;
+        self.skip(depth)?;
+        let number = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
+        if self.projection.finder.finds_number(number) {
+            self.shown.extend_from_slice(b"null");
+        } else {
+            self.show(start);
+        }
         Ok(())
     }
 

@@ -64,6 +64,14 @@ fn kinds_are_found_in_free_text_however_it_is_escaped_and_nowhere_else() {
 }
 
 #[test]
+fn a_cards_number_is_found_where_it_is_a_number_and_a_time_stays() {
+    let profile = profile(&[], &[], &[Kind::Card], &["/text"]);
+    let body = r#"{"text":[{"card":4111111111111111,"at":1691407090369,"n":[41,-4111111111111111,4.111111111111111e15]}],"id":4111111111111111}"#;
+    let expected = r#"{"text":[{"card":null,"at":1691407090369,"n":[41,-4111111111111111,4.111111111111111e15]}],"id":4111111111111111}"#;
+    assert_eq!(shown(&profile, body), expected);
+}
+
+#[test]
 fn rows_of_other_bots_and_of_nobody_are_left_out() {
     let bots = Bots::These(vec!["st-1".to_owned()]);
     let profile = profile(&["/data/*/x"], &["/data/*/y"], &[], &[]);
@@ -73,8 +81,18 @@ fn rows_of_other_bots_and_of_nobody_are_left_out() {
     };
     let body = r#"{"numResults":6,"data":[{"botId":"st-1","x":1,"y":2},{"botId":"st-2"},{"x":1},
         {"botId":"st-1","botId":"st-2"},{"botID":"st-1"},"st-1",{"\u0062otId":"st\u002d1"}]}"#;
-    let expected = r#"{"numResults":6,"data":[{"botId":"st-1","y":null},{"\u0062otId":"st\u002d1"}]}"#;
+    let expected = r#"{"numResults":2,"data":[{"botId":"st-1","y":null},{"\u0062otId":"st\u002d1"}]}"#;
     assert_eq!(apply(body).as_deref(), Ok(expected));
+    // Nothing at the top tells of the others, however it is spelled and wherever it stands.
+    let body = r#"{"total":9,"numResults" : 6.0e0 , "byBot":{"st-2":5},"data":[{"botId":"st-1","numResults":7},{"botId":"st-2"}],
+        "num\u0052esults":"6","hasMore":true, "NUMRESULTS":[6]}"#;
+    let expected = r#"{"numResults" : 1 ,"data":[{"botId":"st-1","numResults":7}],
+        "num\u0052esults":1, "NUMRESULTS":1}"#;
+    assert_eq!(apply(body).as_deref(), Ok(expected));
+    assert_eq!(
+        apply(r#"{"data":[{"botId":"st-2"}],"numResults":1}"#).as_deref(),
+        Ok(r#"{"data":[],"numResults":0}"#)
+    );
     assert_eq!(apply(r#"{"data":[]}"#).as_deref(), Ok(r#"{"data":[]}"#));
     assert_eq!(apply(r#"{"rows":[{"botId":"st-2"}]}"#), Err(Unreadable::NoRows));
     assert_eq!(apply(r#"{"data":{"botId":"st-2"}}"#), Err(Unreadable::NoRows));
