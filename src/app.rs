@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::metrics::counter::Counter;
 
 use crate::access::oidc::Issuers;
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub audit: Audit,
     /// Made when somebody first asks for it.
     contract: OnceLock<Contract>,
+    /// What callers are shown: of the configuration, or of its files as they have become since.
+    pub tls: ArcSwapOption<config::Tls>,
     limiters: HashMap<Arc<str>, Arc<Limiter>>,
     /// What each client is shown, by route; none where that is everything.
     projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
@@ -169,7 +171,8 @@ impl Snapshot {
         });
         let projections = projections.collect();
         let contract = OnceLock::new();
-        Ok(Self { config, written, upstream, issuers, audit, contract, limiters, projections })
+        let tls = ArcSwapOption::new(config.server.tls.clone());
+        Ok(Self { config, written, upstream, issuers, audit, contract, tls, limiters, projections })
     }
 
     /// What the API promises under this configuration.

@@ -100,6 +100,12 @@ struct RouteLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct EndedLabels {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct DoneLabels {
     result: &'static str,
 }
@@ -124,6 +130,57 @@ impl Outcome {
             Self::Collapsed => "collapsed",
             Self::Bypass => "bypass",
         }
+    }
+}
+
+/// Why the gateway ended a connection that its peer did not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Its address had as many as it may have.
+    AddressLimit,
+    /// There were no descriptors, or no memory.
+    NotAccepted,
+    /// Its TLS handshake failed or took too long.
+    Handshake,
+    HeaderTimeout,
+    WriteTimeout,
+    Idle,
+    /// It sent much that asked for nothing.
+    Flood,
+    /// It was asked to end, and did not.
+    Unresponsive,
+    /// The process is to end.
+    Drained,
+}
+
+impl Ended {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::AddressLimit => "address-limit",
+            Self::NotAccepted => "not-accepted",
+            Self::Handshake => "handshake",
+            Self::HeaderTimeout => "header-timeout",
+            Self::WriteTimeout => "write-timeout",
+            Self::Idle => "idle",
+            Self::Flood => "flood",
+            Self::Unresponsive => "unresponsive",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// The connections of one listener.
+#[derive(Clone)]
+pub struct Connections {
+    listener: &'static str,
+    ended: Family<EndedLabels, Counter>,
+}
+
+impl Connections {
+    /// The gateway ended one.
+    pub fn ended(&self, reason: Ended) {
+        let labels = EndedLabels { listener: self.listener, reason: reason.as_str() };
+        self.ended.get_or_create_owned(&labels).inc();
     }
 }
 
@@ -158,6 +215,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Histograms<RequestLabels>,
     pub active_requests: Gauge,
+    connections_ended: Family<EndedLabels, Counter>,
     calls: Histograms<CallLabels>,
     cache_requests: Family<OutcomeLabels, Counter>,
     cache_entries: Gauge,
@@ -176,6 +234,7 @@ pub struct Metrics {
     tokens_minted: Family<CredentialLabels, Counter>,
     token_expiry: Family<CredentialLabels, Gauge>,
     config_reloads: Family<DoneLabels, Counter>,
+    certificate_reloads: Family<DoneLabels, Counter>,
     audit_records: Family<DoneLabels, Counter>,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
@@ -187,6 +246,7 @@ impl Metrics {
             registry: Registry::default(),
             requests: Family::new_with_constructor(seconds),
             active_requests: Gauge::default(),
+            connections_ended: Family::default(),
             calls: Family::new_with_constructor(seconds),
             cache_requests: Family::default(),
             cache_entries: Gauge::default(),
@@ -205,6 +265,7 @@ impl Metrics {
             tokens_minted: Family::default(),
             token_expiry: Family::default(),
             config_reloads: Family::default(),
+            certificate_reloads: Family::default(),
             audit_records: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
@@ -218,6 +279,11 @@ impl Metrics {
         let r = &mut self.registry;
         r.register("http_server_request_duration_seconds", "Requests, by route", self.requests.clone());
         r.register("http_server_active_requests", "Requests under way", self.active_requests.clone());
+        r.register(
+            "kore_gateway_connections_ended",
+            "Connections that the gateway ended, by reason",
+            self.connections_ended.clone(),
+        );
         r.register("http_client_request_duration_seconds", "Calls to the upstream", self.calls.clone());
         r.register(
             "kore_gateway_cache_requests",
@@ -296,6 +362,11 @@ impl Metrics {
             "Configurations taken up and refused",
             self.config_reloads.clone(),
         );
+        r.register(
+            "kore_gateway_certificate_reloads",
+            "Renewed certificates taken up and refused",
+            self.certificate_reloads.clone(),
+        );
         r.register("kore_gateway_audit_records", "Lines of the audit", self.audit_records.clone());
         r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());
         r.register("kore_gateway_jwks_keys", "Keys of an issuer that are known", self.jwks_keys.clone());
@@ -311,6 +382,11 @@ impl Metrics {
         let route = route.map_or("none", |route| route.name.as_str());
         let labels = RequestLabels { route, method: method_label(method), status };
         self.requests.get_or_create_owned(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// What is counted of a listener's connections.
+    pub fn connections(&self, listener: &'static str) -> Connections {
+        Connections { listener, ended: self.connections_ended.clone() }
     }
 
     pub fn cache_request(&self, route: &Route, outcome: Outcome) {
@@ -387,6 +463,12 @@ impl Metrics {
     pub fn config_loaded(&self, good: bool) {
         let result = if good { "success" } else { "failure" };
         self.config_reloads.get_or_create_owned(&DoneLabels { result }).inc();
+    }
+
+    /// A renewed certificate was taken up, or refused.
+    pub fn certificate_loaded(&self, good: bool) {
+        let result = if good { "success" } else { "failure" };
+        self.certificate_reloads.get_or_create_owned(&DoneLabels { result }).inc();
     }
 
     /// All of it, as OpenMetrics text.

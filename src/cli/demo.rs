@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
 
-use super::serve::{address, bind, start, stop_on_signal};
+use super::serve::{address, start, stop_on_signal};
 use super::{Failure, runtime};
 use crate::config::{self, Layer, Sources};
+use crate::server::Server;
 use crate::standin::{self, Standin};
 use crate::upstream::random_id;
 
@@ -24,7 +25,7 @@ pub(super) fn run(port: u16) -> Result<(), Failure> {
         0 => 0,
         port => port.checked_add(1).ok_or_else(|| Failure::new("--port", "65535 leaves no port for ops"))?,
     };
-    runtime()?.block_on(demo(port, ops_port))
+    runtime(None)?.block_on(demo(port, ops_port))
 }
 
 async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
@@ -52,7 +53,7 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
 
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
-    let server = bind(app).await?;
+    let server = Server::bind(app).map_err(|error| Failure::new("cannot start", error))?;
     let (main, ops) = (address(server.address())?, address(server.ops_address())?);
     // Whoever reads our output may have gone; the demo goes on.
     let _ = std::io::stdout().write_all(lines(main, ops, &ids).as_bytes());

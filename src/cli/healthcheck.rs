@@ -9,7 +9,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(url: &str) -> Result<(), Failure> {
     let url = format!("{}/readyz", url.trim_end_matches('/'));
-    runtime()?.block_on(async {
+    runtime(Some(1))?.block_on(async {
         let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT);
         // Plain http within the container: no certificates needed.
         let client = if url.starts_with("http:") { client.tls_certs_only([]) } else { client };

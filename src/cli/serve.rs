@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, runtime};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Sources;
+use crate::config::{self, Sources};
 use crate::server::Server;
 use crate::telemetry;
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
-    runtime()?.block_on(serve(sources.clone()))
+    // Read once more when the app is made: the threads have to be there before.
+    let (_, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
+    runtime(config.server.workers)?.block_on(serve(sources.clone()))
 }
 
 async fn serve(sources: Sources) -> Result<(), Failure> {
@@ -21,7 +23,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     let app = start(sources)?;
     stop_on_signal(&stop)?;
     reload_on_signal(&app)?;
-    let server = bind(app).await?;
+    let server = Server::take_over(app).map_err(|error| Failure::new("cannot start", error))?;
     tracing::info!(
         listen = %address(server.address())?,
         ops = %address(server.ops_address())?,
@@ -38,11 +40,6 @@ pub(super) fn start(sources: Sources) -> Result<Arc<App>, Failure> {
     let app = App::new(sources, Clock::system()).map_err(|faults| Failure::faults(&faults))?;
     telemetry::install(&app.snapshot().config.log);
     Ok(app)
-}
-
-/// A server on the configuration's addresses.
-pub(super) async fn bind(app: Arc<App>) -> Result<Server, Failure> {
-    Server::bind(app).await.map_err(|error| Failure::new("cannot start", error))
 }
 
 pub(super) fn address(

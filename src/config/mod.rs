@@ -13,9 +13,10 @@ mod proxies;
 mod redaction;
 mod resolve;
 mod section;
+mod server;
+mod tls;
 mod value;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub use oidc::{Oidc, OidcRule};
 pub use proxies::{Proxies, ProxyHeader};
 pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
+pub use server::{Ops, Server};
+pub use tls::Tls;
 pub use value::{Rate, secret};
 
 /// The defaults, and the manual.
@@ -52,31 +55,6 @@ pub struct Config {
     pub oidc: Oidc,
     pub accounts: Vec<Arc<Account>>,
     pub clients: Clients,
-}
-
-#[derive(Debug)]
-pub struct Server {
-    pub listen: SocketAddr,
-    pub max_connections: usize,
-    pub header_timeout: Duration,
-    pub body_timeout: Duration,
-    /// Bytes of the request line and all fields.
-    pub max_head: usize,
-    /// Bytes of path and query.
-    pub max_target: usize,
-    pub max_fields: usize,
-    /// Bytes.
-    pub max_request_body: usize,
-    pub max_json_depth: usize,
-    pub drain_timeout: Duration,
-    pub proxies: Proxies,
-}
-
-#[derive(Debug)]
-pub struct Ops {
-    pub listen: SocketAddr,
-    /// What `/admin/*` asks for; without one there is no `/admin/*`.
-    pub token: Option<SecretString>,
 }
 
 #[derive(Debug)]
@@ -211,8 +189,18 @@ impl Config {
         let (new, old) = (self, running);
         let fixed = [
             ("server.listen", new.server.listen == old.server.listen),
+            ("server.share_port", new.server.share_port == old.server.share_port),
+            ("server.workers", new.server.workers == old.server.workers),
             ("server.max_connections", new.server.max_connections == old.server.max_connections),
+            (
+                "server.max_connections_per_address",
+                new.server.max_connections_per_address == old.server.max_connections_per_address,
+            ),
+            ("server.max_streams", new.server.max_streams == old.server.max_streams),
             ("server.header_timeout", new.server.header_timeout == old.server.header_timeout),
+            ("server.idle_timeout", new.server.idle_timeout == old.server.idle_timeout),
+            ("server.write_timeout", new.server.write_timeout == old.server.write_timeout),
+            ("server.handshake_timeout", new.server.handshake_timeout == old.server.handshake_timeout),
             ("server.drain_timeout", new.server.drain_timeout == old.server.drain_timeout),
             ("ops.listen", new.ops.listen == old.ops.listen),
             ("log.level", new.log.level == old.log.level),

@@ -2,7 +2,6 @@
 //! one another.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +12,13 @@ use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, LogFormat, Oidc, Ops, Proxies, Quota, Redaction, Retry, Server, Upstream,
+    Log, LogFormat, Oidc, Ops, Quota, Redaction, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.
 const LONGEST_JTI_LIFETIME: Duration = Duration::from_secs(3600);
-
-/// Less has no room for a browser's, more is more than hyper takes in one piece.
-const SMALLEST_HEAD: usize = 512;
-const LARGEST_HEAD: usize = 64 * 1024;
-/// hyper's limit.
-const MOST_FIELDS: usize = 100;
 
 impl Config {
     /// What a table means, or everything that is wrong with it. Reads the secrets it points to.
@@ -81,7 +74,7 @@ pub(super) fn count(section: &mut Section<'_>, key: &'static str) -> usize {
     usize::try_from(section.required::<u64>(key)).unwrap_or(usize::MAX)
 }
 
-fn bytes(section: &mut Section<'_>, key: &'static str) -> usize {
+pub(super) fn bytes(section: &mut Section<'_>, key: &'static str) -> usize {
     usize::try_from(section.required::<Size>(key).0).unwrap_or(usize::MAX)
 }
 
@@ -92,49 +85,6 @@ pub(super) fn positive(section: &mut Section<'_>, key: &'static str) -> Duration
         section.report(key, "is zero or no duration; it is longer than that");
     }
     duration
-}
-
-impl Server {
-    fn read(mut section: Section<'_>) -> Self {
-        let server = Self {
-            listen: section.required::<SocketAddr>("listen"),
-            max_connections: count(&mut section, "max_connections"),
-            header_timeout: positive(&mut section, "header_timeout"),
-            body_timeout: positive(&mut section, "body_timeout"),
-            max_head: bytes(&mut section, "max_head"),
-            max_target: bytes(&mut section, "max_target"),
-            max_fields: count(&mut section, "max_fields"),
-            max_request_body: bytes(&mut section, "max_request_body"),
-            max_json_depth: count(&mut section, "max_json_depth"),
-            drain_timeout: section.required("drain_timeout"),
-            proxies: Proxies::read(&mut section),
-        };
-        if !(SMALLEST_HEAD..=LARGEST_HEAD).contains(&server.max_head) {
-            section.report("max_head", "is less than 512 B or more than 64 KiB; it is something between");
-        }
-        if server.max_target > server.max_head {
-            section.report("max_target", "is larger than server.max_head, of which it is a part");
-        }
-        if !(1..=MOST_FIELDS).contains(&server.max_fields) {
-            section.report("max_fields", "is 0 or more than 100, the most that are read");
-        }
-        // serde_json itself stops at 128.
-        if server.max_json_depth > 100 {
-            section.report("max_json_depth", "is more than 100, the deepest that is read");
-        }
-        section.not_in_this_version("tls");
-        section.close();
-        server
-    }
-}
-
-impl Ops {
-    fn read(mut section: Section<'_>) -> Self {
-        let listen = section.required("listen");
-        let token = section.optional::<Secret>("token").map(|secret| secret.value);
-        section.close();
-        Self { listen, token }
-    }
 }
 
 impl Log {

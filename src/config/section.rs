@@ -172,21 +172,6 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// A promised key that this version cannot honour. Starting without it would be a lie (a
-    /// redaction that does not redact), so it is a fault unless it asks for nothing.
-    pub fn not_in_this_version(&mut self, key: &'static str) {
-        let Some(value) = self.take(key) else { return };
-        let asks_for_nothing = match &value {
-            toml::Value::Array(items) => items.is_empty(),
-            toml::Value::Table(table) => table.is_empty(),
-            toml::Value::Boolean(on) => !on,
-            _ => false,
-        };
-        if !asks_for_nothing {
-            self.report(key, "is not available in this version; take it out");
-        }
-    }
-
     /// Reports what nobody asked for.
     pub fn close(self) {
         for key in self.table.keys() {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::header::{self, HeaderName, HeaderValue};
@@ -38,10 +38,12 @@ pub fn service(
     peer: IpAddr,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request<Incoming>| {
-        let app = app.clone();
+        // Here and not when it is first polled: what HTTP/2 queues up counts.
+        let active = Active::count(app.clone());
         async move {
+            let app = &active.app;
             let id = RequestId::of(request.headers(), &app.request_ids);
-            let answered = AssertUnwindSafe(observe(&app, peer, &id, request)).catch_unwind().await;
+            let answered = AssertUnwindSafe(observe(&active, peer, &id, request)).catch_unwind().await;
             // The panic itself has been logged by the hook.
             let failed = |_| Error::new(Kind::Internal, "the gateway failed").into_response(id.as_str());
             let mut response = answered.unwrap_or_else(failed);
@@ -53,13 +55,13 @@ pub fn service(
 
 /// Turns HTTP into a typed call and its outcome into HTTP.
 async fn observe(
-    app: &Arc<App>,
+    active: &Active,
     peer: IpAddr,
     request_id: &RequestId,
     request: Request<Incoming>,
 ) -> Response {
     let started = Instant::now();
-    let active = Active::count(app);
+    let app = &active.app;
     let snapshot = app.snapshot();
     let log = snapshot.config.log.access;
     let method = request.method().clone();
@@ -78,7 +80,11 @@ async fn observe(
         let page = checked(&head, &body, &snapshot).and(page);
         (None, Told::default(), page.unwrap_or_else(|error| error.into_response(request_id.as_str())))
     } else {
-        let (route, outcome) = match checked(&head, &body, &snapshot).and_then(|()| found(&head)) {
+        let (route, outcome) = match active
+            .admit(&snapshot)
+            .and_then(|()| checked(&head, &body, &snapshot))
+            .and_then(|()| found(&head))
+        {
             Err(error) => (None, Err(error)),
             Ok((route, ids)) => {
                 let (app, request_id, now) = (app.clone(), request_id.clone(), app.clock.moment());
@@ -105,7 +111,6 @@ async fn observe(
         response.headers_mut().insert(ACCEPT_QUERY, QUERY_FORMAT);
     }
 
-    drop(active);
     let duration = started.elapsed();
     let status = response.status();
     app.metrics.request(route, &method, status.as_u16(), duration);
@@ -159,19 +164,35 @@ fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
     }
 }
 
-/// Counts a request as long as it is under way, also when its caller hangs up.
-struct Active<'a>(&'a App);
+/// After so long a gateway that has too much to do may have done it.
+const SHED_FOR: Duration = Duration::from_secs(1);
 
-impl<'a> Active<'a> {
-    fn count(app: &'a App) -> Self {
-        app.metrics.active_requests.inc();
-        Self(app)
+/// Counts a request as long as it is under way, also when its caller hangs up.
+struct Active {
+    app: Arc<App>,
+    /// How many there were already.
+    before: i64,
+}
+
+impl Active {
+    fn count(app: Arc<App>) -> Self {
+        Self { before: app.metrics.active_requests.inc(), app }
+    }
+
+    /// Sheds what is more than the gateway takes on at a time, before anything is looked at.
+    fn admit(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let most = snapshot.config.server.max_requests;
+        if usize::try_from(self.before).is_ok_and(|before| before >= most) {
+            let detail = format!("the gateway has {most} requests under way, and takes on no more");
+            return Err(Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR));
+        }
+        Ok(())
     }
 }
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
-        self.0.metrics.active_requests.dec();
+        self.app.metrics.active_requests.dec();
     }
 }
 
@@ -204,7 +225,7 @@ impl Told {
         method: &Method,
         route: Option<&Route>,
         status: StatusCode,
-        duration: std::time::Duration,
+        duration: Duration,
     ) {
         let (error, cause) = match &self.error {
             Some((kind, cause)) => (Some(*kind), cause.as_deref()),

@@ -1,12 +1,13 @@
 //! HTTP: the listeners, the layers around every request, the typed stages, and the ops endpoints.
 
 mod admin;
+mod certificates;
 mod docs;
 pub mod guard;
 mod layers;
 mod listener;
 mod ops;
-
+mod sockets;
 mod stages;
 
 use std::io;
@@ -15,72 +16,106 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::App;
-use listener::Limits;
+use crate::config;
+use listener::{Limits, Listener};
+use sockets::Sockets;
 
-/// The ops listener has few callers and must answer when the main one is full.
+/// Who watches: few, and briefly.
 const OPS_CONNECTIONS: usize = 100;
+const OPS_DRAIN: Duration = Duration::from_secs(1);
 
 /// Both listeners, bound and not yet serving.
 pub struct Server {
     app: Arc<App>,
-    main: TcpListener,
-    ops: TcpListener,
+    sockets: Sockets,
 }
 
 impl Server {
     /// Binds what the configuration says. The error says which address it was.
-    pub async fn bind(app: Arc<App>) -> io::Result<Self> {
-        let snapshot = app.snapshot();
-        let main = bind(snapshot.config.server.listen).await?;
-        let ops = bind(snapshot.config.ops.listen).await?;
-        Ok(Self { app, main, ops })
+    pub fn bind(app: Arc<App>) -> io::Result<Self> {
+        let sockets = Sockets::bind(&app.snapshot().config)?;
+        Ok(Self { app, sockets })
+    }
+
+    /// Takes the sockets that were handed to the process, and binds those that were not.
+    pub fn take_over(app: Arc<App>) -> io::Result<Self> {
+        let sockets = Sockets::inherit_or_bind(&app.snapshot().config)?;
+        Ok(Self { app, sockets })
     }
 
     /// Where callers connect.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.main.local_addr()
+        self.sockets.main.local_addr()
     }
 
     /// Where operators connect.
     pub fn ops_address(&self) -> io::Result<SocketAddr> {
-        self.ops.local_addr()
+        self.sockets.ops.local_addr()
     }
 
     /// Serves until `stop` is cancelled; then not ready any more, no new connections, and requests
     /// under way end. The ops listener goes last, so that the drain can be watched.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { app, main, ops } = self;
-        let server = &app.snapshot().config.server;
-        let limits = Limits {
-            max_connections: server.max_connections,
-            header_timeout: server.header_timeout,
-            drain_timeout: server.drain_timeout,
-            head: guard::Limits::of(server),
-        };
-        let ops_limits =
-            Limits { max_connections: OPS_CONNECTIONS, drain_timeout: Duration::from_secs(1), ..limits };
+        let Self { app, sockets: Sockets { main, ops } } = self;
+        let limits = limits(&app.snapshot().config.server);
         let drained = CancellationToken::new();
         let watch_drain = drained.clone();
+        let ops = Listener {
+            socket: ops,
+            tls: Arc::new(|| None),
+            limits: ops_limits(limits),
+            connections: app.metrics.connections("ops"),
+        };
         let ops_service = TowerToHyperService::new(ops::service(app.clone()));
-        let ops = tokio::spawn(listener::serve(ops, move |_| ops_service.clone(), ops_limits, async move {
+        let ops_service = move |_| ops_service.clone();
+        let ops = tokio::spawn(listener::serve(ops, ops_service, async move {
             watch_drain.cancelled().await;
         }));
-        let draining = async {
+
+        let tls = app.clone();
+        let main = Listener {
+            socket: main,
+            tls: Arc::new(move || tls.snapshot().tls.load().as_ref().map(|tls| tls.server.clone())),
+            limits,
+            connections: app.metrics.connections("main"),
+        };
+        let service = |peer| layers::service(app.clone(), peer);
+        let certificates = AbortOnDropHandle::new(tokio::spawn(certificates::renew(app.clone())));
+        listener::serve(main, service, async {
             stop.cancelled().await;
             app.drain();
-        };
-        listener::serve(main, |peer| layers::service(app.clone(), peer), limits, draining).await;
+        })
+        .await;
+        drop(certificates);
         drained.cancel();
         let _ = ops.await;
     }
 }
 
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+fn limits(server: &config::Server) -> Limits {
+    Limits {
+        max_connections: server.max_connections,
+        max_connections_per_address: server.max_connections_per_address,
+        max_streams: server.max_streams,
+        header_timeout: server.header_timeout,
+        idle_timeout: server.idle_timeout,
+        write_timeout: server.write_timeout,
+        handshake_timeout: server.handshake_timeout,
+        drain_timeout: server.drain_timeout,
+        head: guard::Limits::of(server),
+    }
+}
+
+/// The ops listener has few callers and must answer when the main one is full.
+fn ops_limits(main: Limits) -> Limits {
+    Limits {
+        max_connections: OPS_CONNECTIONS,
+        max_connections_per_address: OPS_CONNECTIONS,
+        drain_timeout: OPS_DRAIN,
+        ..main
+    }
 }

@@ -67,7 +67,8 @@ async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_head_that_does_not_end_and_an_idle_connection_are_closed() {
-    let world = World::with(|setup| setup.config = "server.header_timeout = \"50ms\"".to_owned()).await;
+    let times = "server.header_timeout = \"50ms\"\nserver.idle_timeout = \"50ms\"";
+    let world = World::with(|setup| setup.config = times.to_owned()).await;
     for sent in ["", "G", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();
@@ -77,6 +78,56 @@ async fn a_head_that_does_not_end_and_an_idle_connection_are_closed() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let answer = until_closed(&mut stream).await;
     assert!(answer.starts_with(b"HTTP/1.1 404"));
+    assert_eq!(ended(&world, "header-timeout").await, 3.0);
+    assert_eq!(ended(&world, "idle").await, 1.0);
+}
+
+/// The connections of the main listener that the gateway ended for a reason.
+async fn ended(world: &World, reason: &str) -> f64 {
+    let series = format!("kore_gateway_connections_ended_total{{listener=\"main\",reason=\"{reason}\"}}");
+    world.metric(&series).await
+}
+
+#[tokio::test]
+async fn a_second_head_that_does_not_end_is_not_waited_for_as_long_as_an_idle_connection() {
+    let times = "server.header_timeout = \"50ms\"\nserver.idle_timeout = \"1h\"";
+    let world = World::with(|setup| setup.config = times.to_owned()).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await.unwrap();
+    stream.write_all(b"GET / HT").await.unwrap();
+    until_closed(&mut stream).await;
+    assert_eq!(ended(&world, "header-timeout").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_caller_who_does_not_read_is_cut() {
+    let world = World::with(|setup| setup.config = "server.write_timeout = \"100ms\"".to_owned()).await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    // Until the kernel's buffers are full, both ways.
+    let asking =
+        async { while stream.write_all(&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000)).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(30), asking).await.expect("the gateway hangs up");
+    assert_eq!(ended(&world, "write-timeout").await, 1.0);
+}
+
+#[tokio::test]
+async fn one_address_has_its_own_number_of_connections() {
+    let config = "server.max_connections_per_address = 2";
+    let world = World::with(|setup| setup.config = config.to_owned()).await;
+    let mut first = TcpStream::connect(world.address).await.unwrap();
+    let mut second = TcpStream::connect(world.address).await.unwrap();
+    let mut third = TcpStream::connect(world.address).await.unwrap();
+    assert!(until_closed(&mut third).await.is_empty());
+    assert_eq!(ended(&world, "address-limit").await, 1.0);
+    for stream in [&mut first, &mut second] {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(until_closed(stream).await.starts_with(b"HTTP/1.1 404"));
+    }
+    let mut fourth = TcpStream::connect(world.address).await.unwrap();
+    fourth.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(until_closed(&mut fourth).await.starts_with(b"HTTP/1.1 404"));
 }
 
 #[tokio::test]

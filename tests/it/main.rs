@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod process;
 mod world;
 
 mod access;
@@ -29,11 +30,14 @@ mod command_line;
 mod conditional;
 mod configuration;
 mod cors;
+mod drain;
 mod fairness;
+mod floods;
 mod forged_tokens;
 mod forwarded;
 mod freshness;
 mod guard;
+mod http2;
 mod issuer;
 mod keys;
 mod limits;
@@ -41,6 +45,7 @@ mod oidc;
 mod oidc_fetch;
 mod openapi;
 mod ops;
+mod overload;
 mod policy;
 mod quota;
 mod rate_limit;
@@ -50,6 +55,7 @@ mod reload;
 mod samples;
 mod standin;
 mod tls;
+mod tls_listener;
 mod tokens;
 mod upstream_faults;
 mod upstream_requests;

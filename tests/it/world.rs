@@ -193,7 +193,7 @@ impl World {
         let sources = Sources { layers, environment: Vec::new() };
         let clock = Clock::manual(UnixMillis(NOON));
         let app = App::new(sources, clock.clone()).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let server = Server::bind(app.clone()).await.unwrap();
+        let server = Server::bind(app.clone()).unwrap();
         let (address, ops) = (server.address().unwrap(), server.ops_address().unwrap());
         let stop = CancellationToken::new();
         let running = tokio::spawn(server.run(stop.clone()));

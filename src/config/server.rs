@@ -1,0 +1,113 @@
+//! The two listeners: where they are, and what they grant (`[server]`, `[ops]`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::resolve::{bytes, count, positive};
+use super::section::Section;
+use super::value::Secret;
+use super::{Proxies, Tls};
+
+/// Threads beyond this are a slip of the finger.
+const MOST_WORKERS: usize = 1024;
+/// Less has no room for a browser's, more is more than hyper takes in one piece.
+const SMALLEST_HEAD: usize = 512;
+const LARGEST_HEAD: usize = 64 * 1024;
+/// hyper's limit.
+const MOST_FIELDS: usize = 100;
+
+#[derive(Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// Another process may listen on the same address, to take over.
+    pub share_port: bool,
+    pub tls: Option<Arc<Tls>>,
+    /// Threads that serve requests; `None` is one for each core.
+    pub workers: Option<usize>,
+    /// Requests under way at the same time.
+    pub max_requests: usize,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    /// Requests under way on one HTTP/2 connection.
+    pub max_streams: u32,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub write_timeout: Duration,
+    pub handshake_timeout: Duration,
+    pub body_timeout: Duration,
+    /// Bytes of the request line and all fields.
+    pub max_head: usize,
+    /// Bytes of path and query.
+    pub max_target: usize,
+    pub max_fields: usize,
+    /// Bytes.
+    pub max_request_body: usize,
+    pub max_json_depth: usize,
+    pub drain_timeout: Duration,
+    pub proxies: Proxies,
+}
+
+#[derive(Debug)]
+pub struct Ops {
+    pub listen: SocketAddr,
+    /// What `/admin/*` asks for; without one there is no `/admin/*`.
+    pub token: Option<SecretString>,
+}
+
+impl Server {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let server = Self {
+            listen: section.required::<SocketAddr>("listen"),
+            share_port: section.required("share_port"),
+            tls: section.optional_section("tls").and_then(Tls::read),
+            workers: section.optional::<u64>("workers").and_then(|count| usize::try_from(count).ok()),
+            max_requests: count(&mut section, "max_requests"),
+            max_connections: count(&mut section, "max_connections"),
+            max_connections_per_address: count(&mut section, "max_connections_per_address"),
+            max_streams: u32::try_from(count(&mut section, "max_streams")).unwrap_or(u32::MAX),
+            header_timeout: positive(&mut section, "header_timeout"),
+            idle_timeout: positive(&mut section, "idle_timeout"),
+            write_timeout: positive(&mut section, "write_timeout"),
+            handshake_timeout: positive(&mut section, "handshake_timeout"),
+            body_timeout: positive(&mut section, "body_timeout"),
+            max_head: bytes(&mut section, "max_head"),
+            max_target: bytes(&mut section, "max_target"),
+            max_fields: count(&mut section, "max_fields"),
+            max_request_body: bytes(&mut section, "max_request_body"),
+            max_json_depth: count(&mut section, "max_json_depth"),
+            drain_timeout: section.required("drain_timeout"),
+            proxies: Proxies::read(&mut section),
+        };
+        if !(SMALLEST_HEAD..=LARGEST_HEAD).contains(&server.max_head) {
+            section.report("max_head", "is less than 512 B or more than 64 KiB; it is something between");
+        }
+        if server.max_target > server.max_head {
+            section.report("max_target", "is larger than server.max_head, of which it is a part");
+        }
+        if !(1..=MOST_FIELDS).contains(&server.max_fields) {
+            section.report("max_fields", "is 0 or more than 100, the most that are read");
+        }
+        // serde_json itself stops at 128.
+        if server.max_json_depth > 100 {
+            section.report("max_json_depth", "is more than 100, the deepest that is read");
+        }
+        if server.workers.is_some_and(|workers| workers > MOST_WORKERS) {
+            section
+                .report("workers", format!("is more than {MOST_WORKERS}; it is about the number of cores"));
+        }
+        section.close();
+        server
+    }
+}
+
+impl Ops {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let listen = section.required("listen");
+        let token = section.optional::<Secret>("token").map(|secret| secret.value);
+        section.close();
+        Self { listen, token }
+    }
+}

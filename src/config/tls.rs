@@ -1,0 +1,154 @@
+//! TLS for callers (`server.tls`): its files, read, checked, and ready to serve with.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::aws_lc_rs::digest::{Context, Digest, SHA256};
+use secrecy::zeroize::Zeroizing;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use super::resolve::positive;
+use super::section::Section;
+
+/// What the gateway shows to callers, and what it asks of them.
+pub struct Tls {
+    files: Files,
+    /// Of what the files held.
+    digest: Digest,
+    pub server: Arc<ServerConfig>,
+    /// How often the files are looked at.
+    pub refresh: Duration,
+}
+
+/// Paths only: not even the public half of a key belongs into a log.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    client_auth: ClientAuth,
+}
+
+/// Whether callers must show a certificate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ClientAuth {
+    Required,
+    Optional,
+}
+
+/// A key of the section, and what is wrong with its file.
+type Problem = (&'static str, String);
+
+impl Tls {
+    pub(super) fn read(mut section: Section<'_>) -> Option<Arc<Self>> {
+        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+        let (cert, key) = (path(section.required("cert")), path(section.required("key")));
+        let client_ca: Option<String> = section.optional("client_ca");
+        if client_ca.is_none() && section.has("client_auth") {
+            section.report("client_auth", "needs client_ca, the authorities that vouch for callers");
+        }
+        let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
+        let client_auth = section.one_of("client_auth", &words, Some(ClientAuth::Required));
+        let refresh = match section.has("refresh") {
+            true => positive(&mut section, "refresh"),
+            false => Duration::from_secs(10),
+        };
+        // What is missing has been reported.
+        let files = cert.zip(key).map(|(cert, key)| {
+            let client_ca = client_ca.map(PathBuf::from);
+            Files { cert, key, client_ca, client_auth }
+        });
+        let tls = files.and_then(|files| match files.read() {
+            Ok((digest, server)) => Some(Arc::new(Self { files, digest, server, refresh })),
+            Err((key, problem)) => {
+                section.report(key, problem);
+                None
+            }
+        });
+        section.close();
+        tls
+    }
+
+    /// What the files hold now; `None` if that is what they held before. The error is a problem for
+    /// people to read.
+    pub fn renewed(&self) -> Result<Option<Arc<Self>>, String> {
+        let (digest, server) =
+            self.files.read().map_err(|(key, problem)| format!("server.tls.{key} {problem}"))?;
+        if digest.as_ref() == self.digest.as_ref() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Self { files: self.files.clone(), digest, server, refresh: self.refresh })))
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<(Digest, Arc<ServerConfig>), Problem> {
+        let contents = |key: &'static str, path: &PathBuf| {
+            let read = std::fs::read(path).map(Zeroizing::new);
+            read.map_err(|error| (key, format!("cannot be read from {}: {error}", path.display())))
+        };
+        let (cert, key) = (contents("cert", &self.cert)?, contents("key", &self.key)?);
+        let client_ca = self.client_ca.as_ref().map(|path| contents("client_ca", path)).transpose()?;
+        let mut digest = Context::new(&SHA256);
+        for file in [Some(&cert), Some(&key), client_ca.as_ref()].into_iter().flatten() {
+            digest.update(&file.len().to_be_bytes());
+            digest.update(file);
+        }
+
+        let chain = certificates("cert", &cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&key)
+            .map_err(|_| ("key", "holds no private key; it is a PEM file with one".to_owned()))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ("cert", format!("cannot be used: {error}")))?;
+        let builder = match client_ca {
+            None => builder.with_no_client_auth(),
+            Some(pem) => builder.with_client_cert_verifier(self.verifier(&pem, provider)?),
+        };
+        let mut server = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| ("key", format!("does not go with the certificate: {error}")))?;
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok((digest.finish(), Arc::new(server)))
+    }
+
+    fn verifier(
+        &self,
+        pem: &[u8],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, Problem> {
+        let mut authorities = RootCertStore::empty();
+        for certificate in certificates("client_ca", pem)? {
+            authorities
+                .add(certificate)
+                .map_err(|error| ("client_ca", format!("holds what is no certificate: {error}")))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+        let verifier = match self.client_auth {
+            ClientAuth::Required => verifier.build(),
+            ClientAuth::Optional => verifier.allow_unauthenticated().build(),
+        };
+        verifier.map_err(|error| ("client_ca", format!("cannot be used: {error}")))
+    }
+}
+
+fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err((key, "holds no certificate; it is a PEM file with one or more".to_owned())),
+    }
+}

@@ -1,0 +1,70 @@
+//! Takes connections off a socket, as long as there is a place for them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use super::places::{Place, Places};
+use crate::metrics::{Connections, Ended};
+
+/// After an accept that failed for want of descriptors or memory. They come back when connections
+/// end; until then the kernel holds who comes.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// One listening socket.
+pub struct Acceptor {
+    listener: TcpListener,
+    places: Arc<Places>,
+    ended: Connections,
+    /// No accept before this.
+    not_before: Option<Instant>,
+}
+
+impl Acceptor {
+    pub fn new(listener: TcpListener, places: Arc<Places>, ended: Connections) -> Self {
+        Self { listener, places, ended, not_before: None }
+    }
+
+    /// The next connection that there is a place for. May be given up at any await.
+    pub async fn next(&mut self) -> (TcpStream, Place) {
+        loop {
+            if let Some(moment) = self.not_before {
+                tokio::time::sleep_until(moment).await;
+                self.not_before = None;
+            }
+            let Some(free) = self.places.free().await else { return std::future::pending().await };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => match self.places.take(peer.ip(), free) {
+                    Some(place) => return (stream, place),
+                    // Dropped, and so closed: whoever holds so many has to let go of some.
+                    None => self.ended.ended(Ended::AddressLimit),
+                },
+                // It was gone before it was accepted.
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    self.ended.ended(Ended::NotAccepted);
+                    tracing::warn!(%error, "cannot accept a connection");
+                    self.not_before = Some(Instant::now() + BACK_OFF);
+                }
+            }
+        }
+    }
+
+    /// What has been accepted by the kernel and not yet by anybody, where closing the socket would
+    /// close it too.
+    pub async fn left_over(&mut self) -> Option<(TcpStream, Place)> {
+        tokio::select! {
+            biased;
+            next = self.next() => Some(next),
+            () = std::future::ready(()) => None,
+        }
+    }
+}
+
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

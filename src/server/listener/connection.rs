@@ -1,0 +1,142 @@
+//! One connection, from its first byte to its last.
+
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::counted::Counted;
+use super::http::Http;
+use super::pulse::{Order, Pulse};
+use super::stream::Stream;
+use crate::server::guard::io::Guarded;
+
+/// What a service may fail with: anything.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Serves a connection until it ends or is told to. The error is its peer's affair.
+pub async fn serve<S, B>(
+    mut stream: Stream,
+    http: &Http,
+    service: S,
+    pulse: Arc<Pulse>,
+) -> Result<(), BoxError>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let Some(begins_http2) = obeying(&pulse, stream.begins_http2()).await else { return Ok(()) };
+    let service = Counted { service, pulse: pulse.clone() };
+    let served = if begins_http2? {
+        pulse.speaks_http2();
+        // It says goodbye in its own way: what is under way and what is on its way still gets through.
+        let io = TokioIo::new(stream);
+        drive(http.two.serve_connection(io, service), &pulse, Order::Last).await
+    } else {
+        // hyper would close a connection that is idle under a request that is on its way. So the last
+        // answer says that it is the last one, and only who is silent is closed.
+        let io = TokioIo::new(Guarded::new(stream, http.head));
+        drive(http.one.serve_connection(io, service), &pulse, Order::Finish).await
+    };
+    Ok(served?)
+}
+
+/// Whether a connection broke because its peer took nothing for so long that the kernel gave up.
+pub fn timed_out(error: &BoxError) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Does something before there is HTTP; `None` if the connection is told to end meanwhile.
+pub async fn obeying<T>(pulse: &Pulse, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        pulse.listen(context);
+        if pulse.order() >= Order::Finish {
+            return Poll::Ready(None);
+        }
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+/// Runs a connection; from the order `last` on it takes no new requests.
+async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    let mut is_ending = false;
+    poll_fn(|context| {
+        pulse.listen(context);
+        match pulse.order() {
+            Order::Close | Order::Reset => return Poll::Ready(Ok(())),
+            order if order >= last && !is_ending => {
+                is_ending = true;
+                connection.as_mut().end();
+            }
+            _ => {}
+        }
+        connection.as_mut().run(context)
+    })
+    .await
+}
+
+/// A connection of either version.
+trait Connection {
+    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    /// Lets requests under way end, and no others begin.
+    fn end(self: Pin<&mut Self>);
+}
+
+impl<I, B, S> Connection for http1::Connection<I, S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    I: Read + Write + Unpin + 'static,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Future::poll(self, context)
+    }
+
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, B, S> Connection for http2::Connection<I, S, TokioExecutor>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    I: Read + Write + Unpin + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Future::poll(self, context)
+    }
+
+    fn end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

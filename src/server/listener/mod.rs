@@ -1,0 +1,200 @@
+//! Accepts connections, lets them wait for so long and no longer, and lets them go.
+//!
+//! Our own loop, for `axum::serve` sets no timer: there, a connection that sends half a head is
+//! held for ever.
+//!
+//! [`accept`] takes a connection in if it has a [`places`], [`connection`] speaks HTTP/1 or HTTP/2
+//! over its [`stream`], [`pulse`] says how it is doing, and [`watch`] ends it if it does nothing.
+
+mod accept;
+mod connection;
+mod counted;
+mod http;
+mod places;
+mod pulse;
+mod stream;
+mod watch;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_util::task::TaskTracker;
+
+use super::guard;
+use crate::metrics::{Connections, Ended};
+use accept::Acceptor;
+use connection::BoxError;
+use http::Http;
+use places::{Place, Places};
+use pulse::{Order, Pulse};
+use stream::{Socket, Stream};
+use watch::{Timeouts, Watch};
+
+/// Between two requests, once the process is to end: who says nothing for so long is closed.
+const LAST_IDLE: Duration = Duration::from_secs(1);
+
+/// What a listener grants its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    /// Of one HTTP/2 connection.
+    pub max_streams: u32,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub write_timeout: Duration,
+    /// For TLS.
+    pub handshake_timeout: Duration,
+    pub drain_timeout: Duration,
+    /// Of a request's head.
+    pub head: guard::Limits,
+}
+
+/// TLS for a new connection; `None` where it is in the clear.
+pub type Tls = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
+
+/// A listening socket, and what its connections get.
+pub struct Listener {
+    pub socket: TcpListener,
+    pub tls: Tls,
+    pub limits: Limits,
+    pub connections: Connections,
+}
+
+/// Serves until `stop` is done, each connection with the `service` for who is at its other end;
+/// then lets requests under way end.
+pub async fn serve<S, B>(listener: Listener, service: impl Fn(IpAddr) -> S, stop: impl Future<Output = ()>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let Listener { socket, tls, limits, connections } = listener;
+    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
+    let mut acceptor = Acceptor::new(socket, places, connections.clone());
+    let timeouts = Timeouts {
+        header: limits.header_timeout,
+        idle: limits.idle_timeout,
+        write: limits.write_timeout,
+        last: LAST_IDLE,
+    };
+    let mut open = Open {
+        service,
+        tls,
+        http: Arc::new(Http::new(limits.max_streams, limits.head)),
+        limits,
+        tasks: TaskTracker::new(),
+        watch: Watch::new(timeouts, connections.clone()),
+        connections,
+    };
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            (stream, place) = acceptor.next() => open.begin(stream, place),
+            now = open.watch.due() => open.watch.look(now),
+            () = &mut stop => break,
+        }
+    }
+    while let Some((stream, place)) = acceptor.left_over().await {
+        open.begin(stream, place);
+    }
+    drop(acceptor);
+    open.drain(limits.drain_timeout).await;
+}
+
+/// The connections of a listener, and what a new one gets.
+struct Open<F> {
+    service: F,
+    tls: Tls,
+    http: Arc<Http>,
+    limits: Limits,
+    tasks: TaskTracker,
+    watch: Watch,
+    connections: Connections,
+}
+
+impl<F, S, B> Open<F>
+where
+    F: Fn(IpAddr) -> S,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn begin(&mut self, tcp: TcpStream, place: Place) {
+        // Small answers go out at once. The kernel's own patience reaches what it has taken and the
+        // peer has not. Failing either is no reason to fail.
+        let _ = tcp.set_nodelay(true);
+        let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(self.limits.write_timeout));
+        let pulse = Arc::new(Pulse::default());
+        self.watch.add(pulse.clone());
+        let service = (self.service)(place.address());
+        let http = self.http.clone();
+        let socket = Socket::new(tcp, pulse.clone());
+        let tls = (self.tls)();
+        let (patience, connections) = (self.limits.handshake_timeout, self.connections.clone());
+        self.tasks.spawn(async move {
+            let stream = match tls {
+                None => Some(Stream::clear(socket)),
+                Some(tls) => shake_hands(socket, tls, patience, &pulse, &connections).await,
+            };
+            if let Some(stream) = stream
+                && let Err(error) = connection::serve(stream, &http, service, pulse).await
+                && connection::timed_out(&error)
+            {
+                connections.ended(Ended::WriteTimeout);
+            }
+            drop(place);
+        });
+    }
+
+    /// Every connection gets its last answer, and those that take longer than `patience` are cut.
+    async fn drain(mut self, patience: Duration) {
+        let until = Instant::now() + patience;
+        self.tasks.close();
+        self.watch.tell_all(Order::Last);
+        loop {
+            tokio::select! {
+                () = self.tasks.wait() => return,
+                now = self.watch.due() => self.watch.look(now),
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        tracing::warn!(after = ?patience, connections = self.watch.connections(), "connections were cut that did not end in time");
+        self.watch.tell_all(Order::Reset);
+        self.tasks.wait().await;
+    }
+}
+
+/// TLS, if the peer can and does it in time.
+async fn shake_hands(
+    socket: Socket,
+    tls: Arc<ServerConfig>,
+    patience: Duration,
+    pulse: &Pulse,
+    connections: &Connections,
+) -> Option<Stream> {
+    let handshake = tokio::time::timeout(patience, TlsAcceptor::from(tls).accept(socket));
+    match connection::obeying(pulse, handshake).await {
+        Some(Ok(Ok(stream))) => Some(Stream::tls(stream)),
+        Some(_) => {
+            connections.ended(Ended::Handshake);
+            None
+        }
+        None => None,
+    }
+}

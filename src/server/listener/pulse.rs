@@ -1,0 +1,139 @@
+//! What is known of one connection while it lives, and what it has been told to do.
+//!
+//! The connection's socket and its requests write here, the listener's watch reads, a few times a
+//! second and for all connections at once. So no connection has a timer and no request reads a
+//! clock on account of time-outs: hyper's own for heads costs a boxed timer for each request.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::Context;
+
+use futures_util::task::AtomicWaker;
+
+/// What a connection has been told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Order {
+    /// Nothing: serve.
+    Serve,
+    /// The next answer is the last one: it says `Connection: close`.
+    Last,
+    /// No request but those under way.
+    Finish,
+    /// End at once.
+    Close,
+    /// End at once, and let the kernel throw away what it has not yet sent.
+    Reset,
+}
+
+/// One connection's state; counters only grow.
+#[derive(Default, Debug)]
+pub struct Pulse {
+    read: AtomicU64,
+    written: AtomicU64,
+    /// The socket took nothing when it was last offered something.
+    is_blocked: AtomicBool,
+    begun: AtomicU64,
+    under_way: AtomicU32,
+    /// Bodies that have more to give and are not asked for it.
+    held_up: AtomicU32,
+    /// `read` when the last request ended.
+    read_at_end: AtomicU64,
+    speaks_http2: AtomicBool,
+    order: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// A [`Pulse`] at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Reading {
+    /// Bytes off the socket, TLS included.
+    pub read: u64,
+    /// Bytes that the kernel took.
+    pub written: u64,
+    /// The peer does not take what there is for it.
+    pub is_blocked: bool,
+    /// Requests ever begun.
+    pub begun: u64,
+    /// Requests not yet answered whole.
+    pub under_way: u32,
+    /// A part of another head has come. Not told of HTTP/2, where a peer may say other things.
+    pub has_more: bool,
+}
+
+impl Pulse {
+    // What only the connection's own task counts is loaded and stored: cheaper than a locked add.
+
+    pub fn has_read(&self, bytes: usize) {
+        self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    pub fn has_written(&self, bytes: usize) {
+        self.written.store(self.written.load(Relaxed) + bytes as u64, Relaxed);
+        self.blocked(false);
+    }
+
+    /// The socket took nothing (true), or has nothing left to take.
+    pub fn blocked(&self, is_blocked: bool) {
+        // Read before written: the line stays clean on the way of a hit.
+        if self.is_blocked.load(Relaxed) != is_blocked {
+            self.is_blocked.store(is_blocked, Relaxed);
+        }
+    }
+
+    pub fn speaks_http2(&self) {
+        self.speaks_http2.store(true, Relaxed);
+    }
+
+    pub fn begins(&self) {
+        self.begun.store(self.begun.load(Relaxed) + 1, Relaxed);
+        self.under_way.fetch_add(1, Relaxed);
+    }
+
+    pub fn ends(&self) {
+        self.read_at_end.store(self.read.load(Relaxed), Relaxed);
+        self.under_way.fetch_sub(1, Relaxed);
+    }
+
+    /// A body has something to give, or is itself waiting, or is gone.
+    pub fn holds_up(&self, has_more: bool) {
+        if has_more {
+            self.held_up.fetch_add(1, Relaxed);
+        } else {
+            self.held_up.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub fn reading(&self) -> Reading {
+        let read = self.read.load(Relaxed);
+        Reading {
+            read,
+            written: self.written.load(Relaxed),
+            is_blocked: self.is_blocked.load(Relaxed) || self.held_up.load(Relaxed) > 0,
+            begun: self.begun.load(Relaxed),
+            under_way: self.under_way.load(Relaxed),
+            has_more: !self.speaks_http2.load(Relaxed) && read > self.read_at_end.load(Relaxed),
+        }
+    }
+
+    /// Tells the connection what to do; a milder order than the last one is none.
+    pub fn tell(&self, order: Order) {
+        if self.order.fetch_max(order as u8, Relaxed) < order as u8 {
+            self.waker.wake();
+        }
+    }
+
+    pub fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            0 => Order::Serve,
+            1 => Order::Last,
+            2 => Order::Finish,
+            3 => Order::Close,
+            _ => Order::Reset,
+        }
+    }
+
+    /// Whoever polls the connection hears of orders.
+    pub fn listen(&self, context: &Context<'_>) {
+        self.waker.register(context.waker());
+    }
+}

@@ -1,0 +1,201 @@
+//! The bytes of one connection: in the clear or inside TLS, and counted where they meet the kernel.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::pulse::{Order, Pulse};
+
+/// How a client begins that knows HTTP/2 is spoken here (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A socket whose traffic is seen in a [`Pulse`].
+pub struct Socket {
+    tcp: TcpStream,
+    pulse: Arc<Pulse>,
+}
+
+impl Socket {
+    pub fn new(tcp: TcpStream, pulse: Arc<Pulse>) -> Self {
+        Self { tcp, pulse }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.pulse.has_written(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.pulse.blocked(true),
+        }
+        written
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A peer that does not read would leave its bytes with the kernel for minutes.
+        if self.pulse.order() == Order::Reset {
+            let _ = self.tcp.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        self.pulse.has_read(buffer.filled().len() - before);
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(context, slices);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+}
+
+enum Layer {
+    Clear(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// A connection's bytes, the first of which may have been looked at already.
+pub struct Stream {
+    layer: Layer,
+    begin: [u8; PREFACE.len()],
+    /// How much of `begin` was read, and how much of that was handed on.
+    looked_at: usize,
+    handed_on: usize,
+}
+
+impl Stream {
+    pub fn clear(socket: Socket) -> Self {
+        Self::over(Layer::Clear(socket))
+    }
+
+    pub fn tls(stream: TlsStream<Socket>) -> Self {
+        Self::over(Layer::Tls(Box::new(stream)))
+    }
+
+    fn over(layer: Layer) -> Self {
+        Self { layer, begin: [0; PREFACE.len()], looked_at: 0, handed_on: 0 }
+    }
+
+    /// Whether the peer begins with HTTP/2's preface. Reads no more than tells; what it read is
+    /// there again for whoever reads next.
+    pub async fn begins_http2(&mut self) -> io::Result<bool> {
+        while self.looked_at < PREFACE.len() {
+            let rest = &mut self.begin[self.looked_at..];
+            let read = match &mut self.layer {
+                Layer::Clear(socket) => socket.read(rest).await?,
+                Layer::Tls(stream) => stream.read(rest).await?,
+            };
+            self.looked_at += read;
+            if read == 0 || self.begin[..self.looked_at] != PREFACE[..self.looked_at] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.handed_on < this.looked_at {
+            let rest = &this.begin[this.handed_on..this.looked_at];
+            let fits = rest.len().min(buffer.remaining());
+            buffer.put_slice(&rest[..fits]);
+            this.handed_on += fits;
+            return Poll::Ready(Ok(()));
+        }
+        match &mut this.layer {
+            Layer::Clear(socket) => Pin::new(socket).poll_read(context, buffer),
+            Layer::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            Layer::Clear(socket) => Pin::new(socket).poll_write(context, bytes),
+            Layer::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.layer {
+            Layer::Clear(socket) => Pin::new(socket).poll_write_vectored(context, slices),
+            Layer::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.layer {
+            Layer::Clear(socket) => socket.is_write_vectored(),
+            Layer::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Clear(socket) => Pin::new(socket).poll_flush(context),
+            Layer::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.layer {
+            Layer::Clear(socket) => Pin::new(socket).poll_shutdown(context),
+            Layer::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

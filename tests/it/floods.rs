@@ -1,0 +1,146 @@
+//! HTTP/2 lets a peer say much that costs it little. Whoever floods is bounded or cut, the process
+//! stays as small as it was, and somebody else is served meanwhile.
+
+use std::time::Duration;
+
+use reqwest::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::Process;
+
+/// Frames' types and flags (RFC 9113 §6).
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// What a flood may add to the process, in KiB.
+const MOST_GROWTH: u64 = 16 * 1024;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// `GET /nowhere`, without dynamic table (RFC 7541 §6.1, §6.2.2).
+fn head() -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x04, 8];
+    block.extend(b"/nowhere");
+    block.extend([0x01, 1]);
+    block.extend(b"x");
+    block
+}
+
+async fn connected(gateway: &Process) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    hello.extend(frame(SETTINGS, 0, 0, &[]));
+    stream.write_all(&hello).await.unwrap();
+    stream
+}
+
+/// Sends pieces until the gateway hangs up or so many bytes are gone; reads what it says if `reads`.
+/// Whether it hung up.
+async fn flood(stream: TcpStream, bytes: usize, reads: bool, mut piece: impl FnMut() -> Vec<u8>) -> bool {
+    let (mut reader, mut writer) = stream.into_split();
+    let reading = tokio::spawn(async move {
+        let mut scratch = vec![0; 64 * 1024];
+        while reads && matches!(reader.read(&mut scratch).await, Ok(1..)) {}
+        reader
+    });
+    let mut sent = 0;
+    let writing = async {
+        while sent < bytes {
+            let piece = piece();
+            sent += piece.len();
+            if writer.write_all(&piece).await.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    let hung_up = tokio::time::timeout(Duration::from_secs(20), writing).await;
+    reading.abort();
+    hung_up.expect("a flood is taken or ended, not held")
+}
+
+/// The flood, beside a caller who is served all the while; the flood's own outcome.
+async fn beside_a_victim(gateway: &Process, flood: impl Future<Output = bool> + Send + 'static) -> bool {
+    let http = Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let ask = async || http.get(format!("http://{}/nowhere", gateway.address)).send().await.unwrap().status();
+    assert_eq!(ask().await, 404);
+    let before = gateway.resident();
+    let flooding = tokio::spawn(flood);
+    let mut served = 0;
+    while !flooding.is_finished() || served < 10 {
+        assert_eq!(ask().await, 404);
+        served += 1;
+    }
+    let growth = gateway.resident().saturating_sub(before);
+    assert!(growth < MOST_GROWTH, "{growth} KiB more");
+    flooding.await.unwrap()
+}
+
+fn gateway() -> Process {
+    Process::start(&[("WRITE_TIMEOUT", "500ms")])
+}
+
+/// CVE-2023-44487.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rapid_reset() {
+    let gateway = gateway();
+    let stream = connected(&gateway).await;
+    let mut id = 1;
+    let burst = move || {
+        let mut burst = Vec::new();
+        for _ in 0..100 {
+            burst.extend(frame(HEADERS, END_STREAM | END_HEADERS, id, &head()));
+            burst.extend(frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()));
+            id += 2;
+        }
+        burst
+    };
+    assert!(beside_a_victim(&gateway, flood(stream, 64 << 20, true, burst)).await, "it is cut");
+}
+
+/// CVE-2024-27316: a head that never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn continuation() {
+    let gateway = gateway();
+    let mut stream = connected(&gateway).await;
+    stream.write_all(&frame(HEADERS, END_STREAM, 1, &head())).await.unwrap();
+    let mut field = vec![0x00, 1];
+    field.extend(b"a");
+    field.push(100);
+    field.extend([b'b'; 100]);
+    let more = move || frame(CONTINUATION, 0, 1, &field.repeat(100));
+    assert!(beside_a_victim(&gateway, flood(stream, 64 << 20, true, more)).await, "it is cut");
+}
+
+/// CVE-2019-9512 and -9515, by a peer that reads its answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_and_settings() {
+    for (kind, payload) in [(PING, vec![0; 8]), (SETTINGS, vec![0, 3, 0, 0, 0, 100])] {
+        let gateway = gateway();
+        let stream = connected(&gateway).await;
+        let burst = move || frame(kind, 0, 0, &payload).repeat(1000);
+        assert!(beside_a_victim(&gateway, flood(stream, 256 << 20, true, burst)).await, "it is cut");
+    }
+}
+
+/// The same, by a peer that does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_without_a_reader() {
+    let gateway = gateway();
+    let stream = connected(&gateway).await;
+    let burst = move || frame(PING, 0, 0, &[0; 8]).repeat(1000);
+    assert!(beside_a_victim(&gateway, flood(stream, 256 << 20, false, burst)).await, "it is cut");
+}

@@ -1,0 +1,110 @@
+//! The gateway as a process of its own: for what is about processes, and for what it takes alone.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use kore_gateway::access::identify::key_digest;
+
+/// One account without an upstream, one client; any ports, no access line.
+const CONFIG: &str = r#"
+server.listen = "127.0.0.1:0"
+ops.listen = "127.0.0.1:0"
+limits.unauthenticated = "100000000/min"
+[log]
+access = false
+[[accounts]]
+id = "a1"
+contact_center_url = "http://127.0.0.1:9"
+automation_url = "http://127.0.0.1:9"
+bots = ["*"]
+[[accounts.credentials]]
+client_id = "cs-1"
+client_secret = { env = "TEST_SECRET" }
+scopes = ["analytics"]
+[[clients]]
+name = "reporting"
+api_key_sha256 = "@digest"
+accounts = ["a1"]
+bots = ["*"]
+routes = ["conversation"]
+"#;
+
+/// A running gateway; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+    pub ops: SocketAddr,
+    /// The lines of its log, after the one that says that it serves.
+    pub log: Receiver<String>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// With keys of `[server]`, for example `("WRITE_TIMEOUT", "1s")`.
+    pub fn start(server: &[(&str, &str)]) -> Self {
+        Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), server)
+    }
+
+    /// With so many file descriptors.
+    pub fn start_with_descriptors(count: usize) -> Self {
+        let limited = format!(r#"ulimit -n {count}; exec "$0" serve --config "$1""#);
+        Self::run(&limited, Stdio::null(), &[])
+    }
+
+    /// With its main socket handed over, as systemd does it: as the first descriptor after the usual
+    /// three, and told to nobody but the process with this id.
+    pub fn take_over(socket: &TcpListener) -> Self {
+        let hand_over = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve --config "$1""#;
+        let socket = OwnedFd::from(socket.try_clone().unwrap());
+        Self::run(hand_over, Stdio::from(socket), &[])
+    }
+
+    /// Returns once it serves.
+    fn run(line: &str, stdin: Stdio, server: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("gateway.toml");
+        std::fs::write(&config, CONFIG.replace("@digest", &hex::encode(key_digest(b"kg_x")))).unwrap();
+        let keys = server.iter().map(|(key, value)| (format!("KORE_GATEWAY__SERVER__{key}"), *value));
+        let mut child = Command::new("bash")
+            .args(["-c", line, env!("CARGO_BIN_EXE_kore-gateway")])
+            .arg(&config)
+            .env("TEST_SECRET", "secret")
+            .envs(keys)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let serving = lines.next().expect("a line that says that it serves").unwrap();
+        let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
+        let address = |key: &str| serving[key].as_str().unwrap().parse().unwrap();
+        let (address, ops) = (address("listen"), address("ops"));
+        let (told, log) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+        Self { child, address, ops, log, _folder: folder }
+    }
+
+    /// SIGTERM, and a good end.
+    pub fn drain(mut self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("bash").args(["-c", &kill]).status().unwrap().success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
