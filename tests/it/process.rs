@@ -36,7 +36,6 @@ routes = ["conversation"]
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
-    pub ops: SocketAddr,
     /// The lines of its log, after the one that says that it serves.
     pub log: Receiver<String>,
     _folder: tempfile::TempDir,
@@ -87,11 +86,10 @@ impl Process {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let serving = lines.next().expect("a line that says that it serves").unwrap();
         let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
-        let address = |key: &str| serving[key].as_str().unwrap().parse().unwrap();
-        let (address, ops) = (address("listen"), address("ops"));
+        let address = serving["listen"].as_str().unwrap().parse().unwrap();
         let (told, log) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
-        Self { child, address, ops, log, _folder: folder }
+        Self { child, address, log, _folder: folder }
     }
 
     /// SIGTERM, and a good end.
