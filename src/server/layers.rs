@@ -38,9 +38,11 @@ pub fn service(
     peer: IpAddr,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request<Incoming>| {
-        // Here and not when it is first polled: what HTTP/2 queues up counts.
-        let active = Active::count(app.clone());
+        let app = app.clone();
         async move {
+            // When it is first polled and not before: what waits for a core is bounded by connections
+            // and their streams, and to refuse it would cost as much as a hit.
+            let active = Active::count(app);
             let app = &active.app;
             let id = RequestId::of(request.headers(), &app.request_ids);
             let answered = AssertUnwindSafe(observe(&active, peer, &id, request)).catch_unwind().await;

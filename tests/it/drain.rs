@@ -132,6 +132,28 @@ async fn twenty_restarts_under_load_and_not_one_request_fails() {
     assert!(seen.connections.load(Ordering::Relaxed) > RESTARTS);
 }
 
+/// Without anybody who hands sockets over: both processes listen, and then only the new one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_process_may_share_the_port_of_the_old_one() {
+    let (old, new) = tokio::task::spawn_blocking(|| {
+        let old = Process::start(&[("SHARE_PORT", "true")]);
+        let address = old.address.to_string();
+        let new = Process::start(&[("SHARE_PORT", "true"), ("LISTEN", &address)]);
+        (old, new)
+    })
+    .await
+    .unwrap();
+    let address = old.address;
+    assert_eq!(new.address, address);
+    tokio::task::spawn_blocking(|| old.drain()).await.unwrap();
+    let stream = TcpStream::connect(address).await.expect("the new one listens");
+    let (mut sender, running) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(running);
+    let mut request = request(address);
+    *request.uri_mut() = "/nowhere".parse().unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 404);
+}
+
 /// Fewer descriptors than callers: those who wait get in when others leave, and nothing spins or ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_descriptors_callers_wait_until_others_leave() {
