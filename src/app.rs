@@ -1,6 +1,5 @@
 //! What lives with the process, and what goes with one configuration.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -49,9 +48,10 @@ pub struct Snapshot {
     contract: OnceLock<Contract>,
     /// What callers are shown: of the configuration, or of its files as they have become since.
     pub tls: ArcSwapOption<config::Tls>,
-    limiters: HashMap<Arc<str>, Arc<Limiter>>,
+    /// By client.
+    limiters: Vec<Arc<Limiter>>,
     /// What each client is shown, by route; none where that is everything.
-    projections: HashMap<Arc<str>, [Option<Arc<Projection>>; ROUTES.len()]>,
+    projections: Vec<[Option<Arc<Projection>>; ROUTES.len()]>,
 }
 
 impl App {
@@ -152,22 +152,24 @@ impl Snapshot {
         })?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
-            let kept = previous.and_then(|previous| previous.limiters.get(&client.name));
+            let kept = previous.and_then(|previous| {
+                let known = previous.config.clients.named(&client.name)?;
+                previous.limiter(known)
+            });
             let kept = kept.filter(|limiter| limiter.rate() == client.rate_limit).cloned();
             let new = || {
                 let refused = metrics.rate_limited(&client.name);
                 Arc::new(Limiter::new("client", client.rate_limit, clock.clone(), refused))
             };
-            (client.name.clone(), kept.unwrap_or_else(new))
+            kept.unwrap_or_else(new)
         };
         let limiters = config.clients.iter().map(limiter).collect();
         let projections = config.clients.iter().map(|client| {
-            let shown = ROUTES.each_ref().map(|route| {
+            ROUTES.each_ref().map(|route| {
                 let rows =
                     (client.filter_rows && route.name == Name::InteractionDetails).then_some(&client.bots);
                 Projection::new(client.redact.iter().map(Arc::as_ref), rows).map(Arc::new)
-            });
-            (client.name.clone(), shown)
+            })
         });
         let projections = projections.collect();
         let contract = OnceLock::new();
@@ -180,16 +182,23 @@ impl Snapshot {
         self.contract.get_or_init(|| Contract::new(self.config.limits, VERSION))
     }
 
-    /// The limiter of a client of this configuration.
-    pub fn limiter(&self, client: &Client) -> Option<&Limiter> {
-        self.limiters.get(&client.name).map(Arc::as_ref)
+    /// The limiter of a client; none if it is a client of another configuration.
+    pub fn limiter(&self, client: &Client) -> Option<&Arc<Limiter>> {
+        self.limiters.get(self.place(client)?)
     }
 
     /// What a client is shown of a route's answers; `None` is everything. A client that is none of
     /// this configuration is an error.
     pub fn projection(&self, client: &Client, route: &Route) -> Result<Option<&Arc<Projection>>, Error> {
-        let shown = self.projections.get(&client.name);
+        let shown = self.place(client).and_then(|place| self.projections.get(place));
         let shown = shown.ok_or_else(|| Error::new(Kind::Internal, "a client without a policy"))?;
         Ok(shown.get(route.name as usize).and_then(Option::as_ref))
+    }
+
+    /// Where this very client stands in what is held for each: its namesake of another configuration
+    /// may see something else.
+    fn place(&self, client: &Client) -> Option<usize> {
+        let own = self.config.clients.get(client.number)?;
+        std::ptr::eq(&raw const **own, client).then_some(client.number)
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted. Names are promises (README, "Metrics"); no id but an account's and a credential's,
 //! which operators have configured, and no free text is in a label.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::routes::Route;
+use crate::routes::{ROUTES, Route};
 
 /// The buckets of OpenTelemetry's HTTP metrics, in seconds.
 const SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -122,6 +123,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; OUTCOMES] = [Self::Hit, Self::Stale, Self::Miss, Self::Collapsed, Self::Bypass];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -132,6 +135,9 @@ impl Outcome {
         }
     }
 }
+
+/// How many there are of them.
+const OUTCOMES: usize = 5;
 
 /// Why the gateway ended a connection that its peer did not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,10 +220,15 @@ fn seconds() -> Histogram {
 pub struct Metrics {
     registry: Registry,
     requests: Histograms<RequestLabels>,
+    /// Of `requests`, those of hits, held so that they need not be looked up: by route, method and
+    /// whether it was a 200 or a 304.
+    hits: [[[OnceLock<Histogram>; 2]; METHODS.len()]; ROUTES.len()],
     pub active_requests: Gauge,
     connections_ended: Family<EndedLabels, Counter>,
     calls: Histograms<CallLabels>,
     cache_requests: Family<OutcomeLabels, Counter>,
+    /// The same, by route and outcome.
+    outcomes: [[Counter; OUTCOMES]; ROUTES.len()],
     cache_entries: Gauge,
     cache_bytes: Gauge<f64, AtomicU64>,
     pub cache_evictions: Counter,
@@ -242,13 +253,21 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new() -> Self {
+        let cache_requests = Family::<OutcomeLabels, Counter>::default();
+        let outcomes = ROUTES.each_ref().map(|route| {
+            let labels =
+                |outcome: Outcome| OutcomeLabels { route: route.name.as_str(), outcome: outcome.as_str() };
+            Outcome::ALL.map(|outcome| cache_requests.get_or_create_owned(&labels(outcome)))
+        });
         let mut metrics = Self {
             registry: Registry::default(),
             requests: Family::new_with_constructor(seconds),
+            hits: Default::default(),
+            outcomes,
             active_requests: Gauge::default(),
             connections_ended: Family::default(),
             calls: Family::new_with_constructor(seconds),
-            cache_requests: Family::default(),
+            cache_requests,
             cache_entries: Gauge::default(),
             cache_bytes: Gauge::default(),
             cache_evictions: Counter::default(),
@@ -379,9 +398,18 @@ impl Metrics {
 
     /// One request answered, after `duration`. `route` is `none` where no route was found.
     pub fn request(&self, route: Option<&Route>, method: &Method, status: u16, duration: Duration) {
-        let route = route.map_or("none", |route| route.name.as_str());
-        let labels = RequestLabels { route, method: method_label(method), status };
-        self.requests.get_or_create_owned(&labels).observe(duration.as_secs_f64());
+        let method = method_index(method);
+        let look_up = |route| {
+            self.requests.get_or_create_owned(&RequestLabels { route, method: METHODS[method], status })
+        };
+        let seconds = duration.as_secs_f64();
+        match (route, status) {
+            (Some(route), 200 | 304) => {
+                let held = &self.hits[route.name as usize][method][usize::from(status == 304)];
+                held.get_or_init(|| look_up(route.name.as_str())).observe(seconds);
+            }
+            (route, _) => look_up(route.map_or("none", |route| route.name.as_str())).observe(seconds),
+        }
     }
 
     /// What is counted of a listener's connections.
@@ -390,8 +418,7 @@ impl Metrics {
     }
 
     pub fn cache_request(&self, route: &Route, outcome: Outcome) {
-        let labels = OutcomeLabels { route: route.name.as_str(), outcome: outcome.as_str() };
-        self.cache_requests.get_or_create_owned(&labels).inc();
+        self.outcomes[route.name as usize][outcome as usize].inc();
     }
 
     /// An answer that had been called settled was fetched anew, and was `changed` or not.
@@ -486,18 +513,11 @@ impl Default for Metrics {
 }
 
 /// The methods HTTP knows by name; a made-up one must not make a time series.
-fn method_label(method: &Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "HEAD" => "HEAD",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "DELETE" => "DELETE",
-        "OPTIONS" => "OPTIONS",
-        "PATCH" => "PATCH",
-        "QUERY" => "QUERY",
-        _ => "_OTHER",
-    }
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "QUERY", "PUT", "DELETE", "OPTIONS", "PATCH", "_OTHER"];
+
+fn method_index(method: &Method) -> usize {
+    let known = METHODS.iter().position(|known| *known == method.as_str());
+    known.unwrap_or(METHODS.len() - 1)
 }
 
 /// OpenMetrics text as the older Prometheus text format (0.0.4), for scrapers that ask for that:

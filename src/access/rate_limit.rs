@@ -131,15 +131,27 @@ impl Limiter {
     }
 }
 
-/// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy.
+/// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy. On every
+/// answer, so they are written without the formatting machinery.
 pub fn headers(standings: &[Standing]) -> [(HeaderName, HeaderValue); 2] {
-    let list = |member: fn(&Standing) -> String| {
-        let text = standings.iter().map(member).collect::<Vec<_>>().join(", ");
+    const MEMBER: usize = 48;
+    let list = |parameters: fn(&Standing) -> [(&'static str, u64); 2]| {
+        let mut text = Vec::with_capacity(MEMBER * standings.len());
+        let mut digits = itoa::Buffer::new();
+        for standing in standings {
+            let between: &[u8] = if text.is_empty() { b"\"" } else { b", \"" };
+            text.extend_from_slice(between);
+            text.extend_from_slice(standing.policy.as_bytes());
+            text.push(b'"');
+            for (name, number) in parameters(standing) {
+                text.extend_from_slice(name.as_bytes());
+                text.extend_from_slice(digits.format(number).as_bytes());
+            }
+        }
         HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
     };
-    let policies =
-        list(|of| format!(r#""{}";q={};w={}"#, of.policy, of.rate.amount, of.rate.window.as_secs()));
-    let standings = list(|of| format!(r#""{}";r={};t={}"#, of.policy, of.left, whole_seconds(of.reset)));
+    let policies = list(|of| [(";q=", of.rate.amount.into()), (";w=", of.rate.window.as_secs())]);
+    let standings = list(|of| [(";r=", of.left.into()), (";t=", whole_seconds(of.reset))]);
     [(POLICY, policies), (STANDING, standings)]
 }
 

@@ -20,6 +20,8 @@ const HEAVIEST: u32 = 1000;
 /// One caller, or one team, and what it may do. What is not allowed here is denied.
 #[derive(Debug)]
 pub struct Client {
+    /// Its place in the file: what a configuration holds for each client, it holds in this order.
+    pub number: usize,
     pub name: Arc<str>,
     pub accounts: Vec<Arc<str>>,
     pub bots: Bots,
@@ -85,6 +87,11 @@ impl Clients {
         self.keys.get(&prefix(digest))?.iter().find(|key| key.digest.ct_eq(digest).into())
     }
 
+    /// The client at that place in the file.
+    pub fn get(&self, number: usize) -> Option<&Arc<Client>> {
+        self.all.get(number)
+    }
+
     /// The client of that name.
     pub fn named(&self, name: &str) -> Option<&Arc<Client>> {
         self.all.iter().find(|client| *client.name == *name)
@@ -128,8 +135,9 @@ impl Clients {
         if sections.is_empty() {
             root.report("clients", "is missing; `kore-gateway key NAME` makes a key and its [[clients]]");
         }
-        for mut section in sections {
-            let client = Arc::new(Client::read(&mut section, accounts, redactions, oidc));
+        for (number, mut section) in sections.into_iter().enumerate() {
+            let client = Client::read(&mut section, accounts, redactions, oidc);
+            let client = Arc::new(Client { number, ..client });
             if !names.insert(client.name.clone()) {
                 section.report("name", "is the name of an earlier client too");
             }
@@ -264,6 +272,7 @@ impl Client {
             );
         }
         let client = Self {
+            number: 0,
             redact,
             filter_rows,
             may_refresh: section.or("may_refresh", false),

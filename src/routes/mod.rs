@@ -234,24 +234,32 @@ pub fn find(method: &Method, target: &PathAndQuery) -> Found {
     Found::Nothing
 }
 
-fn matches(pattern: &str, target: &PathAndQuery) -> Option<Ids> {
-    let mut ids = Ids { path: target.clone(), account: None, bot: None, conversation: None };
-    let mut wanted = pattern.split('/').peekable();
-    let mut at = 0;
-    for segment in target.path().split('/') {
-        let want = wanted.next()?;
-        let range = at..at + segment.len();
-        at = range.end + 1;
-        match want {
-            "{accountId}" => ids.account = Some(range),
-            "{streamId}" | "{botId}" => ids.bot = Some(range),
-            "{conversationId}" => ids.conversation = Some(range),
-            _ if want == segment => {}
-            _ if wanted.peek().is_none() && want.eq_ignore_ascii_case(segment) => {}
-            _ => return None,
-        }
+fn matches(pattern: &'static str, target: &PathAndQuery) -> Option<Ids> {
+    let path = target.path();
+    let (mut account, mut bot, mut conversation) = (None, None, None);
+    let (mut rest, mut at) = (pattern, 0);
+    while let Some((literal, after)) = rest.split_once('{') {
+        path.get(at..)?.strip_prefix(literal)?;
+        let start = at + literal.len();
+        let end = path.get(start..)?.find('/').map_or(path.len(), |length| start + length);
+        let (name, after) = after.split_once('}')?;
+        let id = match name {
+            "accountId" => &mut account,
+            "conversationId" => &mut conversation,
+            _ => &mut bot,
+        };
+        *id = Some(start..end);
+        (rest, at) = (after, end);
     }
-    wanted.peek().is_none().then_some(ids)
+    // A literal last segment, in any letter case.
+    let (before, last) = rest.rsplit_once('/').unwrap_or(("", rest));
+    let left = path.get(at..)?.strip_prefix(before)?;
+    let fits = if rest.is_empty() {
+        left.is_empty()
+    } else {
+        left.strip_prefix('/').is_some_and(|left| left.eq_ignore_ascii_case(last))
+    };
+    fits.then(|| Ids { path: target.clone(), account, bot, conversation })
 }
 
 #[cfg(test)]

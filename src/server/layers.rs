@@ -3,11 +3,13 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -32,94 +34,150 @@ use crate::routes::{self, Found, Route};
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 const QUERY_FORMAT: HeaderValue = HeaderValue::from_static(r#""application/json""#);
 
+/// After so long a gateway that has too much to do may have done it.
+const SHED_FOR: Duration = Duration::from_secs(1);
+
+/// An answer: at once on the way of a hit, which then needs no box, or later.
+type Answering =
+    Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>;
+
 /// The main listener's service, for one connection.
 pub fn service(
     app: Arc<App>,
     peer: IpAddr,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request<Incoming>| {
-        let app = app.clone();
-        async move {
-            // When it is first polled and not before: what waits for a core is bounded by connections
-            // and their streams, and to refuse it would cost as much as a hit.
-            let active = Active::count(app);
-            let app = &active.app;
-            let id = RequestId::of(request.headers(), &app.request_ids);
-            let answered = AssertUnwindSafe(observe(&active, peer, &id, request)).catch_unwind().await;
-            // The panic itself has been logged by the hook.
-            let failed = |_| Error::new(Kind::Internal, "the gateway failed").into_response(id.as_str());
-            let mut response = answered.unwrap_or_else(failed);
-            response.headers_mut().insert(REQUEST_ID, id.header());
-            Ok(response)
-        }
+        let id = RequestId::of(request.headers(), &app.request_ids);
+        let answering = catch_unwind(AssertUnwindSafe(|| answer(&app, peer, &id, request)));
+        answering.unwrap_or_else(|_| Either::Left(ready(Ok(failed(&id)))))
     })
 }
 
+/// What a panic comes to. The panic itself has been logged by the hook.
+fn failed(id: &RequestId) -> Response {
+    let mut response = Error::new(Kind::Internal, "the gateway failed").into_response(id.as_str());
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    response
+}
+
 /// Turns HTTP into a typed call and its outcome into HTTP.
-async fn observe(
-    active: &Active,
-    peer: IpAddr,
-    request_id: &RequestId,
-    request: Request<Incoming>,
-) -> Response {
-    let started = Instant::now();
-    let app = &active.app;
-    let snapshot = app.snapshot();
-    let log = snapshot.config.log.access;
-    let method = request.method().clone();
-    let address = forwarded::client(peer, request.headers(), &snapshot.config.server.proxies);
-
+fn answer(app: &Arc<App>, peer: IpAddr, id: &RequestId, request: Request<Incoming>) -> Answering {
     let (head, body) = request.into_parts();
-    let origin = cors::origin(&head.headers).cloned();
-    let clients = snapshot.clone();
-    let clients = &clients.config.clients;
+    let mut exchange = Exchange::begin(app.clone(), id.clone(), &head);
+    let snapshot = exchange.snapshot.clone();
+    let at_once = |response| Either::Left(ready(Ok(response)));
+    if cors::is_preflight(&head) {
+        return at_once(exchange.told(preflight(&head, &snapshot.config.clients)));
+    }
+    let checked = guard::check(&head, &body, &guard::Limits::of(&snapshot.config.server));
+    if let Some(page) = docs::answer(&head, &snapshot) {
+        return at_once(exchange.told(checked.map_err(Error::from).and(page)));
+    }
+    let admitted = exchange.admit();
+    let (route, ids) = match admitted.and(checked.map_err(Error::from)).and_then(|()| found(&head)) {
+        Ok(found) => found,
+        Err(error) => return at_once(exchange.answered(Err(error))),
+    };
+    exchange.route = Some(route);
+    let address = forwarded::client(peer, &head.headers, &snapshot.config.server.proxies);
+    let (app, request_id, now) = (app.clone(), id.clone(), app.clock.moment());
+    let call = Call { app, snapshot, route, ids, request_id, address, now, head, body };
+    let mut answering = stages::stack().call(Box::new(call));
+    // What is at hand is answered on the spot. What is not will be asked for again, by who waits.
+    match answering.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => at_once(exchange.answered(outcome.map_err(Error::from_stack))),
+        Poll::Pending => {
+            let id = id.clone();
+            let answered =
+                answering.map(move |outcome| exchange.answered(outcome.map_err(Error::from_stack)));
+            let answered = AssertUnwindSafe(answered).catch_unwind();
+            Either::Right(answered.map(move |done| Ok(done.unwrap_or_else(|_| failed(&id)))).boxed())
+        }
+    }
+}
 
-    let (route, told, mut response) = if cors::is_preflight(&head) {
-        let response =
-            preflight(&head, clients).unwrap_or_else(|error| error.into_response(request_id.as_str()));
-        (None, Told::default(), response)
-    } else if let Some(page) = docs::answer(&head, &snapshot) {
-        let page = checked(&head, &body, &snapshot).and(page);
-        (None, Told::default(), page.unwrap_or_else(|error| error.into_response(request_id.as_str())))
-    } else {
-        let (route, outcome) = match active
-            .admit(&snapshot)
-            .and_then(|()| checked(&head, &body, &snapshot))
-            .and_then(|()| found(&head))
-        {
-            Err(error) => (None, Err(error)),
-            Ok((route, ids)) => {
-                let (app, request_id, now) = (app.clone(), request_id.clone(), app.clock.moment());
-                let call = Call { app, snapshot, route, ids, request_id, address, now, head, body };
-                (Some(route), stages::stack().call(call).await.map_err(Error::from_stack))
-            }
-        };
+/// One request and its response: counted as long as it is under way, also when its caller hangs up.
+/// A hit is done within one poll, so what the count bounds is what waits.
+struct Exchange {
+    app: Arc<App>,
+    /// How many were under way already.
+    before: i64,
+    snapshot: Arc<Snapshot>,
+    id: RequestId,
+    started: Instant,
+    method: Method,
+    origin: Option<HeaderValue>,
+    route: Option<&'static Route>,
+}
+
+impl Exchange {
+    fn begin(app: Arc<App>, id: RequestId, head: &Parts) -> Self {
+        Self {
+            before: app.metrics.active_requests.inc(),
+            snapshot: app.snapshot(),
+            app,
+            id,
+            started: Instant::now(),
+            method: head.method.clone(),
+            origin: cors::origin(&head.headers).cloned(),
+            route: None,
+        }
+    }
+
+    /// Sheds what is more than the gateway takes on at a time, before anything is looked at.
+    fn admit(&self) -> Result<(), Error> {
+        let most = self.snapshot.config.server.max_requests;
+        if usize::try_from(self.before).is_ok_and(|before| before >= most) {
+            let detail = format!("the gateway has {most} requests under way, and takes on no more");
+            return Err(Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR));
+        }
+        Ok(())
+    }
+
+    /// What the stack came to, or what kept the request from it.
+    fn answered(self, outcome: Result<Reply, Error>) -> Response {
         let told = Told::of(&outcome);
         let mut response = match outcome {
             Ok(reply) => reply.response,
-            Err(error) => error.into_response(request_id.as_str()),
+            Err(error) => error.into_response(self.id.as_str()),
         };
-        if let Some(origin) = &origin {
+        if let Some(origin) = &self.origin {
+            let clients = &self.snapshot.config.clients;
             let client = told.client.as_deref().and_then(|name| clients.named(name));
             let headers = cors::answer(origin, client.map(Arc::as_ref), clients);
             response.headers_mut().extend(headers.into_iter().flatten());
         }
-        (route, told, response)
-    };
-    if clients.have_origins() {
-        varies_on_origin(response.headers_mut());
-    }
-    if route.is_some_and(Route::takes_query) {
-        response.headers_mut().insert(ACCEPT_QUERY, QUERY_FORMAT);
+        self.end(response, &told)
     }
 
-    let duration = started.elapsed();
-    let status = response.status();
-    app.metrics.request(route, &method, status.as_u16(), duration);
-    if log {
-        told.log(request_id.as_str(), &method, route, status, duration);
+    /// What has nothing to do with the stack.
+    fn told(self, outcome: Result<Response, Error>) -> Response {
+        let response = outcome.unwrap_or_else(|error| error.into_response(self.id.as_str()));
+        self.end(response, &Told::default())
     }
-    response
+
+    fn end(self, mut response: Response, told: &Told) -> Response {
+        let headers = response.headers_mut();
+        if self.snapshot.config.clients.have_origins() {
+            varies_on_origin(headers);
+        }
+        if self.route.is_some_and(Route::takes_query) {
+            headers.insert(ACCEPT_QUERY, QUERY_FORMAT);
+        }
+        headers.insert(REQUEST_ID, self.id.header());
+        let (status, duration) = (response.status(), self.started.elapsed());
+        self.app.metrics.request(self.route, &self.method, status.as_u16(), duration);
+        if self.snapshot.config.log.access {
+            told.log(self.id.as_str(), &self.method, self.route, status, duration);
+        }
+        response
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.app.metrics.active_requests.dec();
+    }
 }
 
 /// The answer to a browser that asks whether a page of its origin may send a request.
@@ -147,10 +205,6 @@ fn varies_on_origin(headers: &mut HeaderMap) {
     headers.insert(header::VARY, vary.unwrap_or(HeaderValue::from_static("*")));
 }
 
-fn checked(head: &Parts, body: &Incoming, snapshot: &Snapshot) -> Result<(), Error> {
-    Ok(guard::check(head, body, &guard::Limits::of(&snapshot.config.server))?)
-}
-
 fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
     let Some(target) = head.uri.path_and_query() else {
         return Err(Error::new(Kind::NotFound, "there is no such route"));
@@ -163,38 +217,6 @@ fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
                 .with_header(header::ALLOW, HeaderValue::from_static(allow));
             Err(if allow.contains("QUERY") { error.with_header(ACCEPT_QUERY, QUERY_FORMAT) } else { error })
         }
-    }
-}
-
-/// After so long a gateway that has too much to do may have done it.
-const SHED_FOR: Duration = Duration::from_secs(1);
-
-/// Counts a request as long as it is under way, also when its caller hangs up.
-struct Active {
-    app: Arc<App>,
-    /// How many there were already.
-    before: i64,
-}
-
-impl Active {
-    fn count(app: Arc<App>) -> Self {
-        Self { before: app.metrics.active_requests.inc(), app }
-    }
-
-    /// Sheds what is more than the gateway takes on at a time, before anything is looked at.
-    fn admit(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        let most = snapshot.config.server.max_requests;
-        if usize::try_from(self.before).is_ok_and(|before| before >= most) {
-            let detail = format!("the gateway has {most} requests under way, and takes on no more");
-            return Err(Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.app.metrics.active_requests.dec();
     }
 }
 

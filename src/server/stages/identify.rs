@@ -11,11 +11,11 @@ use crate::error::{Error, Kind};
 #[derive(Clone, Copy)]
 pub struct Identify;
 
-impl AsyncPredicate<Call> for Identify {
+impl AsyncPredicate<Box<Call>> for Identify {
     type Future = Outcome<Identified>;
     type Request = Identified;
 
-    fn check(&mut self, call: Call) -> Self::Future {
+    fn check(&mut self, call: Box<Call>) -> Self::Future {
         let query = call.head.uri.query().unwrap_or_default();
         let presented = match presented(&call.head.headers, query) {
             Ok(presented) => presented,
@@ -30,7 +30,7 @@ impl AsyncPredicate<Call> for Identify {
     }
 }
 
-async fn by_token(token: Vec<u8>, call: Call) -> Result<Identified, Error> {
+async fn by_token(token: Vec<u8>, call: Box<Call>) -> Result<Identified, Error> {
     let snapshot = &call.snapshot;
     match bearer_of(&token, &snapshot.config.clients, &snapshot.issuers, call.now.wall).await {
         Ok((identity, client)) => Ok(Identified { call, identity, client }),

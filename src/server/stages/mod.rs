@@ -11,7 +11,7 @@ mod validate;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
+use futures_util::future::{BoxFuture, Either, FutureExt, Ready, TryFutureExt, ready};
 use http::request::Parts;
 use hyper::body::Incoming;
 use tower::filter::{AsyncFilterLayer, FilterLayer};
@@ -34,7 +34,7 @@ use crate::routes::{self, Ids, Query, Route};
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
-pub fn stack() -> impl Service<Call, Response = Reply, Error = BoxError, Future: Send> {
+pub fn stack() -> impl Service<Box<Call>, Response = Reply, Error = BoxError, Future: Send + Unpin> {
     ServiceBuilder::new()
         .layer(AsyncFilterLayer::new(Identify)) // Call       -> Identified: whose credential it is
         .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
@@ -66,16 +66,16 @@ impl Call {
     }
 }
 
-/// A request whose caller is known.
+/// A request whose caller is known. The call is boxed: it goes from hand to hand, and is large.
 pub struct Identified {
-    call: Call,
+    call: Box<Call>,
     identity: Identity,
     client: Arc<Client>,
 }
 
 /// A request whose caller may make it.
 pub struct Permitted {
-    call: Call,
+    call: Box<Call>,
     identity: Identity,
     grant: Grant,
 }
@@ -104,5 +104,5 @@ fn at_once<T>(outcome: Result<T, Error>) -> Outcome<T> {
 }
 
 fn later<T>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Outcome<T> {
-    Either::Right(async { work.await.map_err(BoxError::from) }.boxed())
+    Either::Right(work.map_err(BoxError::from).boxed())
 }

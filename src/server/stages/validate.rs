@@ -53,6 +53,7 @@ fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) ->
     };
     let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
     let conditions = Conditions::of(&call.head.method, &call.head.headers);
+    let call = *call;
     Ok(Valid {
         app: call.app,
         snapshot: call.snapshot,
