@@ -50,6 +50,7 @@ mod policy;
 mod quota;
 mod rate_limit;
 mod redaction;
+mod redaction_sweep;
 mod refresh;
 mod reload;
 mod samples;
