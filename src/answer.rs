@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use crate::clock::Moment;
 use crate::error::Error;
@@ -26,20 +28,30 @@ pub struct Answer {
 #[derive(Debug)]
 pub enum Fetched {
     Whole(Answer),
-    Large(Large),
+    Large(Large, Bounds),
+}
+
+/// What an answer that is passed on as it comes is held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Whether its end can be told from a cut by how it is sent. Otherwise only its text can tell.
+    pub is_framed: bool,
+    /// When it has to be over.
+    pub until: Instant,
+    /// For how long a reader may take nothing.
+    pub patience: Duration,
 }
 
 impl Fetched {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Whole(answer) => answer.status,
-            Self::Large(large) => large.status,
+            Self::Large(large, _) => large.status,
         }
     }
 }
 
-/// An answer larger than what is held: it can be passed on once, as it comes, and nobody has
-/// looked at it.
+/// An answer larger than what is held: it is passed on as it comes, and nobody has looked into it.
 pub struct Large {
     pub status: StatusCode,
     pub content_type: Option<HeaderValue>,

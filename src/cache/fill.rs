@@ -1,6 +1,6 @@
 //! What happens in a flight: wait, look again, call, judge, store.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use http::StatusCode;
 
@@ -9,9 +9,10 @@ use super::admit::{self, Reason};
 use super::entry::{Entry, Freshness, Lifetime, Tag, jittered};
 use super::group::Group;
 use super::memory::Refused;
+use super::passage::Passage;
 use super::purge::Began;
 use super::variants::Variants;
-use crate::answer::{Answer, Fetched, Large};
+use crate::answer::{Answer, Fetched};
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing, Summary};
@@ -26,13 +27,8 @@ pub enum Landed {
     /// It was there after all.
     Held(Arc<Entry>),
     Fetched(Arc<Entry>, Result<(), Reason>),
-    /// For the first who takes it.
-    Large(Arc<Mutex<Option<Large>>>),
-}
-
-/// A large answer, if nobody was faster.
-pub fn take(large: &Mutex<Option<Large>>) -> Option<Large> {
-    large.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Too large to be held.
+    Large(Arc<Passage>),
 }
 
 impl Inner {
@@ -70,7 +66,7 @@ impl Inner {
     }
 
     /// Calls, judges, and stores what may be stored.
-    pub async fn fetch(
+    async fn fetch(
         &self,
         query: &Query,
         rule: &Rule,
@@ -78,7 +74,7 @@ impl Inner {
     ) -> Filled {
         let began = self.memory.now();
         match call.await? {
-            Fetched::Large(large) => Ok(Landed::Large(Arc::new(Mutex::new(Some(large))))),
+            Fetched::Large(large, bounds) => Ok(Landed::Large(Passage::open(large, bounds))),
             Fetched::Whole(answer) => self.take_in(query, rule, answer, began),
         }
     }
@@ -179,6 +175,7 @@ impl Inner {
 fn is_failure(filled: &Filled) -> bool {
     match filled {
         Ok(Landed::Fetched(_, Err(reason))) => matches!(reason, Reason::Status | Reason::UnexpectedShape),
+        Ok(Landed::Large(passage)) => passage.status() != StatusCode::OK,
         Ok(_) => false,
         Err(error) => error.kind != Kind::TemporaryReducedCapacity,
     }

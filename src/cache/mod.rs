@@ -5,12 +5,14 @@
 
 mod admit;
 mod back_off;
+mod brackets;
 mod entry;
 mod fill;
 mod flight;
 mod group;
 mod index;
 mod memory;
+mod passage;
 mod projected;
 mod purge;
 mod variants;
@@ -72,7 +74,7 @@ pub struct Limits {
 pub enum Served {
     Entry(Arc<Entry>, Source),
     /// Too large to be held: passed through, unread.
-    Large(Large),
+    Large(Large, Source),
 }
 
 /// Where an answer came from, in the terms of `Cache-Status` (RFC 9211).
@@ -183,18 +185,11 @@ impl Cache {
         let deadline = Instant::now() + wait;
         let ticket = self.fly(query, *rule, anew.then_some(now), fill.clone());
         let collapsed = ticket.joined;
-        let mut filled = within(deadline, async {
+        let filled = within(deadline, async {
             let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
             ticket.landed().await.unwrap_or_else(died)
         })
         .await;
-        if let Ok(Landed::Large(large)) = &filled {
-            if let Some(large) = fill::take(large) {
-                return Ok(Served::Large(large));
-            }
-            // It can be passed through only once. Whoever else wants it makes a call of his own.
-            filled = within(deadline, inner.fetch(query, rule, fill())).await;
-        }
         let because = fallback.as_ref().map_or(Forwarded::Miss, |(_, _, because)| *because);
         // It may have been purged, reopened or replaced meanwhile, or have become too old.
         let fallback = fallback.and_then(|(entry, source, _)| {
@@ -211,6 +206,9 @@ impl Cache {
             (Ok(Landed::Fetched(entry, _)), Some((stale, source))) if failed(&entry) => {
                 Ok(Served::Entry(stale, source))
             }
+            (Ok(Landed::Large(passage)), Some((stale, source))) if passage.status().is_server_error() => {
+                Ok(Served::Entry(stale, source))
+            }
             (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
             (Err(error), None) => Err(error),
             (Ok(Landed::Held(entry)), _) => {
@@ -224,10 +222,10 @@ impl Cache {
             (Ok(Landed::Fetched(entry, stored)), _) => {
                 Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
             }
-            (Ok(Landed::Large(large)), _) => match fill::take(&large) {
-                Some(large) => Ok(Served::Large(large)),
-                None => Err(Error::new(Kind::Internal, "an answer of one's own was taken by another")),
-            },
+            (Ok(Landed::Large(passage)), _) => {
+                let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed, because };
+                Ok(Served::Large(passage.board(), source))
+            }
         }
     }
 

@@ -95,6 +95,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// Bytes of a decoded answer.
     pub max_body: usize,
+    /// For passing on what is larger than that.
+    pub large_timeout: Duration,
     /// Calls that wait for one pool of the quota.
     pub max_waiting: usize,
     /// How long a connection is kept for the next call.

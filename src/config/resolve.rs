@@ -131,6 +131,7 @@ impl Upstream {
             connect_timeout: positive(&mut section, "connect_timeout"),
             timeout: positive(&mut section, "timeout"),
             max_body: bytes(&mut section, "max_body"),
+            large_timeout: positive(&mut section, "large_timeout"),
             max_waiting: count(&mut section, "max_waiting"),
             idle_timeout: section.required("idle_timeout"),
             ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0),

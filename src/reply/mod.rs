@@ -14,7 +14,7 @@ use tower::BoxError;
 
 use crate::answer::Large;
 use crate::body::{Body, Response};
-use crate::cache::{Because, Coding, Entry, Forwarded, Reason, Served, Source};
+use crate::cache::{Because, Coding, Entry, Forwarded, Served, Source};
 use crate::clock::Moment;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
@@ -35,8 +35,9 @@ pub fn outcome(served: &Served) -> Outcome {
     match served {
         Served::Entry(_, Source::Hit { .. }) => Outcome::Hit,
         Served::Entry(_, Source::Stale { .. }) => Outcome::Stale,
-        Served::Entry(_, Source::Upstream { collapsed: true, .. }) => Outcome::Collapsed,
-        Served::Entry(_, Source::Upstream { .. }) | Served::Large(_) => Outcome::Miss,
+        Served::Entry(_, Source::Upstream { collapsed: true, .. })
+        | Served::Large(_, Source::Upstream { collapsed: true, .. }) => Outcome::Collapsed,
+        Served::Entry(_, Source::Upstream { .. }) | Served::Large(..) => Outcome::Miss,
     }
 }
 
@@ -114,7 +115,7 @@ pub fn response(
 
 /// The response that passes a large answer through, as it comes. It has no length and no tag:
 /// nobody has seen its end.
-pub fn large(large: Large, conditions: &Conditions) -> Response {
+pub fn large(large: Large, source: Source, conditions: &Conditions) -> Response {
     let body = if conditions.is_head {
         Body::empty()
     } else {
@@ -123,8 +124,6 @@ pub fn large(large: Large, conditions: &Conditions) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = large.status;
     let headers = response.headers_mut();
-    let source =
-        Source::Upstream { stored: Err(Reason::TooLarge), collapsed: false, because: Forwarded::Miss };
     headers.insert(CACHE_STATUS, cache_status(source, large.status));
     headers.insert(header::CACHE_CONTROL, cache_control(Phase::Unknown));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));

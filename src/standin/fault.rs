@@ -1,9 +1,11 @@
 //! What can go wrong between two parties, and how it looks on the wire.
 
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use super::bomb;
 use super::gate::Gate;
@@ -45,6 +47,12 @@ pub enum Fault {
     Html200,
     /// 200 with an error body.
     ErrorEnvelope200,
+    /// The answer in chunks, without a length.
+    Chunked,
+    /// The answer in gzip.
+    Gzipped,
+    /// The answer without a length, ended by closing.
+    CloseDelimited,
     /// 200 with JSON of no known shape: what payload encryption may look like (contract §2).
     Opaque200,
     /// 200 with a well-formed answer to somebody else's question.
@@ -166,6 +174,23 @@ pub(super) async fn deliver(
         }
         Some(Fault::CloseDelimitedCut) => {
             send(&mut connection, &head, "connection: close\r\n", &half(body)).await?;
+            connection.close().await?;
+        }
+        Some(Fault::Chunked) => {
+            let chunks: Vec<u8> = body.chunks(16 * 1024).chain([&b""[..]]).flat_map(chunk).collect();
+            send(&mut connection, &head, "transfer-encoding: chunked\r\n", &chunks).await?;
+            return Ok(Some(connection));
+        }
+        Some(Fault::Gzipped) => {
+            let mut coded = GzEncoder::new(Vec::new(), Compression::fast());
+            coded.write_all(body)?;
+            let coded = coded.finish()?;
+            let framing = format!("content-encoding: gzip\r\ncontent-length: {}\r\n", coded.len());
+            send(&mut connection, &head, &framing, &coded).await?;
+            return Ok(Some(connection));
+        }
+        Some(Fault::CloseDelimited) => {
+            send(&mut connection, &head, "connection: close\r\n", body).await?;
             connection.close().await?;
         }
         Some(Fault::LengthAndChunked) => {

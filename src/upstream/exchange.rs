@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, StatusCode, header};
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::pool::Reservation;
 use super::request;
 use super::token::Token;
-use crate::answer::Parts;
+use crate::answer::{Bounds, Parts};
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::routes::Query;
@@ -31,7 +32,7 @@ pub enum Body {
     /// To its end.
     Whole(Bytes),
     /// More than is held: from its first byte on, as it comes.
-    Large(Parts),
+    Large(Parts, Bounds),
 }
 
 /// How an exchange came to nothing, and what its caller is told.
@@ -142,17 +143,14 @@ pub async fn exchange(
                 .proxy_status("http_protocol_error"),
         ));
     }
-    // Of a compressed body there is none: its end is not known before it is reached.
-    let announced = response.content_length();
-    let body = match (read(&mut response, config.max_body).await?, announced) {
-        (Ok(body), _) => Body::Whole(body),
-        (Err(start), Some(_)) => Body::Large(rest(start, response, config.timeout)),
-        // It may have no end (a stream, a bomb), and whoever passed it on would be held by it.
-        (Err(_), None) => {
-            let detail =
-                format!("the upstream's answer is larger than {} bytes, without a length", config.max_body);
-            let too_large = Error::new(Kind::UpstreamInvalid, detail);
-            return Err(Broken::Invalid(too_large.proxy_status("http_response_body_size")));
+    // The client takes the length of a compressed body away with its coding.
+    let is_framed = response.content_length().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
+    let body = match read(&mut response, config.max_body).await? {
+        Ok(body) => Body::Whole(body),
+        Err(start) => {
+            let until = Instant::now() + config.large_timeout;
+            let bounds = Bounds { is_framed, until, patience: config.timeout };
+            Body::Large(rest(start, response, config.timeout), bounds)
         }
     };
     Ok(Received { status, headers, body })
@@ -174,7 +172,7 @@ async fn read(response: &mut reqwest::Response, max_body: usize) -> Result<Resul
 }
 
 /// A body from its start, which has been read, to its end, as it comes. Each part of it has to come
-/// within `patience`; all of it together may take as long as its reader does.
+/// within `patience`.
 fn rest(start: Bytes, response: reqwest::Response, patience: Duration) -> Parts {
     let parts = stream::unfold(Some(response), move |response| async move {
         let mut response = response?;

@@ -65,7 +65,7 @@ impl Outcome {
         let retry_after = copied(header::RETRY_AFTER);
         Self::Answered(match body {
             Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
-            Body::Large(body) => Fetched::Large(Large { status, content_type, body }),
+            Body::Large(body, bounds) => Fetched::Large(Large { status, content_type, body }, bounds),
         })
     }
 

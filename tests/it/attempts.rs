@@ -170,12 +170,8 @@ async fn a_connection_that_the_upstream_closed_never_shows() {
 async fn one_bad_record_does_not_take_the_upstream_away_from_everybody() {
     let stored = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
     let good = conversation_path(&stored.conversation_id);
-    let world = World::with(|setup| {
-        setup.standin.conversations = vec![stored];
-        setup.config = "upstream.max_body = \"64KiB\"".to_owned();
-    })
-    .await;
-    world.standin.fault_where("c-bad", Fault::EndlessBody);
+    let world = World::of(vec![stored]).await;
+    world.standin.fault_where("c-bad", Fault::LengthAndChunked);
     for _ in 0..10 {
         assert_eq!(world.get(&conversation_path("c-bad")).await.problem(), "upstream-invalid");
     }

@@ -1,11 +1,14 @@
-//! An answer above the cap is passed through, whole and uncached, to whoever may see any bot; the
+//! An answer above the cap is passed through, whole and uncached, to all who asked at once and may see
+//! any bot; one that is cut is cut for them too; the
 //! store never holds more bytes than it may.
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::world::{DAY, MINUTE, ONE_BOT, REPORTING, World, before, conversation_path, got};
+use crate::world::{DAY, Got, MINUTE, ONE_BOT, REPORTING, World, before, conversation_path, got, until};
 
 async fn world(conversations: Vec<Conversation>) -> World {
     World::with(|setup| {
@@ -16,34 +19,82 @@ async fn world(conversations: Vec<Conversation>) -> World {
     .await
 }
 
+fn large(bytes: usize) -> Conversation {
+    Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).padded(bytes)
+}
+
+fn padding(got: &Got) -> usize {
+    got.json()["formData"][0]["padding"].as_str().unwrap().len()
+}
+
 #[tokio::test]
-async fn an_answer_above_the_cap_is_passed_through_whole_and_not_stored() {
-    let large = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).padded(3_000_000);
-    let world = world(vec![large.clone()]).await;
-    let path = conversation_path(&large.conversation_id);
-    for calls in 1..=2 {
-        let got = world.get(&path).await;
-        assert_eq!(got.status, StatusCode::OK);
-        assert_eq!(got.json()["formData"][0]["padding"].as_str().unwrap().len(), 3_000_000);
-        assert_eq!(
-            got.cache_status(),
-            "kore-gateway; fwd=uri-miss; fwd-status=200; stored=?0; detail=too-large"
-        );
-        assert_eq!((got.header("etag"), got.header("age")), ("", ""));
-        assert_eq!(world.standin.count(), calls);
+async fn an_answer_above_the_cap_is_passed_through_whole_and_not_stored_however_it_is_sent() {
+    let world = world(vec![large(300_000)]).await;
+    let path = conversation_path(&large(0).conversation_id);
+    for (at, sent) in [None, Some(Fault::Chunked), Some(Fault::Gzipped), Some(Fault::CloseDelimited)]
+        .into_iter()
+        .enumerate()
+    {
+        world.standin.fault(sent.clone());
+        for calls in 1..=2 {
+            let got = world.get(&path).await;
+            assert_eq!(got.status, StatusCode::OK);
+            assert_eq!(padding(&got), 300_000, "{sent:?}");
+            assert_eq!(
+                got.cache_status(),
+                "kore-gateway; fwd=uri-miss; fwd-status=200; stored=?0; detail=too-large"
+            );
+            assert_eq!((got.header("etag"), got.header("age")), ("", ""));
+            assert_eq!(world.standin.count(), 2 * at + calls);
+        }
     }
     assert_eq!(world.app.cache.size(), (0, 0));
 }
 
 #[tokio::test]
-async fn all_who_ask_at_once_for_a_large_answer_get_all_of_it() {
-    let large = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).padded(200_000);
-    let world = world(vec![large.clone()]).await;
-    let path = conversation_path(&large.conversation_id);
-    for got in join_all((0..10).map(|_| world.get(&path))).await {
-        assert_eq!(got.json()["_id"], large.conversation_id);
-    }
-    assert!(world.standin.count() <= 10);
+async fn all_who_ask_at_once_for_a_large_answer_share_one_call_and_each_gets_all_of_it() {
+    let world = world(vec![large(300_000)]).await;
+    let path = conversation_path(&large(0).conversation_id);
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let asking = join_all((0..20).map(|_| world.get(&path)));
+    let letting_go = async {
+        until("all are under way", || world.app.metrics.active_requests.get() == 20).await;
+        gate.open();
+    };
+    let (all, ()) = futures_util::join!(asking, letting_go);
+    assert!(all.iter().all(|got| padding(got) == 300_000));
+    let collapsed = all.iter().filter(|got| got.cache_status().contains("; collapsed")).count();
+    assert_eq!((collapsed, world.standin.count()), (19, 1));
+}
+
+/// They go at the pace of the slowest, but not at that of one who stands still.
+#[tokio::test]
+async fn who_stops_reading_a_large_answer_does_not_keep_the_others_from_it() {
+    // More than the sockets on the way can hold.
+    const LENGTH: usize = 24_000_000;
+    let world = World::with(|setup| {
+        setup.config = "upstream.max_body = \"64KiB\"\nupstream.timeout = \"5s\"".to_owned();
+    })
+    .await;
+    let path = conversation_path("c-1");
+    let body = [&b"{\"_id\":\""[..], &vec![b'x'; LENGTH], b"\"}"].concat();
+    world.standin.serve_body("/conversations/", 200, "application/json", body);
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let mut idler = TcpStream::connect(world.address).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\n\r\n");
+    idler.write_all(head.as_bytes()).await.unwrap();
+    let (got, ()) = futures_util::join!(world.get(&path), async {
+        until("both are under way", || world.app.metrics.active_requests.get() == 2).await;
+        gate.open();
+    });
+    assert!(got.body.len() > LENGTH && got.body.ends_with(b"\"}"), "{} bytes", got.body.len());
+    assert_eq!(world.standin.count(), 1);
+    // He was left behind, and can see it.
+    let mut rest = Vec::new();
+    idler.read_to_end(&mut rest).await.ok();
+    assert!(rest.len() < LENGTH && !rest.ends_with(b"0\r\n\r\n"), "{} bytes", rest.len());
 }
 
 #[tokio::test]
@@ -56,14 +107,37 @@ async fn a_client_of_some_bots_does_not_get_what_nobody_has_looked_into() {
 }
 
 #[tokio::test]
-async fn a_large_answer_that_breaks_off_does_not_look_whole() {
-    let large = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).padded(3_000_000);
-    let world = world(vec![large.clone()]).await;
-    world.standin.fault(Some(Fault::CutBody));
-    let request = world.request(Method::GET, &conversation_path(&large.conversation_id), REPORTING);
-    let response = request.send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    assert!(response.bytes().await.is_err());
+async fn a_large_answer_that_is_cut_or_does_not_end_does_not_look_whole_however_it_is_sent() {
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![large(300_000)];
+        setup.without_quota = true;
+        setup.config = "[upstream]\nmax_body = \"64KiB\"\ntimeout = \"5s\"\nlarge_timeout = \"2s\"\n\
+                        breaker.failures = 1000000"
+            .to_owned();
+    })
+    .await;
+    for cut in [
+        Fault::CutBody,
+        Fault::ResetInBody,
+        Fault::HangInBody,
+        Fault::CloseDelimitedCut,
+        Fault::TruncatedJson,
+        Fault::EndlessBody,
+        Fault::GzipBomb,
+    ] {
+        world.standin.fault(Some(cut.clone()));
+        let request = world.request(Method::GET, &conversation_path(&large(0).conversation_id), REPORTING);
+        let mut response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{cut:?}");
+        let end = loop {
+            match response.chunk().await {
+                Ok(Some(_)) => {}
+                end => break end,
+            }
+        };
+        assert!(end.is_err(), "{cut:?}");
+    }
+    assert_eq!(world.app.cache.size(), (0, 0));
 }
 
 /// A full store keeps what is asked for often; what it turns away for that is not said to be stored.

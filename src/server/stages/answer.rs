@@ -112,10 +112,10 @@ async fn answer(valid: Valid) -> Result<Reply, Error> {
                 break response;
             }
         },
-        Served::Large(large) => {
+        Served::Large(large, source) => {
             policy = policy.of_now(&app, &asker)?;
             policy.may_see_unread(&asker)?;
-            let response = reply::large(large, &asker.conditions);
+            let response = reply::large(large, source, &asker.conditions);
             asker.audit(&app, &policy, response.status(), !response.body().is_empty()).await?;
             policy = policy.of_now(&app, &asker)?;
             policy.may_see_unread(&asker)?;
