@@ -1,7 +1,7 @@
 //! What lives with the process, and what goes with one configuration.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +19,7 @@ use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
 use crate::upstream::Upstream;
+use crate::watch::{self, Fingerprint};
 
 /// Lives as long as the process.
 pub struct App {
@@ -31,6 +32,8 @@ pub struct App {
     pub subjects: Table,
     sources: Sources,
     current: ArcSwap<Snapshot>,
+    /// What was in the files when they were read last.
+    loaded: Mutex<Fingerprint>,
     draining: AtomicBool,
     pub request_ids: RequestIds,
 }
@@ -58,11 +61,12 @@ impl App {
     /// The app that `sources` describe; all their faults at once if they do not.
     pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<Fault>> {
         let (written, config) = config::load(&sources)?;
+        let loaded = Mutex::new(watch::fingerprint(&sources, &written));
         let metrics = Arc::new(Metrics::new());
         let config::Cache { capacity, seen, back_off, .. } = config.cache;
         let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
-        metrics.config_loaded(true);
+        metrics.config_loaded(true, clock.now());
         let most = snapshot.config.callers.tracked;
         let table = |policy, refused: &Counter| Table::new(policy, most, clock.clone(), refused.clone());
         Ok(Arc::new(Self {
@@ -72,6 +76,7 @@ impl App {
             metrics,
             cache,
             sources,
+            loaded,
             current: ArcSwap::from_pointee(snapshot),
             draining: AtomicBool::new(false),
             request_ids: RequestIds::default(),
@@ -91,8 +96,10 @@ impl App {
     /// Reads the sources again and swaps the configuration, whole: from here on new requests see
     /// the new one, those under way keep theirs. If anything is wrong with it, the old one stays.
     pub fn reload(&self) -> Result<(), Vec<Fault>> {
+        // Before they are read: what changes meanwhile is another change.
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = self.fingerprint();
         let swapped = self.reloaded().map(|snapshot| self.current.store(Arc::new(snapshot)));
-        self.metrics.config_loaded(swapped.is_ok());
+        self.metrics.config_loaded(swapped.is_ok(), self.clock.now());
         match &swapped {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(faults) => {
@@ -102,6 +109,16 @@ impl App {
             }
         }
         swapped
+    }
+
+    /// What is in the files of the configuration now.
+    pub fn fingerprint(&self) -> Fingerprint {
+        watch::fingerprint(&self.sources, &self.snapshot().written)
+    }
+
+    /// What was in them when they were read last, taken up or not.
+    pub fn loaded(&self) -> Fingerprint {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reloaded(&self) -> Result<Snapshot, Vec<Fault>> {

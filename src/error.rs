@@ -336,7 +336,7 @@ impl Error {
 
     /// The problem document (RFC 9457 §3). `errors[].msg` and `errors[].code` are there because
     /// clients of the upstream read `errors[0].msg`.
-    fn document(&self, request_id: &str) -> Value {
+    pub fn document(&self, request_id: &str) -> Value {
         let code = self.kind.status().as_u16();
         let mut errors: Vec<Value> = Vec::with_capacity(self.more.faults.len().max(1));
         for Fault { place, detail } in &self.more.faults {

@@ -12,6 +12,7 @@ pub mod cli;
 
 pub mod app;
 pub mod server;
+pub mod watch;
 
 pub mod access;
 pub mod cache;

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::clock::UnixMillis;
 use crate::routes::{ROUTES, Route};
 
 /// The buckets of OpenTelemetry's HTTP metrics, in seconds.
@@ -111,14 +112,14 @@ struct DoneLabels {
     result: &'static str,
 }
 
-/// How a request that reached the cache was answered.
+/// How a request to a route was answered. Each has one, so that their sum is the number of requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Hit,
     Stale,
     Miss,
     Collapsed,
-    /// It got no answer out of the cache or the upstream.
+    /// Neither out of the store nor by the upstream: it was refused, or failed.
     Bypass,
 }
 
@@ -200,6 +201,8 @@ pub enum AttemptResult {
 }
 
 impl AttemptResult {
+    const ALL: [Self; 4] = [Self::Answered, Self::TokenRefused, Self::QuotaRefused, Self::Failed];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -246,6 +249,8 @@ pub struct Metrics {
     token_expiry: Family<CredentialLabels, Gauge>,
     config_reloads: Family<DoneLabels, Counter>,
     certificate_reloads: Family<DoneLabels, Counter>,
+    config_good: Gauge,
+    config_loaded_at: Gauge,
     audit_records: Family<DoneLabels, Counter>,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
@@ -285,12 +290,31 @@ impl Metrics {
             token_expiry: Family::default(),
             config_reloads: Family::default(),
             certificate_reloads: Family::default(),
+            config_good: Gauge::default(),
+            config_loaded_at: Gauge::default(),
             audit_records: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
         };
+        metrics.begin();
         metrics.register();
         metrics
+    }
+
+    /// What is counted begins at zero and not with its first event: a rate needs two samples.
+    fn begin(&self) {
+        for route in ROUTES.each_ref().map(|route| route.name.as_str()) {
+            for result in AttemptResult::ALL.map(AttemptResult::as_str) {
+                self.attempts.get_or_create_owned(&ResultLabels { route, result });
+            }
+            for result in ["changed", "unchanged"] {
+                self.settled_refreshes.get_or_create_owned(&RefreshLabels { route, result });
+            }
+            self.retries.get_or_create_owned(&RouteLabels { route });
+        }
+        for result in ["success", "failure"] {
+            self.config_reloads.get_or_create_owned(&DoneLabels { result });
+        }
     }
 
     /// Counters get their `_total` when they are written out.
@@ -306,7 +330,7 @@ impl Metrics {
         r.register("http_client_request_duration_seconds", "Calls to the upstream", self.calls.clone());
         r.register(
             "kore_gateway_cache_requests",
-            "Requests that reached the cache, by outcome",
+            "Requests to a route, by outcome; their sum is all of them",
             self.cache_requests.clone(),
         );
         r.register("kore_gateway_cache_entries", "Stored answers", self.cache_entries.clone());
@@ -386,6 +410,16 @@ impl Metrics {
             "Renewed certificates taken up and refused",
             self.certificate_reloads.clone(),
         );
+        r.register(
+            "kore_gateway_config_last_reload_successful",
+            "1 if the configuration as it is written is in effect, 0 if it was refused",
+            self.config_good.clone(),
+        );
+        r.register(
+            "kore_gateway_config_last_reload_success_timestamp_seconds",
+            "When the configuration in effect was taken up",
+            self.config_loaded_at.clone(),
+        );
         r.register("kore_gateway_audit_records", "Lines of the audit", self.audit_records.clone());
         r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());
         r.register("kore_gateway_jwks_keys", "Keys of an issuer that are known", self.jwks_keys.clone());
@@ -417,6 +451,7 @@ impl Metrics {
         Connections { listener, ended: self.connections_ended.clone() }
     }
 
+    /// How a request to a route was answered; once for each that is counted by [`Self::request`].
     pub fn cache_request(&self, route: &Route, outcome: Outcome) {
         self.outcomes[route.name as usize][outcome as usize].inc();
     }
@@ -486,8 +521,12 @@ impl Metrics {
         (fetches("success"), fetches("failure"), keys)
     }
 
-    /// A configuration was taken up, or refused.
-    pub fn config_loaded(&self, good: bool) {
+    /// A configuration was taken up, or refused, at `now`.
+    pub fn config_loaded(&self, good: bool, now: UnixMillis) {
+        self.config_good.set(good.into());
+        if good {
+            self.config_loaded_at.set(now.seconds());
+        }
         let result = if good { "success" } else { "failure" };
         self.config_reloads.get_or_create_owned(&DoneLabels { result }).inc();
     }
@@ -540,7 +579,8 @@ pub fn prometheus_text(open_metrics: &str) -> String {
             let (suffix, kind) = suffix_and_kind(kind);
             written.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
         } else {
-            written.push_str(line);
+            // An exemplar stands behind its sample; no label of ours holds its mark.
+            written.push_str(line.split(" # {").next().unwrap_or_default());
             written.push('\n');
         }
     }
@@ -562,7 +602,7 @@ mod tests {
     #[test]
     fn counters_and_the_build_are_named_in_both_formats() {
         let metrics = Metrics::new();
-        metrics.config_loaded(true);
+        metrics.config_loaded(true, UnixMillis(0));
         let open = metrics.open_metrics().expect("text");
         assert!(open.contains("# TYPE kore_gateway_config_reloads counter\n"));
         assert!(open.contains("kore_gateway_config_reloads_total{result=\"success\"} 1\n"));

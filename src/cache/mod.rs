@@ -14,6 +14,7 @@ mod index;
 mod memory;
 mod passage;
 mod projected;
+mod prospect;
 mod purge;
 mod variants;
 
@@ -37,6 +38,8 @@ pub use entry::{Entry, Freshness, Tag};
 use fill::{Filled, Landed};
 use flight::{Flights, Ticket};
 use memory::Memory;
+pub use prospect::Prospect;
+use prospect::prospect;
 use purge::Meant;
 pub use purge::{Purge, Removed};
 pub use variants::Coding;
@@ -156,30 +159,18 @@ impl Cache {
         let now = inner.clock.moment();
         let stored = inner.memory.get(&query.key);
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
-        let fallback = match stored.map(|entry| (entry.freshness(now), entry)) {
-            Some((Freshness::Fresh { left }, entry)) => {
-                let source = Source::Hit { left };
-                if !anew || is_backing_off() {
-                    return Ok(Served::Entry(entry, source));
-                }
-                Some((entry, source, Forwarded::Request))
-            }
-            Some((Freshness::Revalidating { past }, entry)) if !anew => {
-                if !is_backing_off() {
+        let freshness = stored.as_ref().map(|entry| entry.freshness(now));
+        let (because, fallback) = match (prospect(freshness, anew, is_backing_off), stored) {
+            (Prospect::Serve { source, refresh }, Some(entry)) => {
+                if refresh {
                     // Nobody waits for this ticket; the flight lands all the same.
                     drop(self.fly(query, *rule, None, fill));
                 }
-                return Ok(Served::Entry(entry, Source::Stale { past, because: Because::Revalidating }));
+                return Ok(Served::Entry(entry, source));
             }
-            Some((Freshness::OnlyIfError { past } | Freshness::Revalidating { past }, entry)) => {
-                let source = Source::Stale { past, because: Because::Error };
-                if is_backing_off() {
-                    return Ok(Served::Entry(entry, source));
-                }
-                let because = if anew { Forwarded::Request } else { Forwarded::Stale };
-                Some((entry, source, because))
-            }
-            Some((Freshness::Gone, _)) | None => None,
+            (Prospect::Fetch { because, fallback }, stored) => (because, stored.zip(fallback)),
+            // Nothing is served where nothing is.
+            (Prospect::Serve { .. }, None) => (Forwarded::Miss, None),
         };
 
         let deadline = Instant::now() + wait;
@@ -190,9 +181,8 @@ impl Cache {
             ticket.landed().await.unwrap_or_else(died)
         })
         .await;
-        let because = fallback.as_ref().map_or(Forwarded::Miss, |(_, _, because)| *because);
         // It may have been purged, reopened or replaced meanwhile, or have become too old.
-        let fallback = fallback.and_then(|(entry, source, _)| {
+        let fallback = fallback.and_then(|(entry, source)| {
             let is_there = inner.memory.get(&query.key).is_some_and(|held| Arc::ptr_eq(&held, &entry));
             match entry.freshness(inner.clock.moment()) {
                 Freshness::OnlyIfError { past } if is_there => {
@@ -226,6 +216,25 @@ impl Cache {
                 let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed, because };
                 Ok(Served::Large(passage.board(), source))
             }
+        }
+    }
+
+    /// What would be made of `query`. Counts as one use of what is
+    /// stored, and fetches nothing.
+    pub fn prospect(&self, query: &Query, anew: bool) -> Prospect {
+        let inner = &self.0;
+        let now = inner.clock.moment();
+        let freshness = inner.memory.get(&query.key).map(|entry| entry.freshness(now));
+        let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
+        let prospect = prospect(freshness, anew, is_backing_off);
+        let Prospect::Fetch { because: Forwarded::Miss, .. } = prospect else { return prospect };
+        // A transcript that is stored with its summary answers for the one without.
+        let held = query.plain.is_none().then(|| inner.memory.summarised(&query.key, now)).flatten();
+        match held.map(|(_, entry)| entry.freshness(now)) {
+            Some(Freshness::Fresh { left }) => {
+                Prospect::Serve { source: Source::Hit { left }, refresh: false }
+            }
+            _ => prospect,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::{self, Sources};
 use crate::server::Server;
 use crate::telemetry;
+use crate::watch;
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     // Read once more when the app is made: the threads have to be there before.
@@ -23,6 +24,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     let app = start(sources)?;
     stop_on_signal(&stop)?;
     reload_on_signal(&app)?;
+    tokio::spawn(watch::watch(app.clone()));
     let server = Server::take_over(app).map_err(|error| Failure::new("cannot start", error))?;
     tracing::info!(
         listen = %address(server.address())?,

@@ -47,6 +47,7 @@ pub struct Config {
     pub server: Server,
     pub ops: Ops,
     pub log: Log,
+    pub reload: Reload,
     pub audit: Audit,
     pub upstream: Upstream,
     pub limits: Limits,
@@ -55,6 +56,13 @@ pub struct Config {
     pub oidc: Oidc,
     pub accounts: Vec<Arc<Account>>,
     pub clients: Clients,
+}
+
+/// When changed files are taken up.
+#[derive(Clone, Copy, Debug)]
+pub struct Reload {
+    /// Zero: not by themselves.
+    pub check_files_every: Duration,
 }
 
 #[derive(Debug)]

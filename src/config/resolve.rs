@@ -12,7 +12,7 @@ use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, LogFormat, Oidc, Ops, Quota, Redaction, Retry, Server, Upstream,
+    Log, LogFormat, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
@@ -38,6 +38,7 @@ impl Config {
             root.report("ops.listen", "is the address of server.listen too; the two need one each");
         }
         let log = Log::read(root.section("log"));
+        let reload = Reload::read(root.section("reload"));
         let audit = Audit::read(root.section("audit"));
         let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
         let mut limits = root.section("limits");
@@ -59,6 +60,7 @@ impl Config {
             server,
             ops,
             log,
+            reload,
             audit,
             upstream,
             cache,
@@ -97,6 +99,14 @@ impl Log {
         let log = Self { level, format, access: section.required("access") };
         section.close();
         log
+    }
+}
+
+impl Reload {
+    fn read(mut section: Section<'_>) -> Self {
+        let reload = Self { check_files_every: section.required("check_files_every") };
+        section.close();
+        reload
     }
 }
 

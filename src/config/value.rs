@@ -178,6 +178,18 @@ pub struct Rate {
     pub window: Duration,
 }
 
+/// As it is written in the configuration.
+impl std::fmt::Display for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.window.as_secs() {
+            1 => write!(f, "{}/s", self.amount),
+            60 => write!(f, "{}/min", self.amount),
+            3600 => write!(f, "{}/h", self.amount),
+            seconds => write!(f, "{}/{seconds}s", self.amount),
+        }
+    }
+}
+
 impl Setting for Rate {
     const EXPECTED: &'static str = r#"a rate: a number with /s, /min or /h, for example "600/min""#;
 

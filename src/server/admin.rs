@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
+use super::explain;
 use crate::app::App;
 use crate::cache::Purge;
 use crate::config::effective;
@@ -26,6 +27,7 @@ pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/admin/config", get(config))
         .route("/admin/reload", post(reload))
         .route("/admin/purge", post(purge))
+        .route("/admin/explain", post(explain))
         .layer(from_fn_with_state(app.clone(), guard))
 }
 
@@ -103,15 +105,7 @@ async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
     let Some(purge) = serde_json::from_slice(&body).ok().and_then(|forget: Forget| forget.purge()) else {
         let detail = "the body is a JSON object with exactly one of `conversation_id`, `session_id`, `bot_id`, \
                       `account_id` (a string) and `all` (true)";
-        let problem = json!({
-            "type": "/problems/invalid-request",
-            "title": "Nothing was purged",
-            "status": StatusCode::BAD_REQUEST.as_u16(),
-            "detail": detail,
-            "errors": [{ "detail": detail, "msg": detail, "pointer": "" }],
-        });
-        let content_type = [(CONTENT_TYPE, "application/problem+json")];
-        return (StatusCode::BAD_REQUEST, content_type, problem.to_string()).into_response();
+        return invalid("Nothing was purged", detail);
     };
     let removed = app.cache.purge(purge);
     tracing::info!(entries = removed.entries(), bytes = removed.bytes, "purged");
@@ -119,4 +113,29 @@ async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
         ROUTES.iter().map(|route| (route.name.as_str().to_owned(), removed.of(route.name).into())).collect();
     let removed = json!({ "entries": removed.entries(), "bytes": removed.bytes, "by_route": by_route });
     Json(json!({ "removed": removed })).into_response()
+}
+
+/// What would happen to a request, and why. Its body too comes by hand.
+async fn explain(State(app): State<Arc<App>>, body: Bytes) -> Response {
+    match serde_json::from_slice(&body) {
+        Ok(supposed) => Json(explain::explain(&app, &supposed)).into_response(),
+        Err(error) => {
+            let detail = format!(
+                "the body is a JSON object with `client`, `method`, `path`, and if need be `query` and `body`: {error}"
+            );
+            invalid("Nothing was explained", &detail)
+        }
+    }
+}
+
+fn invalid(title: &str, detail: &str) -> Response {
+    let problem = json!({
+        "type": "/problems/invalid-request",
+        "title": title,
+        "status": StatusCode::BAD_REQUEST.as_u16(),
+        "detail": detail,
+        "errors": [{ "detail": detail, "msg": detail, "pointer": "" }],
+    });
+    let content_type = [(CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::BAD_REQUEST, content_type, problem.to_string()).into_response()
 }

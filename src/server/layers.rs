@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -167,6 +168,9 @@ impl Exchange {
         headers.insert(REQUEST_ID, self.id.header());
         let (status, duration) = (response.status(), self.started.elapsed());
         self.app.metrics.request(self.route, &self.method, status.as_u16(), duration);
+        if let Some(route) = self.route {
+            self.app.metrics.cache_request(route, told.outcome.unwrap_or(Outcome::Bypass));
+        }
         if self.snapshot.config.log.access {
             told.log(self.id.as_str(), &self.method, self.route, status, duration);
         }
@@ -209,7 +213,12 @@ fn found(head: &Parts) -> Result<(&'static Route, routes::Ids), Error> {
     let Some(target) = head.uri.path_and_query() else {
         return Err(Error::new(Kind::NotFound, "there is no such route"));
     };
-    match routes::find(&head.method, target) {
+    route(&head.method, target)
+}
+
+/// The route that a method and a path lead to, or what is wrong with them.
+pub(super) fn route(method: &Method, target: &PathAndQuery) -> Result<(&'static Route, routes::Ids), Error> {
+    match routes::find(method, target) {
         Found::Route(route, ids) => Ok((route, ids)),
         Found::Nothing => Err(Error::new(Kind::NotFound, "there is no such route")),
         Found::MethodNotAllowed(allow) => {

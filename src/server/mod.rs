@@ -3,6 +3,7 @@
 mod admin;
 mod certificates;
 mod docs;
+mod explain;
 pub mod guard;
 mod layers;
 mod listener;

@@ -112,6 +112,18 @@ struct Deadline {
     quota: Duration,
 }
 
+/// What a call would come to, if it were made now.
+pub struct Outlook {
+    /// The credential's name.
+    pub credential: String,
+    /// What it would be refused with, for the upstream has failed too often.
+    pub left_alone: Option<Error>,
+    /// What it would be refused with, if it could not wait for the quota.
+    pub used_up: Option<Error>,
+    /// Of the pool that would count it.
+    pub standing: Option<Standing>,
+}
+
 /// What one call needs to be made, more than once if need be.
 struct Call<'a> {
     query: &'a Query,
@@ -235,18 +247,7 @@ impl Upstream {
     }
 
     fn prepare<'a>(&'a self, query: &'a Query, spender: &'a Spender) -> Result<Call<'a>, Error> {
-        let state = self.accounts.get(&query.account);
-        let found = state.and_then(|state| {
-            let index = state.account.credential(query.route.scope, query.bot.as_deref())?;
-            Some((
-                state,
-                state.minters.get(index)?,
-                self.hosts.get(request::base(query.route, &state.account))?,
-            ))
-        });
-        let Some((state, minter, host)) = found else {
-            return Err(Error::new(Kind::Internal, "no credential serves this route"));
-        };
+        let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
         let deadline = Deadline {
             at: Instant::now() + timeout,
@@ -254,6 +255,17 @@ impl Upstream {
         };
         let pool = self.pool(state, query.route, query.bot.as_deref())?;
         Ok(Call { query, account: &state.account, spender, minter, pool, host, deadline })
+    }
+
+    /// The account, the credential and the host that serve a query.
+    fn way(&self, query: &Query) -> Result<(&State, &Minter, &Host), Error> {
+        let state = self.accounts.get(&query.account);
+        let found = state.and_then(|state| {
+            let index = state.account.credential(query.route.scope, query.bot.as_deref())?;
+            let host = self.hosts.get(request::base(query.route, &state.account))?;
+            Some((state, state.minters.get(index)?, host))
+        });
+        found.ok_or_else(|| Error::new(Kind::Internal, "no credential serves this route"))
     }
 
     /// The pool that counts a call: the account's, or its bot's (contract §1).
@@ -391,6 +403,17 @@ impl Upstream {
             _ => state.pool.standing(),
         };
         Some(Standing { policy: "upstream", rate, left, reset })
+    }
+
+    /// What a call would come to before it is made: the credential it would be signed with, and why it
+    /// would not be made at once. Changes nothing.
+    pub fn outlook(&self, query: &Query) -> Result<Outlook, Error> {
+        let (_, minter, host) = self.way(query)?;
+        let standing = self.standing(&query.account, query.route, query.bot.as_deref());
+        let left_alone = host.breaker.check().err().map(left_alone);
+        let used_up =
+            standing.filter(|standing| standing.left == 0).map(|standing| quota_used_up(standing.reset));
+        Ok(Outlook { credential: minter.name().to_owned(), left_alone, used_up, standing })
     }
 
     /// Sets the gauges that are read rather than counted.

@@ -1,9 +1,12 @@
 //! What operators see: health, version, and metrics under the names that dashboards use.
 
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use http::Method;
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 use serde_json::Value;
 
-use crate::world::{DAY, REPORTING, World, before, conversation_path, got};
+use crate::world::{
+    DAY, NEIGHBOUR, NOON, REPORTING, World, before, client, conversation_path, got, window_path,
+};
 
 #[tokio::test]
 async fn every_promised_metric_is_there_in_both_formats() {
@@ -32,6 +35,8 @@ async fn every_promised_metric_is_there_in_both_formats() {
         "kore_gateway_tokens_minted_total{credential=",
         "kore_gateway_token_expiry_timestamp_seconds{credential=",
         r#"kore_gateway_config_reloads_total{result="success"} 1"#,
+        "kore_gateway_config_last_reload_successful 1",
+        &format!("kore_gateway_config_last_reload_success_timestamp_seconds {}", NOON / 1000),
         r#"kore_gateway_build_info{version=""#,
     ] {
         assert!(plain.contains(&format!("\n{series}")), "no {series} in\n{plain}");
@@ -66,4 +71,44 @@ async fn health_and_version_are_answered_without_spending_anything() {
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(world.ops("/admin/config").await.status, 404, "no token is configured");
     assert_eq!(world.standin.count(), 0);
+}
+
+/// Every request to a route has one outcome, whatever became of it: hits, misses, what was joined, what was
+/// refused at any stage, what failed.
+#[tokio::test]
+async fn the_outcomes_of_a_route_add_up_to_its_requests() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![conversation];
+        setup.clients = client("seldom", "kg_seldom", EXAMPLE_ACCOUNT, "*", "1/min");
+    })
+    .await;
+    let many = (0..20).map(|_| got(world.request(Method::GET, &path, REPORTING)));
+    futures_util::future::join_all(many).await;
+    for key in ["wrong", NEIGHBOUR, "kg_seldom", "kg_seldom"] {
+        got(world.request(Method::GET, &path, key)).await;
+    }
+    got(world.request(Method::HEAD, &path, REPORTING)).await;
+    world.get(&format!("{path}?limit=0")).await;
+    world.get(&conversation_path("no-id")).await;
+    world.get(&conversation_path("c-unknown")).await;
+    world.post(&path, "{}").await;
+    world.post(&window_path(), "{}").await;
+    world.standin.fault(Some(Fault::Status(500)));
+    world.get(&conversation_path("c-broken")).await;
+
+    let text = String::from_utf8(world.ops("/metrics").await.body.to_vec()).unwrap();
+    let sum = |series: &str, route: &str| -> f64 {
+        let of_route = format!("{series}{{route=\"{route}\",");
+        let samples = text.lines().filter(|line| line.starts_with(&of_route));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    for (route, requests) in [("conversation", 29.0), ("interaction_details", 1.0)] {
+        assert_eq!(sum("http_server_request_duration_seconds_count", route), requests, "{text}");
+        assert_eq!(sum("kore_gateway_cache_requests_total", route), requests, "{text}");
+    }
+    assert!(sum("kore_gateway_cache_requests_total", "none") == 0.0);
+    let bypass = world.metric(r#"kore_gateway_cache_requests_total{route="conversation",outcome="bypass"}"#);
+    assert_eq!(bypass.await, 5.0, "401, 403, 429, and two of 400");
 }

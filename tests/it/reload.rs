@@ -1,8 +1,11 @@
 //! A good configuration is swapped whole while requests go on; a bad one is refused with all its
 //! faults, and the old one stays.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_gateway::watch::watch;
 
 use crate::world::{
     DAY, OPS_TOKEN, REPORTING, World, admin, before, change_config, client, conversation_path, got, reload,
@@ -81,4 +84,49 @@ async fn admin_asks_for_the_ops_token_and_shows_no_secret() {
     for canary in [OPS_TOKEN, kore_gateway::standin::example_secret(), REPORTING] {
         assert!(!shown.contains(canary));
     }
+}
+
+#[tokio::test]
+async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
+    let world = world().await;
+    let watching = tokio::spawn(watch(world.app.clone()));
+    let reloads = async |result: &str| {
+        world.metric(&format!(r#"kore_gateway_config_reloads_total{{result="{result}"}}"#)).await
+    };
+    // A look every two seconds on the world's clock; the reading itself takes real time.
+    let until = async |result: &str, count: f64| {
+        for _ in 0..500 {
+            if reloads(result).await == count {
+                return;
+            }
+            world.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{result} is not {count}");
+    };
+    change_config(&world, |written| written + &client("new", "kg_new", EXAMPLE_ACCOUNT, "*", "10/s"));
+    until("success", 2.0).await;
+    let path = conversation_path("c-2");
+    assert_eq!(got(world.request(Method::GET, &path, "kg_new")).await.status, StatusCode::NOT_FOUND);
+
+    change_config(&world, |written| written + "[[[");
+    until("failure", 1.0).await;
+    assert_eq!(world.metric("kore_gateway_config_last_reload_successful").await, 0.0);
+    assert_eq!(got(world.request(Method::GET, &path, "kg_new")).await.status, StatusCode::NOT_FOUND);
+
+    // What was refused is not tried again until it changes, and a reload by hand is not repeated.
+    for _ in 0..20 {
+        world.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(reloads("failure").await, 1.0);
+    change_config(&world, |written| written.replace("[[[", ""));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    for _ in 0..20 {
+        world.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(reloads("success").await, 3.0);
+    assert_eq!(world.metric("kore_gateway_config_last_reload_successful").await, 1.0);
+    watching.abort();
 }

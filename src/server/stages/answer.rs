@@ -58,7 +58,6 @@ fn at_hand(valid: &Valid) -> Option<Result<Reply, Error>> {
         Shown::NotModified(_) => None,
         Shown::Whole(coding) => Some(app.cache.body_at_hand(&entry, coding)?),
     };
-    app.metrics.cache_request(query.route, Outcome::Hit);
     Some(may_see(grant, &entry, None).map(|()| {
         let response = reply::response(&entry, Source::Hit { left }, shown, body, conditions, *now);
         Reply { response, client: grant.client.name.clone(), outcome: Outcome::Hit }
@@ -96,9 +95,8 @@ async fn answer(valid: Valid) -> Result<Reply, Error> {
         .cache
         .get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, anew, fill)
         .await;
-    let outcome = served.as_ref().map_or(Outcome::Bypass, reply::outcome);
-    app.metrics.cache_request(query.route, outcome);
     let served = served?;
+    let outcome = reply::outcome(&served);
 
     let asker = Asker { identity, ids, request_id, address, query, conditions, outcome };
     let mut policy = Policy { snapshot, grant };

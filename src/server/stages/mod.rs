@@ -4,9 +4,9 @@
 
 mod answer;
 mod identify;
-mod permit;
+pub mod permit;
 mod rate_limit;
-mod validate;
+pub mod validate;
 
 use std::net::IpAddr;
 use std::sync::Arc;

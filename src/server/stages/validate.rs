@@ -10,10 +10,11 @@ use hyper::body::Incoming;
 use tower::filter::AsyncPredicate;
 
 use super::{Outcome, Permitted, Valid, at_once, later};
+use crate::access::permit::Grant;
 use crate::access::refresh;
 use crate::error::{Error, Fault, Kind};
 use crate::reply::Conditions;
-use crate::routes::{Key, Query};
+use crate::routes::{self, Key, Query, Route};
 
 #[derive(Clone, Copy)]
 pub struct Validate;
@@ -42,15 +43,7 @@ async fn with_body(mut request: Permitted) -> Result<Valid, Error> {
 }
 
 fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) -> Result<Valid, Error> {
-    let canonical = (call.route.parse)(&call.contract(body)).map_err(Error::invalid_request)?;
-    let query = Query {
-        route: call.route,
-        account: grant.account.id.clone(),
-        bot: call.ids.bot().map(Arc::from),
-        key: Key::new(&grant.account.id, call.route, &call.ids, &canonical),
-        plain: Key::plain(&grant.account.id, call.route, &call.ids, &canonical),
-        asked: canonical.asked,
-    };
+    let query = canonical(&grant, call.route, &call.contract(body))?;
     let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
     let conditions = Conditions::of(&call.head.method, &call.head.headers);
     let call = *call;
@@ -68,6 +61,24 @@ fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) ->
         conditions,
     })
 }
+
+/// The query that a request comes to under a grant; all its faults, if it breaks the contract.
+pub fn canonical(
+    grant: &Grant,
+    route: &'static Route,
+    request: &routes::Request<'_>,
+) -> Result<Query, Error> {
+    let canonical = (route.parse)(request).map_err(Error::invalid_request)?;
+    Ok(Query {
+        route,
+        account: grant.account.id.clone(),
+        bot: request.ids.bot().map(Arc::from),
+        key: Key::new(&grant.account.id, route, request.ids, &canonical),
+        plain: Key::plain(&grant.account.id, route, request.ids, &canonical),
+        asked: canonical.asked,
+    })
+}
+
 /// JSON, in no coding. What says nothing of its type is taken for JSON, but not in a QUERY, where the
 /// type says what kind of query it is (RFC 10008 §2).
 fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Error> {

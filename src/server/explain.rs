@@ -1,0 +1,159 @@
+//! `POST /admin/explain`: what would happen to a request, and why. It goes through the same decisions as
+//! a real one, by the same functions, and stops before the call: nothing is fetched, no limit is spent.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::uri::PathAndQuery;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::layers;
+use super::stages::{permit, validate};
+use crate::access::permit::Grant;
+use crate::app::{App, Snapshot};
+use crate::cache::{Prospect, Source};
+use crate::config::Client;
+use crate::error::{Error, Kind, whole_seconds};
+use crate::routes::{self, Query, Route};
+
+/// The request to explain.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Supposed {
+    /// The name of a client of the configuration.
+    client: String,
+    method: String,
+    path: String,
+    /// Without the question mark; may stand in the path as well.
+    #[serde(default)]
+    query: String,
+    /// A string is the body as it is; anything else is a body of JSON.
+    #[serde(default)]
+    body: Value,
+}
+
+/// What is known of it, as far as it gets.
+pub fn explain(app: &App, supposed: &Supposed) -> Value {
+    let mut told = json!({ "outcome": "refused" });
+    if let Err(error) = follow(app, supposed, &mut told) {
+        let mut problem = error.document("");
+        if let Some(members) = problem.as_object_mut() {
+            members.remove("request_id");
+        }
+        told["refusal"] = problem;
+        if let Some(wait) = error.wait() {
+            told["refusal"]["retry_after"] = whole_seconds(wait).into();
+        }
+    }
+    told
+}
+
+/// Each step says what it has found; the first that refuses ends it.
+fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error> {
+    let snapshot = app.snapshot();
+    let target = target(supposed)?;
+    let method = Method::from_bytes(supposed.method.as_bytes())
+        .map_err(|_| Error::new(Kind::MethodNotAllowed, "`method` is no method"))?;
+    let (route, ids) = layers::route(&method, &target)?;
+    told["route"] = json!({
+        "name": route.name.as_str(),
+        "account": ids.account(),
+        "bot": ids.bot(),
+        "conversation": ids.conversation(),
+    });
+
+    let Some(client) = snapshot.config.clients.named(&supposed.client) else {
+        return Err(Error::new(Kind::Unauthenticated, "the configuration has no client of this name"));
+    };
+    let request = routes::Request {
+        ids: &ids,
+        query: target.query().unwrap_or_default(),
+        body: None,
+        limits: snapshot.config.limits,
+    };
+    let allowed = permit::allowed(client, route, &request, &snapshot.config);
+    told["policy"] = policy(client, &allowed);
+    let grant = allowed?;
+
+    let body = match &supposed.body {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let has_body = route.method == Method::POST;
+    let body = has_body.then_some(body.as_bytes());
+    let query = validate::canonical(&grant, route, &routes::Request { body, ..request })?;
+    let parts = query.key.parts();
+    told["canonical"] = json!({ "query": parts.query, "body": parts.body });
+    told["key"] = hex::encode(query.key.as_bytes()).into();
+    outcome(app, &snapshot, &query, told)
+}
+
+fn target(supposed: &Supposed) -> Result<PathAndQuery, Error> {
+    let Supposed { path, query, .. } = supposed;
+    let target = match (query.is_empty(), path.contains('?')) {
+        (true, _) => path.clone(),
+        (false, false) => format!("{path}?{query}"),
+        (false, true) => format!("{path}&{query}"),
+    };
+    PathAndQuery::try_from(target).map_err(|_| Error::new(Kind::NotFound, "`path` is no path"))
+}
+
+fn policy(client: &Arc<Client>, allowed: &Result<Grant, Error>) -> Value {
+    json!({
+        "decision": if allowed.is_ok() { "allow" } else { "deny" },
+        "account": allowed.as_ref().ok().map(|grant| &*grant.account.id),
+        "rate_limit": client.rate_limit.to_string(),
+        "redact": client.redact.iter().map(|profile| &*profile.name).collect::<Vec<_>>(),
+        "filter_rows": client.filter_rows,
+        "may_refresh": client.may_refresh,
+    })
+}
+
+/// What the cache would make of it, and if that takes a call, what the upstream's side says to one.
+fn outcome(app: &App, snapshot: &Snapshot, query: &Query, told: &mut Value) -> Result<(), Error> {
+    let outlook = snapshot.upstream.outlook(query)?;
+    told["credential"] = outlook.credential.into();
+    told["quota"] = outlook.standing.map_or(Value::Null, |standing| {
+        json!({
+            "pool": pool(query.route),
+            "allowed": standing.rate.to_string(),
+            "left": standing.left,
+            "back_in": whole_seconds(standing.reset),
+        })
+    });
+    let timeout = snapshot.config.upstream.timeout;
+    let (outcome, because) = match app.cache.prospect(query, false) {
+        Prospect::Serve { source: Source::Hit { left }, .. } => {
+            told["ttl"] = left.as_secs().into();
+            ("hit", None)
+        }
+        Prospect::Serve { refresh, .. } => {
+            ("stale", Some(if refresh { "fetched anew behind it" } else { "the last call has just failed" }))
+        }
+        Prospect::Fetch { fallback, .. } => {
+            let in_time = |error: &Error| error.wait().is_some_and(|wait| wait < timeout);
+            match (outlook.left_alone, outlook.used_up) {
+                (None, None) => ("miss", None),
+                (None, Some(used_up)) if in_time(&used_up) => {
+                    ("miss", Some("after it has waited for the upstream's quota"))
+                }
+                (Some(_), _) | (_, Some(_)) if fallback.is_some() => {
+                    ("stale", Some("the upstream cannot be asked now"))
+                }
+                (Some(error), _) | (None, Some(error)) => return Err(error),
+            }
+        }
+    };
+    told["outcome"] = outcome.into();
+    told["because"] = because.into();
+    Ok(())
+}
+
+fn pool(route: &Route) -> &'static str {
+    match route.base {
+        routes::Base::ContactCenter => "account",
+        routes::Base::Automation => "bot",
+    }
+}
