@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::access::oidc::Issuers;
 use crate::access::rate_limit::{Limiter, Table};
 use crate::access::redact::Projection;
+use crate::access_log::AccessLog;
 use crate::audit::Audit;
 use crate::cache::{Cache, Limits};
 use crate::clock::Clock;
@@ -47,6 +48,7 @@ pub struct Snapshot {
     pub upstream: Arc<Upstream>,
     pub issuers: Issuers,
     pub audit: Audit,
+    pub access_log: AccessLog,
     /// Made when somebody first asks for it.
     contract: OnceLock<Contract>,
     /// What callers are shown: of the configuration, or of its files as they have become since.
@@ -163,6 +165,11 @@ impl Snapshot {
         let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
         let known = previous.map(|previous| &previous.issuers);
         let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
+        let access_log =
+            AccessLog::open(&config.log, metrics.access_lines_dropped.clone()).map_err(|error| {
+                let problem = format!("cannot be written: {error}");
+                vec![Fault { path: "log.access_to".to_owned(), problem }]
+            })?;
         let audit = Audit::open(&config.audit, metrics).map_err(|error| {
             let problem = format!("cannot be written: {error}");
             vec![Fault { path: "audit.to".to_owned(), problem }]
@@ -191,7 +198,18 @@ impl Snapshot {
         let projections = projections.collect();
         let contract = OnceLock::new();
         let tls = ArcSwapOption::new(config.server.tls.clone());
-        Ok(Self { config, written, upstream, issuers, audit, contract, tls, limiters, projections })
+        Ok(Self {
+            config,
+            written,
+            upstream,
+            issuers,
+            audit,
+            access_log,
+            contract,
+            tls,
+            limiters,
+            projections,
+        })
     }
 
     /// What the API promises under this configuration.

@@ -252,6 +252,7 @@ pub struct Metrics {
     config_good: Gauge,
     config_loaded_at: Gauge,
     audit_records: Family<DoneLabels, Counter>,
+    pub access_lines_dropped: Counter,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
 }
@@ -293,6 +294,7 @@ impl Metrics {
             config_good: Gauge::default(),
             config_loaded_at: Gauge::default(),
             audit_records: Family::default(),
+            access_lines_dropped: Counter::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
         };
@@ -419,6 +421,11 @@ impl Metrics {
             "kore_gateway_config_last_reload_success_timestamp_seconds",
             "When the configuration in effect was taken up",
             self.config_loaded_at.clone(),
+        );
+        r.register(
+            "kore_gateway_access_lines_dropped",
+            "Access lines that were not written",
+            self.access_lines_dropped.clone(),
         );
         r.register("kore_gateway_audit_records", "Lines of the audit", self.audit_records.clone());
         r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());

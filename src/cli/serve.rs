@@ -25,7 +25,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     stop_on_signal(&stop)?;
     reload_on_signal(&app)?;
     tokio::spawn(watch::watch(app.clone()));
-    let server = Server::take_over(app).map_err(|error| Failure::new("cannot start", error))?;
+    let server = Server::take_over(app.clone()).map_err(|error| Failure::new("cannot start", error))?;
     tracing::info!(
         listen = %address(server.address())?,
         ops = %address(server.ops_address())?,
@@ -33,6 +33,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         "serving"
     );
     server.run(stop).await;
+    app.snapshot().access_log.flush();
     tracing::info!("stopped");
     Ok(())
 }

@@ -71,6 +71,14 @@ pub struct Log {
     pub level: String,
     pub format: LogFormat,
     pub access: bool,
+    pub access_to: LogTo,
+}
+
+/// Where access lines go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogTo {
+    Stdout,
+    File(PathBuf),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

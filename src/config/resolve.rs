@@ -12,7 +12,7 @@ use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, LogFormat, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Upstream,
+    Log, LogFormat, LogTo, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
@@ -96,7 +96,15 @@ impl Log {
             section.report("level", format!("is {level:?}: {error}; it is a level, for example \"info\""));
         }
         let format = section.one_of("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)], None);
-        let log = Self { level, format, access: section.required("access") };
+        let to: String = section.required("access_to");
+        let access_to = if to == "stdout" { LogTo::Stdout } else { LogTo::File(to.clone().into()) };
+        if let LogTo::File(path) = &access_to
+            && !path.is_absolute()
+        {
+            section
+                .report("access_to", format!("is {to:?}; it is \"stdout\" or the absolute path of a file"));
+        }
+        let log = Self { level, format, access: section.required("access"), access_to };
         section.close();
         log
     }

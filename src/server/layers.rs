@@ -22,6 +22,7 @@ use super::docs;
 use super::guard;
 use super::stages::{self, Call};
 use crate::access::{cors, forwarded};
+use crate::access_log::Line;
 use crate::app::{App, Snapshot};
 use crate::body::{Body, Response};
 use crate::config::Clients;
@@ -171,10 +172,33 @@ impl Exchange {
         if let Some(route) = self.route {
             self.app.metrics.cache_request(route, told.outcome.unwrap_or(Outcome::Bypass));
         }
-        if self.snapshot.config.log.access {
-            told.log(self.id.as_str(), &self.method, self.route, status, duration);
+        if self.snapshot.access_log.is_on() {
+            self.log(told, status, duration);
         }
         response
+    }
+}
+
+impl Exchange {
+    fn log(&self, told: &Told, status: StatusCode, duration: Duration) {
+        let (error, cause) = match &told.error {
+            Some((kind, cause)) => (Some(*kind), cause.as_deref()),
+            None => (None, None),
+        };
+        self.snapshot.access_log.take(&Line {
+            timestamp: self.app.clock.now(),
+            level: "INFO",
+            target: "access",
+            request_id: self.id.as_str(),
+            method: self.method.as_str(),
+            route: self.route.map(|route| route.name.as_str()),
+            status: status.as_u16(),
+            duration_ms: duration.as_secs_f64() * 1000.0,
+            client: told.client.as_deref(),
+            cache: told.outcome.map(Outcome::as_str),
+            error,
+            cause,
+        });
     }
 }
 
@@ -249,32 +273,5 @@ impl Told {
                 error: Some((error.kind.as_str(), error.cause())),
             },
         }
-    }
-
-    /// One line for each request: no path, no query string, no body, no credential.
-    fn log(
-        &self,
-        request_id: &str,
-        method: &Method,
-        route: Option<&Route>,
-        status: StatusCode,
-        duration: Duration,
-    ) {
-        let (error, cause) = match &self.error {
-            Some((kind, cause)) => (Some(*kind), cause.as_deref()),
-            None => (None, None),
-        };
-        tracing::info!(
-            target: "access",
-            request_id,
-            method = method.as_str(),
-            route = route.map(|route| route.name.as_str()),
-            status = status.as_u16(),
-            duration_ms = duration.as_secs_f64() * 1000.0,
-            client = self.client.as_deref(),
-            cache = self.outcome.map(Outcome::as_str),
-            error,
-            cause,
-        );
     }
 }

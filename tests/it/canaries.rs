@@ -59,10 +59,16 @@ async fn nothing_secret_or_personal_is_written_down_anywhere() {
     let signer = Signer::new("ed", Algorithm::EdDSA);
     let issuer = Issuer::publishing(&[&signer]).await;
     let mut audit = std::path::PathBuf::new();
+    let mut access = std::path::PathBuf::new();
     let world = World::with(|setup| {
         with_ops_token(setup);
         audit = setup.secrets.path().join("audit.jsonl");
-        setup.config.push_str(&format!("log.access = true\naudit.to = \"{}\"\n", audit.display()));
+        access = setup.secrets.path().join("access.jsonl");
+        setup.config.push_str(&format!(
+            "log.access = true\nlog.access_to = \"{}\"\naudit.to = \"{}\"\n",
+            access.display(),
+            audit.display()
+        ));
         setup.config.push_str("[redaction.r]\nremove = [\"/userInfo/ipAddress\"]\nkinds = [\"card\"]\n");
         setup.clients = client("desk", "kg_canary-desk", EXAMPLE_ACCOUNT, "*", "1000/min") + &issuer.rule("");
         setup.clients.push_str(&client("slow", "kg_canary-slow", EXAMPLE_ACCOUNT, "*", "1/h"));
@@ -122,11 +128,14 @@ async fn nothing_secret_or_personal_is_written_down_anywhere() {
     let printed: [&dyn Debug; 3] = [&snapshot.config, &snapshot.config.clients, &snapshot.config.accounts];
 
     let log = text(&captured.0.lock().unwrap());
+    snapshot.access_log.flush();
+    let access = std::fs::read_to_string(access).unwrap();
     let audit = std::fs::read_to_string(audit).unwrap();
     let debug = format!("{printed:?}");
     let told: String = answers.iter().map(|got| format!("{:?} {}\n", got.headers, text(&got.body))).collect();
     // Each place is one that something is written to.
-    assert!(log.contains("access") && log.contains("client=\"slow\""), "{log}");
+    assert!(log.contains("reloaded"), "{log}");
+    assert!(access.contains(r#""client":"slow""#), "{access}");
     assert!(audit.lines().count() >= 2 && audit.contains("asha"), "{audit}");
     assert!(told.contains("quota-exceeded") && told.contains("kore_gateway_build_info"), "{told}");
 
@@ -173,7 +182,9 @@ async fn nothing_secret_or_personal_is_written_down_anywhere() {
     // What the caller itself sent wrong may come back to the caller alone.
     let echoed = ["canary-broken", "canary-lang"];
     for canary in canaries {
-        for (place, written) in [("log", &log), ("audit", &audit), ("Debug", &debug), ("answers", &told)] {
+        for (place, written) in
+            [("log", &log), ("access log", &access), ("audit", &audit), ("Debug", &debug), ("answers", &told)]
+        {
             if let Some(at) = written.find(canary)
                 && !(place == "answers" && echoed.contains(&canary))
             {

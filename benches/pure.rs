@@ -1,0 +1,134 @@
+//! What the decisions of a request cost, each alone: `cargo bench --bench pure`.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
+use kore_gateway::access::identify::presented;
+use kore_gateway::access::permit::permit;
+use kore_gateway::access::redact::Projection;
+use kore_gateway::clock::UnixMillis;
+use kore_gateway::config::{self, Config, Layer, Sources};
+use kore_gateway::phase::{Phase, Summary};
+use kore_gateway::routes::{self, Found, Ids, Key, Route};
+
+const CONFIG: &str = r#"
+[[accounts]]
+id = "65269fe0dd9c622245c1aaaa"
+contact_center_url = "https://platform.kore.ai"
+automation_url = "https://platform.kore.ai"
+bots = ["*"]
+[[accounts.credentials]]
+client_id = "cs-1"
+client_secret = { file = "SECRET" }
+scopes = ["analytics", "chat_history"]
+[redaction.all]
+remove = ["/userInfo/ipAddress", "/data/*/customerinfo"]
+mask = ["/phoneNumber"]
+[redaction.text]
+kinds = ["email", "phone", "ip", "card"]
+"#;
+const CONVERSATION: &str = "/agentassist/api/v1/public/st-24ccdea9-de4e-5139-923f-883c53ffaaaa/conversations/c-47a3d30-e522-4c53-9e03-f0efd16e7c73";
+const WINDOW: &str = "/agentassist/api/public/analytics/account/65269fe0dd9c622245c1aaaa/v2/interactionDetails?limit=100&offset=0";
+const WINDOW_BODY: &[u8] = br#"{"startDate":"2026-02-16 00:00:00","endDate":"2026-02-22 00:00:00","timeZoneOffset":-330,"channels":["voice","chat"]}"#;
+
+/// A client with a key of its own, `bench-key-N`, for each number.
+fn configuration(clients: usize) -> Config {
+    let mut text = CONFIG.to_owned();
+    for n in 0..clients {
+        let digest =
+            hex::encode(kore_gateway::access::identify::key_digest(format!("bench-key-{n}").as_bytes()));
+        text.push_str(&format!(
+            "[[clients]]\nname = \"c-{n}\"\napi_key_sha256 = \"{digest}\"\n\
+             accounts = [\"65269fe0dd9c622245c1aaaa\"]\nbots = [\"*\"]\n\
+             routes = [\"conversation\", \"interaction_details\"]\nredact = [\"all\", \"text\"]\n"
+        ));
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "0123456789abcdef0123456789abcdef").unwrap();
+    let text = text.replace("SECRET", &file.path().display().to_string());
+    let sources = Sources { layers: vec![Layer::Text(text)], environment: Vec::new() };
+    config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}")).1
+}
+
+fn found(method: &Method, target: &'static str) -> (&'static Route, Ids) {
+    match routes::find(method, &PathAndQuery::from_static(target)) {
+        Found::Route(route, ids) => (route, ids),
+        _ => panic!("{target}"),
+    }
+}
+
+fn routing(c: &mut Criterion) {
+    let target = PathAndQuery::from_static(CONVERSATION);
+    c.bench_function("route", |b| b.iter(|| routes::find(black_box(&Method::GET), black_box(&target))));
+}
+
+/// Validation and the canonical key: of a path, and of a body.
+fn validation(c: &mut Criterion) {
+    let limits = configuration(1).limits;
+    let account = "65269fe0dd9c622245c1aaaa";
+    for (name, method, target, body) in [
+        ("validate/conversation", Method::GET, CONVERSATION, None),
+        ("validate/window", Method::POST, WINDOW, Some(WINDOW_BODY)),
+    ] {
+        let (route, ids) = found(&method, target);
+        let query = target.split_once('?').map_or("", |(_, query)| query);
+        c.bench_function(name, |b| {
+            b.iter(|| {
+                let request = routes::Request { ids: &ids, query: black_box(query), body, limits };
+                let canonical = (route.parse)(&request).unwrap();
+                Key::new(account, route, &ids, &canonical)
+            });
+        });
+    }
+}
+
+/// What an answer says, and how long it may be kept.
+fn freshness(c: &mut Criterion) {
+    let config = configuration(1);
+    let rule = *config.cache.rule(found(&Method::GET, CONVERSATION).0);
+    let over = Phase::Over { since: UnixMillis(1_000_000) };
+    let now = UnixMillis(9_000_000);
+    c.bench_function("freshness", |b| {
+        b.iter(|| rule.lifetime(black_box(over), Summary::NotAsked, black_box(now)));
+    });
+}
+
+fn policy(c: &mut Criterion) {
+    let (route, ids) = found(&Method::GET, CONVERSATION);
+    for clients in [1, 1000] {
+        let config = configuration(clients);
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", HeaderValue::from_static("Bearer bench-key-0"));
+        c.bench_function(&format!("policy/{clients}"), |b| {
+            b.iter(|| {
+                let presented = presented(black_box(&headers), "").unwrap();
+                let (_, client) = presented.as_key(&config.clients, UnixMillis(0)).unwrap();
+                permit(&client, route, &ids, &config).unwrap()
+            });
+        });
+    }
+}
+
+/// By the kilobyte, with pointers and with kinds.
+fn redaction(c: &mut Criterion) {
+    let config = configuration(1);
+    let client = config.clients.iter().next().unwrap();
+    let body = include_bytes!("../tests/samples/conversation_details.response.json");
+    let mut group = c.benchmark_group("redact");
+    group.throughput(Throughput::Bytes(body.len() as u64)).measurement_time(Duration::from_secs(3));
+    for redaction in &client.redact {
+        let projection = Projection::new(std::iter::once(redaction.as_ref()), None).unwrap();
+        group.bench_function(&*redaction.name, |b| {
+            b.iter(|| projection.apply(black_box(body), true).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, routing, validation, freshness, policy, redaction);
+criterion_main!(benches);

@@ -1,0 +1,145 @@
+//! Loads that wrk cannot make: so many requests at one moment, and a constant rate with latencies
+//! counted from when each request was due, so that a server that stalls cannot hide it.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Barrier;
+
+use super::Arguments;
+
+/// One connection and the request it sends.
+struct Connection {
+    stream: TcpStream,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(arguments: &Arguments, path: &str) -> Self {
+        let address = arguments.text("address", "127.0.0.1:8080");
+        let header = arguments.text("header", "x-nothing: 1");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{header}\r\n\r\n").into_bytes();
+        let stream = TcpStream::connect(address).await.expect("a server");
+        stream.set_nodelay(true).expect("a socket");
+        Self { stream, request, buffer: vec![0; 64 * 1024] }
+    }
+
+    /// Sends it and reads the answer to its end; its status.
+    async fn ask(&mut self) -> std::io::Result<u16> {
+        self.stream.write_all(&self.request).await?;
+        let mut filled = 0;
+        let (head, length) = loop {
+            let read = self.stream.read(&mut self.buffer[filled..]).await?;
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            filled += read;
+            if let Some(head) = self.buffer[..filled].windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let text = String::from_utf8_lossy(&self.buffer[..head]).to_ascii_lowercase();
+                let length =
+                    text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+                break (head + 4, length.unwrap_or(0_usize));
+            }
+        };
+        let status = std::str::from_utf8(&self.buffer[9..12]).ok().and_then(|text| text.parse().ok());
+        let mut left = (head + length).saturating_sub(filled);
+        while left > 0 {
+            let read = self.stream.read(&mut self.buffer).await?;
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            left = left.saturating_sub(read);
+        }
+        Ok(status.unwrap_or(0))
+    }
+}
+
+fn report(mut latencies: Vec<Duration>, failed: usize) {
+    latencies.sort_unstable();
+    let at = |share: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let index = (latencies.len() as f64 * share) as usize;
+        latencies
+            .get(index.min(latencies.len().saturating_sub(1)))
+            .map_or(0.0, |latency| latency.as_secs_f64() * 1000.0)
+    };
+    println!(
+        r#"{{"answers":{},"failed":{failed},"p50_ms":{:.3},"p99_ms":{:.3},"max_ms":{:.3}}}"#,
+        latencies.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+/// `count` requests for `path` at one moment, each on a connection that is open already.
+pub async fn burst(arguments: &Arguments) {
+    let count = usize::try_from(arguments.number("count", 500)).expect("a count");
+    let path = arguments.text("path", "/").to_owned();
+    let gate = Arc::new(Barrier::new(count));
+    let mut tasks = Vec::new();
+    for _ in 0..count {
+        let mut connection = Connection::open(arguments, &path).await;
+        let gate = gate.clone();
+        tasks.push(tokio::spawn(async move {
+            gate.wait().await;
+            let started = Instant::now();
+            (connection.ask().await, started.elapsed())
+        }));
+    }
+    let (mut latencies, mut failed) = (Vec::new(), 0);
+    for task in tasks {
+        match task.await.expect("a task") {
+            (Ok(200), latency) => latencies.push(latency),
+            _ => failed += 1,
+        }
+    }
+    report(latencies, failed);
+}
+
+/// `rate` requests a second for `path` over `connections`, for `seconds`.
+pub async fn rate(arguments: &Arguments) {
+    let connections = arguments.number("connections", 64);
+    let per_second = arguments.number("rate", 1000);
+    let duration = Duration::from_secs(arguments.number("seconds", 5));
+    let path = arguments.text("path", "/").to_owned();
+    let every = Duration::from_secs(1).saturating_mul(u32::try_from(connections).expect("connections"))
+        / u32::try_from(per_second).expect("a rate");
+    let told = Arc::new(Mutex::new((Vec::new(), 0_usize)));
+    let mut tasks = Vec::new();
+    let mut opened = Vec::new();
+    for _ in 0..connections {
+        opened.push(Connection::open(arguments, &path).await);
+    }
+    let start = Instant::now();
+    for (n, mut connection) in (0_u32..).zip(opened) {
+        let told = told.clone();
+        let count = u32::try_from(connections).expect("connections");
+        tasks.push(tokio::spawn(async move {
+            let mut due = start + every * n / count;
+            let (mut latencies, mut failed) = (Vec::new(), 0);
+            while due < start + duration {
+                // The timer's milliseconds are longer than what is measured.
+                while Instant::now() < due {
+                    tokio::task::yield_now().await;
+                }
+                match connection.ask().await {
+                    Ok(200) => latencies.push(due.elapsed()),
+                    _ => failed += 1,
+                }
+                due += every;
+            }
+            let mut told = told.lock().expect("nobody panics");
+            told.0.append(&mut latencies);
+            told.1 += failed;
+        }));
+    }
+    for task in tasks {
+        task.await.expect("a task");
+    }
+    let (latencies, failed) = std::mem::take(&mut *told.lock().expect("nobody panics"));
+    report(latencies, failed);
+}

@@ -1,0 +1,86 @@
+//! The other programs of a measurement, in one: what the servers under test stand in front of
+//! (`origin`), what our own stack costs with no product in it (`hyper`, `hyper-moka`), and the loads
+//! that `wrk` cannot make (`burst`, `rate`). `benches/run` starts them; the arguments are
+//! `name=value`.
+
+mod ceiling;
+mod load;
+mod origin;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What was said on the command line.
+pub struct Arguments(HashMap<String, String>);
+
+impl Arguments {
+    fn text<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        self.0.get(name).map_or(default, String::as_str)
+    }
+
+    fn number(&self, name: &str, default: u64) -> u64 {
+        self.0.get(name).map_or(default, |text| text.parse().expect("a number"))
+    }
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let mode = words.next().unwrap_or_default();
+    let pairs =
+        words.filter_map(|word| word.split_once('=').map(|(name, value)| (name.into(), value.into())));
+    let arguments = Arguments(pairs.collect());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        match mode.as_str() {
+            "origin" => origin::serve(&arguments).await,
+            "hyper" => ceiling::hyper(&arguments).await,
+            "hyper-moka" => ceiling::hyper_moka(&arguments).await,
+            "burst" => load::burst(&arguments).await,
+            "rate" => load::rate(&arguments).await,
+            other => {
+                eprintln!("no such mode: {other:?}");
+                return ExitCode::from(2);
+            }
+        }
+        ExitCode::SUCCESS
+    })
+}
+
+async fn listen(arguments: &Arguments, port: u64) -> TcpListener {
+    let port = u16::try_from(arguments.number("port", port)).expect("a port");
+    TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.expect("a free port")
+}
+
+/// A closed conversation of about 6 KB, as the vendor's samples have them.
+pub fn conversation(id: &str) -> Vec<u8> {
+    let status = if is_open(id) { "OPEN" } else { "CLOSED" };
+    let participant = r#"{"queueId":"qu-241a4d7-e5d0-45a9-8032-823845050001","queueName":"Default Queue","agentId":"u-b19cd89e","name":"Agent One","status":"ACTIVE","assignedAt":"2025-05-22T04:55:05.452Z","isTransferred":false}"#;
+    let participants = [participant; 26].join(",");
+    format!(
+        r#"{{"_id":"{id}","botId":"st-1","status":"{status}","startTime":"2025-05-22T04:55:00.000Z","endTime":"2025-05-22T05:29:14.043Z","updatedAt":"2025-05-22T05:29:24.000Z","participants":[{participants}]}}"#
+    )
+    .into_bytes()
+}
+
+pub fn is_open(id: &str) -> bool {
+    id.starts_with("c-open")
+}
+
+/// A past window of `rows` closed rows of about 2 KB.
+pub fn window(rows: usize) -> Vec<u8> {
+    let filler = "x".repeat(1800);
+    let rows: Vec<String> = (0..rows)
+        .map(|n| {
+            format!(
+                r#"{{"sessionId":"{n:024x}","conversationId":"c-{n}","botId":"st-1","finalStatus":"CLOSED","sessionStartTime":"2025-08-25T04:00:00","sessionEndTime":"2025-08-25T04:10:00","metaInfo":{{"notes":"{filler}"}}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"numResults":{},"data":[{}]}}"#, rows.len(), rows.join(",")).into_bytes()
+}
