@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
 }
 
 async fn serve(sources: Sources) -> Result<(), Failure> {
+    take_all_descriptors();
     let stop = CancellationToken::new();
     let app = start(sources)?;
     stop_on_signal(&stop)?;
@@ -36,6 +38,13 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     app.snapshot().access_log.flush();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A connection is a descriptor, and shells hand out a thousand. What the hard limit allows is taken;
+/// where that fails, what there is must do.
+fn take_all_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// The app of `sources`, and its log.

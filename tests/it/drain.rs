@@ -157,7 +157,7 @@ async fn a_new_process_may_share_the_port_of_the_old_one() {
 /// Fewer descriptors than callers: those who wait get in when others leave, and nothing spins or ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_descriptors_callers_wait_until_others_leave() {
-    let running = Process::start_with_descriptors(40);
+    let running = Process::start_with_descriptors("-n 40");
     let address = running.address;
     let mut held = Vec::new();
     for _ in 0..60 {
@@ -177,4 +177,22 @@ async fn without_descriptors_callers_wait_until_others_leave() {
     let served = tokio::time::timeout(Duration::from_secs(10), last.read_exact(&mut answer)).await;
     served.expect("who waited is served").unwrap();
     assert_eq!(&answer, b"HTTP/1.1 404");
+}
+
+/// A soft limit is what a shell happens to hand out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn descriptors_up_to_the_hard_limit_are_taken() {
+    let running = Process::start_with_descriptors("-Sn 40");
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        held.push(stream);
+    }
+    for stream in &mut held {
+        let mut answer = [0; 12];
+        let served = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer)).await;
+        served.expect("all are served beside one another").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 404");
+    }
 }

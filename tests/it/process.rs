@@ -54,9 +54,9 @@ impl Process {
         Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), server)
     }
 
-    /// With so many file descriptors.
-    pub fn start_with_descriptors(count: usize) -> Self {
-        let limited = format!(r#"ulimit -n {count}; exec "$0" serve --config "$1""#);
+    /// With a limit on file descriptors, in `ulimit`'s words.
+    pub fn start_with_descriptors(limit: &str) -> Self {
+        let limited = format!(r#"ulimit {limit}; exec "$0" serve --config "$1""#);
         Self::run(&limited, Stdio::null(), &[])
     }
 

@@ -21,11 +21,13 @@ pub struct Acceptor {
     ended: Connections,
     /// No accept before this.
     not_before: Option<Instant>,
+    /// The last accept failed, and it has been said so.
+    fails: bool,
 }
 
 impl Acceptor {
     pub fn new(listener: TcpListener, places: Arc<Places>, ended: Connections) -> Self {
-        Self { listener, places, ended, not_before: None }
+        Self { listener, places, ended, not_before: None, fails: false }
     }
 
     /// The next connection that there is a place for. May be given up at any await.
@@ -37,16 +39,22 @@ impl Acceptor {
             }
             let Some(free) = self.places.free().await else { return std::future::pending().await };
             match self.listener.accept().await {
-                Ok((stream, peer)) => match self.places.take(peer.ip(), free) {
-                    Some(place) => return (stream, place),
-                    // Dropped, and so closed: whoever holds so many has to let go of some.
-                    None => self.ended.ended(Ended::AddressLimit),
-                },
+                Ok((stream, peer)) => {
+                    self.fails = false;
+                    match self.places.take(peer.ip(), free) {
+                        Some(place) => return (stream, place),
+                        // Dropped, and so closed: whoever holds so many has to let go of some.
+                        None => self.ended.ended(Ended::AddressLimit),
+                    }
+                }
                 // It was gone before it was accepted.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     self.ended.ended(Ended::NotAccepted);
-                    tracing::warn!(%error, "cannot accept a connection");
+                    if !self.fails {
+                        tracing::warn!(%error, "cannot accept a connection; trying on");
+                    }
+                    self.fails = true;
                     self.not_before = Some(Instant::now() + BACK_OFF);
                 }
             }
