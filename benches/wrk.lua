@@ -9,7 +9,7 @@ local sent = 0
 function init()
     math.randomseed(7)
     wrk.headers["Accept-Encoding"] = os.getenv("CODING")
-    wrk.headers["Authorization"] = "Bearer bench-key-0"
+    wrk.headers["X-Api-Key"] = "bench-key-0"
     if kind == "window" then
         wrk.headers["Content-Type"] = "application/json"
         whole = wrk.format("POST", window, nil, body)
@@ -22,7 +22,7 @@ function request()
     if whole then return whole end
     sent = sent + 1
     local headers = wrk.headers
-    if clients > 1 then headers["Authorization"] = "Bearer bench-key-" .. (sent % clients) end
+    if clients > 1 then headers["X-Api-Key"] = "bench-key-" .. (sent % clients) end
     if kind == "uniform" then return wrk.format("GET", base .. "c-" .. math.random(0, ids - 1), headers) end
     if kind == "open" then return wrk.format("GET", base .. "c-open-" .. math.random(0, ids - 1), headers) end
     return wrk.format("GET", base .. "c-0", headers)

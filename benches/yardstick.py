@@ -19,7 +19,7 @@ GATEWAY = os.environ.get("GATEWAY", BUILT / "kore-gateway")
 TOOL = os.environ.get("TOOL", BUILT / "examples/bench")
 ORIGIN, SERVER_CORE, LOAD_CORE = 8099, "0", "1"
 CONVERSATION = "/agentassist/api/v1/public/st-1/conversations/{}"
-KEY = "Authorization: Bearer bench-key-0"
+KEY = "X-Api-Key: bench-key-0"
 CONNECTIONS = 64
 ENTRIES_W5 = 100_000
 
@@ -69,7 +69,11 @@ class Server:
         env = {**os.environ, "BENCH_SECRET": "x" * 32, **self.gateway.get("env", {})}
         log = open(self.tmp / "log", "w")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, preexec_fn=favoured)
-        wait_for(self.port, 20)
+        try:
+            wait_for(self.port, 20)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -111,7 +115,8 @@ class Server:
 
 def favoured():
     """Ahead of what else runs here, where that is allowed."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with contextlib.suppress(OSError):
         os.nice(-15)
 

@@ -51,8 +51,8 @@ impl Date {
 impl std::fmt::Display for Date {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Day(day) => write!(f, "{}", day.strftime("%Y-%m-%d")),
-            Self::Moment(moment) => write!(f, "{}", moment.strftime("%Y-%m-%d %H:%M:%S")),
+            Self::Day(day) => day.fmt(f),
+            Self::Moment(moment) => write!(f, "{} {}", moment.date(), moment.time()),
         }
     }
 }
