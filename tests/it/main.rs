@@ -38,6 +38,7 @@ mod forged_tokens;
 mod forwarded;
 mod freshness;
 mod guard;
+mod hostile_http1;
 mod http2;
 mod issuer;
 mod keys;
