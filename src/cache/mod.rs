@@ -3,7 +3,7 @@
 //! What is stored is the same for everyone: the fill knows the query, never the caller. Who may see
 //! it is decided before the look-up and again, where the body names its bots, after it.
 
-mod admit;
+pub mod admit;
 mod back_off;
 mod brackets;
 mod entry;

@@ -31,7 +31,8 @@ pub struct Key {
     pub key: DecodingKey,
 }
 
-type Keys = HashMap<String, Arc<Key>>;
+/// By their `kid`.
+pub type Keys = HashMap<String, Arc<Key>>;
 
 /// The keys of one issuer, as they were last read.
 pub struct Jwks {
@@ -220,7 +221,7 @@ struct Document {
 }
 
 /// The keys of a JWK Set (RFC 7517 §5) that tokens can be signed with, by their `kid`.
-fn parse(body: &[u8], most: usize) -> Result<Keys, String> {
+pub fn parse(body: &[u8], most: usize) -> Result<Keys, String> {
     let Document { keys } =
         serde_json::from_slice(body).map_err(|_| "the answer is no JWK Set".to_owned())?;
     if keys.len() > most {

@@ -7,7 +7,7 @@
 //! here, with the time handed in.
 
 mod claims;
-mod keys;
+pub mod keys;
 mod members;
 
 use std::collections::HashMap;
@@ -65,14 +65,11 @@ impl Issuers {
     /// What `token` proves, if it is signed by one of these issuers. What it proves is held against
     /// the clients apart, for that can change while the token does not.
     pub async fn verify(&self, token: &[u8]) -> Result<Claims, Refused> {
-        let parts = Parts::of(token).ok_or(Refused::Invalid)?;
-        let issuer = parts.claims.text("iss").ok_or(Refused::Invalid)?;
+        let token = Token::parse(token).ok_or(Refused::Invalid)?;
+        let issuer = token.claims.text("iss").ok_or(Refused::Invalid)?;
         let jwks = self.0.get(issuer).ok_or(Refused::Invalid)?;
-        let key = jwks.key(parts.kid().ok_or(Refused::Invalid)?).await?;
-        if parts.algorithm() != Some(key.name()) || !parts.is_signed_with(&key) {
-            return Err(Refused::Invalid);
-        }
-        Ok(Claims::new(parts.claims))
+        let key = jwks.key(token.kid().ok_or(Refused::Invalid)?).await?;
+        token.proven_by(&key).ok_or(Refused::Invalid)
     }
 }
 
@@ -109,17 +106,17 @@ pub fn is_token(credential: &[u8]) -> bool {
 }
 
 /// A token in its parts, not yet checked.
-struct Parts<'a> {
+pub struct Token<'a> {
     signed: &'a str,
     signature: &'a str,
     header: Members,
     claims: Members,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Token<'a> {
     /// `None` for what is too long, is in no compact form (RFC 7515 §7.1), names a member twice, or
     /// asks for what is not understood here.
-    fn of(token: &'a [u8]) -> Option<Self> {
+    pub fn parse(token: &'a [u8]) -> Option<Self> {
         let token = std::str::from_utf8(token).ok().filter(|token| token.len() <= LONGEST_TOKEN)?;
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -136,12 +133,15 @@ impl<'a> Parts<'a> {
         (is_plain && is_credential).then_some(parts)
     }
 
-    fn kid(&self) -> Option<&str> {
+    /// The key it says it is signed with.
+    pub fn kid(&self) -> Option<&str> {
         self.header.text("kid")
     }
 
-    fn algorithm(&self) -> Option<&str> {
-        self.header.text("alg")
+    /// What it claims, if it names the key's algorithm and is signed with the key.
+    pub fn proven_by(self, key: &Key) -> Option<Claims> {
+        let is_proven = self.header.text("alg") == Some(key.name()) && self.is_signed_with(key);
+        is_proven.then(|| Claims::new(self.claims))
     }
 
     fn is_signed_with(&self, key: &Key) -> bool {

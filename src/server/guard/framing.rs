@@ -3,9 +3,6 @@
 use super::head::{Content, Judgement, judge};
 use super::{Limits, Refusal};
 
-/// What a connection begins with that speaks HTTP/2 without having said so (RFC 9113 §3.4).
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// Digits of a chunk's size. A body may not be nearly as large as that.
 const MOST_CHUNK_DIGITS: u8 = 8;
 
@@ -35,8 +32,6 @@ pub struct Framing {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Nothing has been read.
-    Start,
     Head,
     Body(u64),
     Chunked {
@@ -44,8 +39,6 @@ enum State {
         /// Bytes of chunk extensions and trailers so far.
         extras: usize,
     },
-    /// HTTP/2: frames are h2's affair.
-    Http2,
     /// Nothing more is read.
     Ended,
 }
@@ -75,7 +68,7 @@ enum Chunk {
 
 impl Framing {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Start, searched: 0 }
+        Self { limits, state: State::Head, searched: 0 }
     }
 
     /// Reads on in `bytes`, which begin where the last ones were judged up to: how many of them are
@@ -85,9 +78,7 @@ impl Framing {
         while judged < bytes.len() {
             let rest = &bytes[judged..];
             match self.state {
-                State::Start if rest.starts_with(HTTP2) => self.state = State::Http2,
-                State::Start if HTTP2.starts_with(rest) => return (judged, Next::Rest),
-                State::Start | State::Head => match self.head(rest) {
+                State::Head => match self.head(rest) {
                     Judgement::Good { length, content } => {
                         judged += length;
                         self.searched = 0;
@@ -100,7 +91,6 @@ impl Framing {
                         };
                     }
                     Judgement::Partial => {
-                        self.state = State::Head;
                         self.searched = rest.len();
                         return (judged, Next::Rest);
                     }
@@ -130,7 +120,6 @@ impl Framing {
                         return (judged, Next::Broken);
                     }
                 },
-                State::Http2 => return (bytes.len(), Next::More),
                 State::Ended => return (judged, Next::Broken),
             }
         }
@@ -306,12 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn http_2_is_left_alone_and_what_only_looks_like_it_is_not() {
-        let bytes = [HTTP2, b"\0\0\0\x04\0\0\0\0\0"].concat();
-        assert_eq!(read_all_ways(&bytes), (bytes.len(), Next::More));
+    fn there_is_no_other_protocol_behind_a_request() {
         let refused = Next::Refused { refusal: Refusal::Version, is_head: false };
-        assert_eq!(read_all_ways(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r"), (0, refused));
-        assert_eq!(read(&[GET, HTTP2].concat(), 1000), (GET.len(), refused));
+        let bytes = [GET, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat();
+        assert_eq!(read_all_ways(&bytes), (GET.len(), refused));
     }
 
     #[test]
