@@ -161,8 +161,6 @@ impl Snapshot {
                 vec![Fault { path: path.to_owned(), problem }]
             }
         };
-        let known = previous.map(|previous| &*previous.upstream);
-        let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
         let known = previous.map(|previous| &previous.issuers);
         let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
         let access_log =
@@ -174,6 +172,9 @@ impl Snapshot {
             let problem = format!("cannot be written: {error}");
             vec![Fault { path: "audit.to".to_owned(), problem }]
         })?;
+        // Last of what can fail: it takes over what the one of before has counted.
+        let known = previous.map(|previous| &*previous.upstream);
+        let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
             let kept = previous.and_then(|previous| {

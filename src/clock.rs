@@ -126,6 +126,17 @@ impl Clock {
         }
     }
 
+    /// Waits until `duration` has passed for whoever waits for others. With a manual clock it has to
+    /// pass on the machine's clock as well: however far a test moves time, and however slow the
+    /// machine is, an exchange on real sockets is not given up before it can have happened.
+    pub async fn patience(&self, duration: Duration) {
+        if let Source::Manual { .. } = &*self.0 {
+            tokio::join!(self.sleep(duration), tokio::time::sleep(duration));
+        } else {
+            self.sleep(duration).await;
+        }
+    }
+
     /// Waits until `duration` has passed on this clock.
     pub async fn sleep(&self, duration: Duration) {
         match &*self.0 {

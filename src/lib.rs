@@ -27,6 +27,7 @@ pub mod body;
 pub mod phase;
 pub mod request_id;
 pub mod seen;
+pub mod spender;
 pub mod standing;
 
 pub mod clock;

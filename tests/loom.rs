@@ -19,12 +19,12 @@ use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
 
-type Shared = Arc<Board<u8, u8>>;
+type Shared = Arc<Board<u8, u8, ()>>;
 
 /// Asks once: starts the fill if nobody has, and waits.
 fn ask(board: &Shared, fill: impl FnOnce() -> u8) -> (bool, Option<u8>) {
-    let (ticket, landing) = board.join(&1);
-    let started = landing.is_some();
+    let (ticket, landing) = board.join(&1, || ());
+    let ((), started) = (ticket.common, landing.is_some());
     if let Some(landing) = landing {
         // As in a task of its own, where a panic ends the task and drops what it holds.
         let _ = catch_unwind(AssertUnwindSafe(|| landing.land(fill())));
@@ -78,12 +78,12 @@ fn a_waiter_who_leaves_takes_nobody_along() {
         let leaver = {
             let board = board.clone();
             thread::spawn(move || {
-                let (ticket, landing) = board.join(&1);
+                let (ticket, landing) = board.join(&1, || ());
                 drop(ticket);
                 landing
             })
         };
-        let (ticket, landing) = board.join(&1);
+        let (ticket, landing) = board.join(&1, || ());
         assert_eq!(ticket.joined, landing.is_none());
         for landing in [landing, leaver.join().unwrap()].into_iter().flatten() {
             landing.land(5);
@@ -96,13 +96,13 @@ fn a_waiter_who_leaves_takes_nobody_along() {
 fn a_flight_that_was_detached_does_not_end_the_one_that_came_after() {
     loom::model(|| {
         let board: Shared = Arc::new(Board::new());
-        let (old, landing) = board.join(&1);
+        let (old, landing) = board.join(&1, || ());
         let landing = landing.unwrap();
         let purger = {
             let board = board.clone();
             thread::spawn(move || {
                 board.detach_all();
-                board.join(&1).1
+                board.join(&1, || ()).1
             })
         };
         landing.land(1);
@@ -110,6 +110,6 @@ fn a_flight_that_was_detached_does_not_end_the_one_that_came_after() {
         assert_eq!(block_on(old.landed()), Some(1));
         // Detached or landed, the old one was not joined, and the new one is still on the board.
         assert!(new.is_some());
-        assert!(board.join(&1).1.is_none());
+        assert!(board.join(&1, || ()).1.is_none());
     });
 }

@@ -13,9 +13,11 @@ use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
 use kore_gateway::cache::{Cache, Limits};
 use kore_gateway::clock::{Clock, UnixMillis};
+use kore_gateway::config::Lane;
 use kore_gateway::metrics::Metrics;
 use kore_gateway::phase::Rule;
 use kore_gateway::routes::{self, Found, Key, Limits as Contract, Query};
+use kore_gateway::spender::Spender;
 
 const CAPACITY: u64 = 128 << 20;
 /// The store is full after a tenth of them.
@@ -77,9 +79,10 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
             let (cache, account, asked_at) = (cache.clone(), account.clone(), clock.moment());
             tokio::spawn(async move {
                 let (mut most_resident, mut most_held) = (0, 0);
+                let spender = Spender { client: "one".into(), lane: Lane::Interactive, weight: 1 };
                 for n in (task..IDS).step_by(usize::try_from(TASKS).unwrap()) {
                     let (query, id) = query(&account, n);
-                    let fill = move || {
+                    let fill = move |_| {
                         let body = body(n, &id);
                         let answer = Answer {
                             status: StatusCode::OK,
@@ -90,7 +93,7 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
                         };
                         async { Ok(Fetched::Whole(answer)) }
                     };
-                    cache.get_or_fill(&query, &RULE, DAY, false, fill).await.unwrap();
+                    cache.get_or_fill(&query, &RULE, DAY, false, spender.clone(), fill).await.unwrap();
                     if n % 5_000 < TASKS {
                         most_resident = most_resident.max(resident());
                         most_held = most_held.max(cache.size().1);

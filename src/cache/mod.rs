@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::answer::{Fetched, Large};
 use crate::clock::{Clock, Moment};
@@ -31,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::phase::Rule;
 use crate::routes::{Key, Query};
 use crate::seen::Seen;
+use crate::spender::{Spender, Spenders};
 
 pub use admit::Reason;
 use back_off::BackOff;
@@ -54,7 +54,7 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     memory: Memory,
-    flights: Flights<Key, Filled>,
+    flights: Flights<Key, Filled, Spenders>,
     back_off: BackOff,
     seen: Seen,
     clock: Clock,
@@ -143,14 +143,16 @@ impl Cache {
 
     /// The answer to `query`: from the store, from a fill under way, or from a new one. Waits at
     /// most `wait`; the fill goes on without this caller. With `anew`, what is stored is not an
-    /// answer, but better than an error.
+    /// answer, but better than an error. `spender` says on whose account the call is, if it comes to one;
+    /// of one that others wait for too, it is on the account of whoever has his turn first.
     pub async fn get_or_fill<F>(
         &self,
         query: &Query,
         rule: &Rule,
         wait: Duration,
         anew: bool,
-        fill: impl Fn() -> F + Send + Sync + Clone + 'static,
+        spender: Spender,
+        fill: impl Fn(Spenders) -> F + Send + Sync + Clone + 'static,
     ) -> Result<Served, Error>
     where
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
@@ -164,7 +166,7 @@ impl Cache {
             (Prospect::Serve { source, refresh }, Some(entry)) => {
                 if refresh {
                     // Nobody waits for this ticket; the flight lands all the same.
-                    drop(self.fly(query, *rule, None, fill));
+                    drop(self.fly(query, *rule, None, spender, fill));
                 }
                 return Ok(Served::Entry(entry, source));
             }
@@ -173,10 +175,9 @@ impl Cache {
             (Prospect::Serve { .. }, None) => (Forwarded::Miss, None),
         };
 
-        let deadline = Instant::now() + wait;
-        let ticket = self.fly(query, *rule, anew.then_some(now), fill.clone());
+        let ticket = self.fly(query, *rule, anew.then_some(now), spender.clone(), fill.clone());
         let collapsed = ticket.joined;
-        let filled = within(deadline, async {
+        let filled = within(inner.clock.patience(wait), async {
             let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
             ticket.landed().await.unwrap_or_else(died)
         })
@@ -294,22 +295,36 @@ impl Cache {
         query: &Query,
         rule: Rule,
         not_before: Option<Moment>,
-        fill: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Ticket<Filled>
+        spender: Spender,
+        fill: impl Fn(Spenders) -> F + Send + Sync + 'static,
+    ) -> Ticket<Filled, Spenders>
     where
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
-        self.0.flights.join_or_start(&query.key, || {
-            let (cache, query) = (self.0.clone(), query.clone());
-            async move { cache.fill(&query, &rule, not_before, fill).await }
-        })
+        let first = spender.clone();
+        let ticket = self.0.flights.join_or_start(
+            &query.key,
+            || Spenders::of(first),
+            |spenders| {
+                let (cache, query) = (self.0.clone(), query.clone());
+                async move { cache.fill(&query, &rule, not_before, || fill(spenders)).await }
+            },
+        );
+        if ticket.joined {
+            ticket.common.join(&spender);
+        }
+        ticket
     }
 }
 
-async fn within<T>(deadline: Instant, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match tokio::time::timeout_at(deadline, work).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
+async fn within<T>(
+    patience: impl Future<Output = ()>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        outcome = work => outcome,
+        () = patience => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
             .proxy_status("http_response_timeout")),
     }
 }

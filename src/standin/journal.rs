@@ -22,6 +22,8 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
     /// Decoded from its framing.
     pub body: Bytes,
+    /// Whether its connection had carried another one before.
+    pub reused: bool,
     /// What was answered; 0 while undecided or when a fault sent no status line.
     pub status: u16,
     /// What it was counted against; `None` for a call that was turned away before.
@@ -86,6 +88,7 @@ impl Journal {
             query: request.query.clone(),
             headers: request.headers.iter().map(without_token).collect(),
             body: request.body.clone(),
+            reused: request.reused,
             status: 0,
             pool: None,
             app_id: None,

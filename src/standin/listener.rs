@@ -45,8 +45,14 @@ async fn converse(stream: TcpStream, kore: Arc<Kore>) {
             }
             _ => {}
         }
+        // Asked for once something has come: what is sent from now on may lie unread.
+        connection.wait_for_peer_to_speak().await;
+        let stalled = kore.state().switches.stalled.clone();
+        if let Some(gate) = stalled {
+            gate.passed().await;
+        }
         let request = match connection.read().await {
-            Ok(request) => request,
+            Ok(request) => Request { reused: answered > 0, ..request },
             Err(Unread::Closed) => return,
             Err(Unread::Malformed(why)) => return refuse(connection, &kore, &why).await,
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Clock, Conversation};
+use super::{Clock, Conversation, Gate};
 
 /// The account id of [`Account::example`].
 pub const EXAMPLE_ACCOUNT: &str = "65269fe0dd9c622245c1aaaa";
@@ -162,6 +162,8 @@ pub struct Switches {
     pub summary_latency: Duration,
     /// What becomes of a connection after its first answer.
     pub keep_alive: KeepAlive,
+    /// What arrives lies unread until this gate opens.
+    pub stalled: Option<Gate>,
     /// Every page of interaction details begins with the last row of the page before.
     pub repeat_rows: bool,
     /// Default and maximum of `limit` in conversation details; the vendor names neither.
@@ -184,6 +186,7 @@ impl Default for Switches {
             latency: Duration::ZERO,
             summary_latency: Duration::ZERO,
             keep_alive: KeepAlive::Kept,
+            stalled: None,
             repeat_rows: false,
             history_limit: 100,
         }

@@ -23,6 +23,8 @@ pub(super) struct Request {
     /// Names in lower case, values trimmed, in the order received.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Bytes,
+    /// Whether its connection had carried another one before.
+    pub(super) reused: bool,
 }
 
 impl Request {
@@ -189,7 +191,9 @@ impl Connection {
 
     /// Until there is something to read, which stays unread.
     pub(super) async fn wait_for_peer_to_speak(&self) {
-        let _ = self.stream.readable().await;
+        if self.ahead.is_empty() {
+            let _ = self.stream.readable().await;
+        }
     }
 
     /// Says nothing more until the peer has had enough.
@@ -237,6 +241,7 @@ fn parse_head(head: &str) -> Result<Request, Unread> {
         query: query.to_owned(),
         headers,
         body: Bytes::new(),
+        reused: false,
     };
     if request.values("host").count() != 1 {
         return Err(malformed("not exactly one host"));

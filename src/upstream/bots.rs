@@ -98,10 +98,11 @@ impl BotPools {
 mod tests {
     use std::time::Duration;
 
-    use super::super::broker::{Shares, Spender};
+    use super::super::broker::Shares;
     use super::*;
     use crate::clock::{Clock, UnixMillis};
     use crate::config::{Fairness, Lane, Rate};
+    use crate::spender::{Spender, Spenders};
 
     const RATE: Rate = Rate { amount: 2, window: Duration::from_secs(60) };
 
@@ -112,11 +113,14 @@ mod tests {
         let shares = Shares { interactive: 1, background: 0, fairness };
         let new = || Pool::new(&[RATE], shares, 10, clock.clone());
         let spender = Spender { client: "one".into(), lane: Lane::Interactive, weight: 1 };
+        let spenders = Spenders::of(spender);
         let pools = BotPools::default();
 
         let pool = pools.get("used", new).expect("room");
-        pool.reserve(&spender, Duration::ZERO).await.expect("room").make();
-        drop(pool);
+        let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+        call.make();
+        call.over();
+        drop((call, pool));
         for n in 1..MOST_BOT_POOLS {
             assert!(pools.get(&format!("st-{n}"), new).is_some());
         }

@@ -35,6 +35,7 @@ impl State {
 struct Era {
     state: State,
     number: u64,
+    rule: config::Breaker,
 }
 
 impl Era {
@@ -46,7 +47,6 @@ impl Era {
 
 /// The breaker of one base URL.
 pub struct Breaker {
-    rule: config::Breaker,
     era: Mutex<Era>,
     clock: Clock,
     gauge: Gauge,
@@ -71,8 +71,13 @@ pub struct Permit<'a> {
 
 impl Breaker {
     pub fn new(rule: config::Breaker, clock: Clock, gauge: Gauge) -> Self {
-        let era = Mutex::new(Era { state: State::Closed { failures: 0 }, number: 0 });
-        Self { rule, era, clock, gauge }
+        let era = Mutex::new(Era { state: State::Closed { failures: 0 }, number: 0, rule });
+        Self { era, clock, gauge }
+    }
+
+    /// Another rule from here on; what is open stays open for as long as it was to be.
+    pub fn reshape(&self, rule: config::Breaker) {
+        self.era().rule = rule;
     }
 
     fn era(&self) -> MutexGuard<'_, Era> {
@@ -99,7 +104,8 @@ impl Breaker {
                 return Err(until.saturating_sub(now));
             }
             State::Open { .. } | State::Probing { .. } => {
-                era.turn(State::Probing { until: now + self.rule.open_for });
+                let until = now + era.rule.open_for;
+                era.turn(State::Probing { until });
             }
         }
         self.gauge.set(era.state.value());
@@ -114,12 +120,13 @@ impl Breaker {
         match era.state {
             State::Closed { .. } if well => era.state = State::Closed { failures: 0 },
             State::Closed { .. } if attempt == Attempt::Repeat => {}
-            State::Closed { failures } if failures + 1 < self.rule.failures => {
+            State::Closed { failures } if failures + 1 < era.rule.failures => {
                 era.state = State::Closed { failures: failures + 1 };
             }
             State::Probing { .. } if well => era.turn(State::Closed { failures: 0 }),
             State::Closed { .. } | State::Probing { .. } => {
-                era.turn(State::Open { until: self.clock.uptime() + self.rule.open_for });
+                let until = self.clock.uptime() + era.rule.open_for;
+                era.turn(State::Open { until });
             }
             State::Open { .. } => {} // Nothing is let through in it.
         }

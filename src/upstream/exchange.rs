@@ -128,6 +128,7 @@ pub async fn exchange(
             (sent, CONNECTED.with(Cell::get))
         })
         .await;
+    reservation.over();
     let mut response = sent.map_err(|error| broken(error, !has_connected)).inspect_err(|broken| {
         if let Broken::NotSent(_) = broken {
             reservation.unmake();

@@ -4,7 +4,9 @@
 mod bots;
 mod breaker;
 mod broker;
+mod call;
 mod exchange;
+mod host;
 mod outcome;
 mod pool;
 mod quota;
@@ -14,45 +16,27 @@ mod secrets;
 mod token;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::answer::Fetched;
 use crate::clock::Clock;
 use crate::config::{Account, Config, Lane, Rate};
 use crate::error::{Error, Kind};
-use crate::metrics::{AttemptResult, Metrics};
+use crate::metrics::Metrics;
 use crate::routes::{Base, Query, Route};
 use crate::standing::Standing;
 
 use bots::BotPools;
-use breaker::{Attempt, Breaker};
 use broker::Shares;
-pub use broker::Spender;
-use exchange::{Broken, Connections};
-use outcome::{Outcome, QUOTA_REFUSED_FOR};
-use pool::{Exhausted, Pool, Reservation};
-use retry::Budget;
-use secrets::Use;
+use call::{left_alone, quota_used_up};
+use exchange::Connections;
+use host::Host;
+use pool::Pool;
+use token::Minter;
 pub use token::random_id;
-use token::{Minter, Token};
 
 /// How often tokens are looked after, and the files of their secrets.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
-const MOST_RETRIES: u32 = 2;
-
-/// After a connection that the upstream closed while it lay idle, each call has one of its own for so
-/// long. A repeat for each would cost more calls than the budget has.
-const USED_ONCE_FOR: Duration = Duration::from_secs(60);
-
-/// Of a call's time, the part that waiting for quota must leave for the exchange: a call that is
-/// made too late to be answered is a call thrown away.
-const FOR_THE_EXCHANGE: u32 = 10;
 
 /// The way to the upstream. Knows the tokens and the quota of every account, and how every base URL
 /// is doing.
@@ -61,7 +45,7 @@ pub struct Upstream {
     /// For upstreams that close connections while they lie idle.
     http_once: reqwest::Client,
     accounts: HashMap<Arc<str>, State>,
-    hosts: HashMap<String, Host>,
+    hosts: HashMap<String, Arc<Host>>,
     config: crate::config::Upstream,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -78,40 +62,6 @@ struct State {
     bot_pools: Arc<BotPools>,
 }
 
-/// What lives with one base URL.
-struct Host {
-    breaker: Breaker,
-    budget: Budget,
-    /// Until when no connection is used again, in milliseconds since the clock's start.
-    used_once_until: AtomicU64,
-}
-
-impl Host {
-    fn connections(&self, now: Duration) -> Connections {
-        match millis(now) < self.used_once_until.load(Ordering::Relaxed) {
-            true => Connections::UsedOnce,
-            false => Connections::Kept,
-        }
-    }
-
-    /// A connection was closed while it lay idle: others that lie there may be just so.
-    fn closes_idle_ones(&self, now: Duration) {
-        self.used_once_until.fetch_max(millis(now + USED_ONCE_FOR), Ordering::Relaxed);
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// When a call is to be over.
-#[derive(Clone, Copy)]
-struct Deadline {
-    at: Instant,
-    /// The same on the clock that quotas are counted on, less what the exchange needs.
-    quota: Duration,
-}
-
 /// What a call would come to, if it were made now.
 pub struct Outlook {
     /// The credential's name.
@@ -124,23 +74,6 @@ pub struct Outlook {
     pub standing: Option<Standing>,
 }
 
-/// What one call needs to be made, more than once if need be.
-struct Call<'a> {
-    query: &'a Query,
-    account: &'a Account,
-    spender: &'a Spender,
-    minter: &'a Minter,
-    pool: Arc<Pool>,
-    host: &'a Host,
-    deadline: Deadline,
-}
-
-impl Call<'_> {
-    fn usage(&self) -> Use {
-        (self.query.route.name, self.query.bot.clone())
-    }
-}
-
 impl Upstream {
     /// Fails where the machine has no certificates to trust and an upstream is https. Looks after
     /// its tokens in a task that ends with it. Goes on counting where `previous` is: the upstream
@@ -151,13 +84,27 @@ impl Upstream {
         metrics: &Arc<Metrics>,
         previous: Option<&Self>,
     ) -> Result<Arc<Self>, reqwest::Error> {
+        let bases = config
+            .accounts
+            .iter()
+            .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
+        // What can fail comes first: a configuration that is refused changes nothing of what goes on.
+        let any_https = bases.clone().any(|base| !base.starts_with("http:"));
+        let http = exchange::client(&config.upstream, Connections::Kept, any_https)?;
+        let http_once = exchange::client(&config.upstream, Connections::UsedOnce, any_https)?;
         let accounts = config.accounts.iter().map(|account| {
             let minters = account.credentials.iter();
-            let minters =
-                minters.map(|credential| Minter::new(credential.clone(), clock.clone(), metrics)).collect();
+            let known = previous.and_then(|previous| previous.accounts.get(&account.id));
+            let minters = minters.map(|credential| {
+                let minter = Minter::new(credential.clone(), clock.clone(), metrics);
+                let of_before = |known: &State| known.minter(minter.name()).map(|known| minter.follow(known));
+                known.map(of_before);
+                minter
+            });
+            let minters = minters.collect();
             let shares = shares(config, account);
             let most = config.upstream.max_waiting;
-            if let Some(state) = previous.and_then(|previous| previous.accounts.get(&account.id)) {
+            if let Some(state) = known {
                 // What was spent stays spent, and those who wait keep their places.
                 state.pool.reshape(&account.quota.account, shares, most);
                 for pool in state.bot_pools.all() {
@@ -173,28 +120,19 @@ impl Upstream {
             let bot_pools = Arc::default();
             (account.id.clone(), State { account: account.clone(), minters, shares, pool, bot_pools })
         });
-        let bases = config
-            .accounts
-            .iter()
-            .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
-        let hosts: HashMap<String, Host> = bases
+        let hosts: HashMap<String, Arc<Host>> = bases
             .map(|base| {
-                let state = metrics.breaker(&base);
-                let breaker = Breaker::new(config.upstream.breaker, clock.clone(), state);
-                (
-                    base,
-                    Host {
-                        breaker,
-                        budget: Budget::new(config.upstream.retry.budget),
-                        used_once_until: AtomicU64::new(0),
-                    },
-                )
+                let known = previous.and_then(|previous| previous.hosts.get(&base)).cloned();
+                // How it is doing, it is doing under any configuration.
+                let host = known.inspect(|host| host.reshape(&config.upstream)).unwrap_or_else(|| {
+                    Arc::new(Host::new(&config.upstream, clock.clone(), metrics.breaker(&base)))
+                });
+                (base, host)
             })
             .collect();
-        let any_https = hosts.keys().any(|base| !base.starts_with("http:"));
         let upstream = Arc::new(Self {
-            http: exchange::client(&config.upstream, Connections::Kept, any_https)?,
-            http_once: exchange::client(&config.upstream, Connections::UsedOnce, any_https)?,
+            http,
+            http_once,
             accounts: accounts.collect(),
             hosts,
             config: config.upstream.clone(),
@@ -205,185 +143,15 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// The answer to `query`, within the configured time, waiting for quota and repeats included.
-    /// `spender` says whose share of the quota it comes out of.
-    pub async fn call(&self, query: &Query, spender: &Spender) -> Result<Fetched, Error> {
-        let call = self.prepare(query, spender)?;
-        let mut outcome = self.attempt(&call, Attempt::First, call.deadline.quota).await?;
-        let (mut may_remint, mut may_be_stale, mut retries) = (true, true, 0);
-        loop {
-            let (token, told) = outcome;
-            let again = match &told {
-                Outcome::TokenRefused { date, .. } => {
-                    let is_worth_it = call.minter.refused(&token, &call.usage(), *date).await;
-                    if !(is_worth_it && std::mem::take(&mut may_remint)) {
-                        return self.conclude(&call, told);
-                    }
-                    // Without another call nobody can say that the credential is at fault.
-                    Ok(self.attempt(&call, Attempt::Repeat, call.deadline.quota).await?)
-                }
-                Outcome::Broken(Broken::Stale(_)) if may_be_stale && call.host.budget.overdraw() => {
-                    may_be_stale = false;
-                    self.attempt(&call, Attempt::Repeat, call.deadline.quota).await
-                }
-                failed if retries < MOST_RETRIES && failed.is_worth_a_retry() => {
-                    match self.retry(&call, retries).await {
-                        Some(again) => {
-                            retries += 1;
-                            self.metrics.upstream_retry(query.route);
-                            Ok(again)
-                        }
-                        None => return self.conclude(&call, told),
-                    }
-                }
-                _ => return self.conclude(&call, told),
-            };
-            outcome = match again {
-                Ok(again) => again,
-                // What went wrong says more than why it could not be tried again.
-                Err(_) => return self.conclude(&call, told),
-            };
-        }
-    }
-
-    fn prepare<'a>(&'a self, query: &'a Query, spender: &'a Spender) -> Result<Call<'a>, Error> {
-        let (state, minter, host) = self.way(query)?;
-        let timeout = self.config.timeout;
-        let deadline = Deadline {
-            at: Instant::now() + timeout,
-            quota: self.clock.uptime() + timeout - timeout / FOR_THE_EXCHANGE,
-        };
-        let pool = self.pool(state, query.route, query.bot.as_deref())?;
-        Ok(Call { query, account: &state.account, spender, minter, pool, host, deadline })
-    }
-
     /// The account, the credential and the host that serve a query.
     fn way(&self, query: &Query) -> Result<(&State, &Minter, &Host), Error> {
         let state = self.accounts.get(&query.account);
         let found = state.and_then(|state| {
             let index = state.account.credential(query.route.scope, query.bot.as_deref())?;
-            let host = self.hosts.get(request::base(query.route, &state.account))?;
+            let host: &Host = self.hosts.get(request::base(query.route, &state.account))?;
             Some((state, state.minters.get(index)?, host))
         });
         found.ok_or_else(|| Error::new(Kind::Internal, "no credential serves this route"))
-    }
-
-    /// The pool that counts a call: the account's, or its bot's (contract §1).
-    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Result<Arc<Pool>, Error> {
-        match (route.base, bot) {
-            (Base::Automation, Some(bot)) => {
-                let most = self.config.max_waiting;
-                let new = || Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone());
-                state.bot_pools.get(bot, new).ok_or_else(too_many_bots)
-            }
-            _ => Ok(state.pool.clone()),
-        }
-    }
-
-    /// One attempt. `Err` is one that was not made: no room in the quota by `patience`, or the
-    /// upstream is left alone.
-    async fn attempt(
-        &self,
-        call: &Call<'_>,
-        attempt: Attempt,
-        patience: Duration,
-    ) -> Result<(Token, Outcome), Error> {
-        // Before the quota is asked: nothing is waited for that cannot be used.
-        call.host.breaker.check().map_err(left_alone)?;
-        let mut reservation = self.reserve(call, patience).await?;
-        let token = call.minter.token()?;
-        let permit = call.host.breaker.permit(attempt).map_err(left_alone)?;
-        if attempt == Attempt::First {
-            call.host.budget.deposit();
-        }
-
-        let started = Instant::now();
-        let asked_at = self.clock.moment();
-        let http = match call.host.connections(self.clock.uptime()) {
-            Connections::Kept => &self.http,
-            Connections::UsedOnce => &self.http_once,
-        };
-        let exchange =
-            exchange::exchange(http, call.query, call.account, &token, &self.config, &mut reservation);
-        let outcome = match tokio::time::timeout_at(call.deadline.at, exchange).await {
-            Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
-            Ok(Err(broken)) => Outcome::Broken(broken),
-            Err(_) => Outcome::Broken(Broken::TimedOut(
-                Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
-                    .proxy_status("http_response_timeout"),
-            )),
-        };
-        if let Outcome::Broken(Broken::Stale(_)) = &outcome {
-            call.host.closes_idle_ones(self.clock.uptime());
-        }
-        if let Outcome::QuotaRefused(wait) = &outcome {
-            // Before the reservation ends, which may let the next one in.
-            call.pool.close_for(*wait);
-        }
-        drop(reservation);
-        permit.report(!outcome.is_failure());
-        let (status, result) = match &outcome {
-            Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
-            Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
-            Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
-            Outcome::Broken(_) => (0, AttemptResult::Failed),
-        };
-        self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
-        // Who is unwell may not have looked at the token.
-        if let Outcome::Answered(answer) = &outcome
-            && !answer.status().is_server_error()
-        {
-            call.minter.accepted(&token, &call.usage());
-        }
-        Ok((token, outcome))
-    }
-
-    async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
-        let started = Instant::now();
-        let reserved = call.pool.reserve(call.spender, patience);
-        let outcome = tokio::time::timeout_at(call.deadline.at, reserved).await;
-        self.metrics.quota_wait.observe(started.elapsed().as_secs_f64());
-        match outcome {
-            Ok(Ok(reservation)) => Ok(reservation),
-            Ok(Err(Exhausted(wait))) => Err(quota_used_up(wait)),
-            Err(_) => Err(quota_used_up(QUOTA_REFUSED_FOR)),
-        }
-    }
-
-    /// Another attempt, `nth` of its kind: if the budget has one, the wait for it fits the deadline,
-    /// and the quota has room at once. `None` if it was not made.
-    async fn retry(&self, call: &Call<'_>, nth: u32) -> Option<(Token, Outcome)> {
-        let wait = retry::full_jitter(&self.config.retry, nth, random()?);
-        let is_in_time = Instant::now() + wait < call.deadline.at;
-        if !is_in_time || call.pool.standing().0 == 0 || !call.host.budget.withdraw() {
-            return None;
-        }
-        // On the machine's time, like the exchange it stands between.
-        tokio::time::sleep(wait).await;
-        let again = self.attempt(call, Attempt::Repeat, self.clock.uptime()).await.ok();
-        if again.is_none() {
-            call.host.budget.refund();
-        }
-        again
-    }
-
-    /// What the caller gets of the last outcome.
-    fn conclude(&self, call: &Call<'_>, outcome: Outcome) -> Result<Fetched, Error> {
-        match outcome {
-            Outcome::Answered(answer) => Ok(answer),
-            Outcome::Broken(broken) => Err(broken.into_error()),
-            Outcome::QuotaRefused(wait) => Err(quota_used_up(wait)),
-            Outcome::TokenRefused { status, .. } => Err(Error::new(
-                Kind::UpstreamRefused,
-                format!(
-                    "the upstream answered {} to a fresh token of credential {}: its secret, its scope or \
-                     its bots are not right",
-                    status.as_u16(),
-                    call.minter.name()
-                ),
-            )
-            .proxy_status("proxy_configuration_error")),
-        }
     }
 
     /// Where the pool stands that a call to `route` would be counted by. Takes no lock.
@@ -440,6 +208,10 @@ impl Upstream {
 }
 
 impl State {
+    fn minter(&self, name: &str) -> Option<&Minter> {
+        self.minters.iter().find(|minter| minter.name() == name)
+    }
+
     fn waiting(&self) -> usize {
         self.pool.waiting() + self.bot_pools.all().iter().map(|pool| pool.waiting()).sum::<usize>()
     }
@@ -476,33 +248,4 @@ async fn keep(upstream: Weak<Upstream>, clock: Clock) {
             }
         }
     }
-}
-
-fn random() -> Option<u32> {
-    let mut bytes = [0; 4];
-    aws_lc_rs::rand::fill(&mut bytes).ok()?;
-    Some(u32::from_ne_bytes(bytes))
-}
-
-fn quota_used_up(wait: Duration) -> Error {
-    let wait = wait.max(Duration::from_secs(1));
-    Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up")
-        .retry_after(wait)
-        .proxy_status("connection_limit_reached")
-}
-
-fn too_many_bots() -> Error {
-    let detail = "there are more bots than quotas can be counted for";
-    Error::new(Kind::TemporaryReducedCapacity, detail)
-        .retry_after(QUOTA_REFUSED_FOR)
-        .proxy_status("connection_limit_reached")
-}
-
-fn left_alone(wait: Duration) -> Error {
-    Error::new(
-        Kind::TemporaryReducedCapacity,
-        "the upstream has failed several times in a row and is left alone for a moment",
-    )
-    .retry_after(wait)
-    .proxy_status("destination_unavailable")
 }

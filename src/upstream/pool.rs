@@ -7,9 +7,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
-use super::broker::{Broker, INSTANT, Outlook, STEP, Shares, Spender, Ticket};
+use super::broker::{Broker, INSTANT, Outlook, STEP, Shares, Ticket};
 use crate::clock::Clock;
 use crate::config::Rate;
+use crate::spender::{Spender, Spenders};
 
 /// A pool. All decisions are the [`Broker`]'s; here they are waited for.
 pub struct Pool {
@@ -26,6 +27,8 @@ struct State {
     broker: Broker,
     max_waiting: usize,
     waiting: HashMap<Ticket, oneshot::Sender<Told>>,
+    /// When those who cannot be served in time are to be looked for again.
+    dismiss_at: Duration,
 }
 
 type Told = Result<Reservation, Exhausted>;
@@ -38,16 +41,32 @@ pub struct Exhausted(pub Duration);
 pub struct Reservation {
     pool: Arc<Pool>,
     spender: Spender,
-    /// What dropping it means.
-    made: bool,
+    stage: Stage,
 }
+
+/// How far a call has come, as far as the quota is concerned: what dropping its reservation means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It never left.
+    NotMade,
+    /// It may have left, and nothing came back. Whoever gives it up cannot call it back.
+    UnderWay,
+    /// Something came back, be it only the end of the connection: the upstream has counted it, if it
+    /// ever does.
+    Over,
+}
+
+/// A call that was given up may still lie in front of the upstream, unread, and be counted when it is
+/// read. No proxy holds a request for longer than this by default (nginx: 60 s).
+const MAY_LIE_UNREAD: Duration = Duration::from_secs(60);
 
 impl Pool {
     /// A pool with these windows, for which at most `max_waiting` calls wait.
     pub fn new(rates: &[Rate], shares: Shares, max_waiting: usize, clock: Clock) -> Arc<Self> {
         let broker = Broker::new(rates, shares);
         let outlook = ArcSwap::from_pointee(broker.outlook(clock.uptime()));
-        let state = Mutex::new(State { broker, max_waiting, waiting: HashMap::new() });
+        let state =
+            Mutex::new(State { broker, max_waiting, waiting: HashMap::new(), dismiss_at: Duration::ZERO });
         Arc::new(Self { state, outlook, changed: Notify::new(), clock })
     }
 
@@ -76,7 +95,9 @@ impl Pool {
             .broker
             .grant(now)
             .into_iter()
-            .map(|(ticket, spender)| (ticket, Reservation { pool: self.clone(), spender, made: false }))
+            .map(|(ticket, spender)| {
+                (ticket, Reservation { pool: self.clone(), spender, stage: Stage::NotMade })
+            })
             .map(|(ticket, reservation)| (state.waiting.remove(&ticket), Ok(reservation)))
             .collect();
         self.outlook.store(Arc::new(state.broker.outlook(now)));
@@ -88,7 +109,21 @@ impl Pool {
 
     /// Tells those who cannot be served in time.
     fn dismiss(&self) {
-        let (mut state, now) = self.lock();
+        let (state, now) = self.lock();
+        self.dismiss_from(state, now);
+    }
+
+    /// The same, if nobody has looked lately. Nobody came, but the calls under way have taken longer
+    /// than was foreseen.
+    fn dismiss_when_due(&self) {
+        let (state, now) = self.lock();
+        if now >= state.dismiss_at {
+            self.dismiss_from(state, now);
+        }
+    }
+
+    fn dismiss_from(&self, mut state: MutexGuard<'_, State>, now: Duration) {
+        state.dismiss_at = now + STEP;
         let late = {
             let most = state.max_waiting;
             state.broker.dismiss(now, most)
@@ -101,12 +136,15 @@ impl Pool {
         tell(told);
     }
 
-    /// Reserves one call. Waits for its turn if that comes before `deadline` (time since the clock's
-    /// start), and says so at once if not, or as soon as others have taken it.
-    pub async fn reserve(self: &Arc<Self>, spender: &Spender, deadline: Duration) -> Told {
+    /// Reserves one call, on the account of whichever of `spenders` has its turn first; more of them
+    /// may join meanwhile. Waits if that comes before `deadline` (time since the clock's start), and
+    /// says so at once if not, or as soon as others have taken it.
+    pub async fn reserve(self: &Arc<Self>, spenders: &Spenders, deadline: Duration) -> Told {
         let (tell, mut told) = oneshot::channel();
-        let ticket = self.turn(|state, _| {
-            let ticket = state.broker.ask(spender, deadline);
+        let mut joining = spenders.watch();
+        let ticket = self.turn(|state, now| {
+            let waiting = joining.borrow_and_update();
+            let ticket = state.broker.ask(&waiting, now, deadline);
             state.waiting.insert(ticket, tell);
             ticket
         });
@@ -125,9 +163,14 @@ impl Pool {
             tokio::select! {
                 biased;
                 told = &mut told => return told.unwrap_or(Err(Exhausted(STEP))),
-                () = &mut changed => {}
+                () = &mut changed => self.dismiss_when_due(),
+                Ok(()) = joining.changed() => {
+                    self.turn(|state, now| state.broker.join(ticket, &joining.borrow_and_update(), now));
+                    self.dismiss();
+                }
                 () = self.clock.sleep(next.min(now + STEP).min(deadline + INSTANT).saturating_sub(now)) => {
                     self.turn(|_, _| {});
+                    self.dismiss_when_due();
                 }
             }
         }
@@ -171,7 +214,7 @@ impl Pool {
 
     /// Calls that wait.
     pub fn waiting(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).broker.waiting()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).waiting.len()
     }
 }
 
@@ -202,24 +245,26 @@ impl Drop for Place<'_> {
 impl Reservation {
     /// The call is being made: from here on it counts, whatever becomes of it.
     pub fn make(&mut self) {
-        self.made = true;
+        self.stage = Stage::UnderWay;
     }
 
     /// The call never left: there was no connection for it.
     pub fn unmake(&mut self) {
-        self.made = false;
+        self.stage = Stage::NotMade;
+    }
+
+    /// Something came back.
+    pub fn over(&mut self) {
+        self.stage = Stage::Over;
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let made = self.made;
-        self.pool.turn(|state, now| {
-            if made {
-                state.broker.end(&self.spender, now);
-            } else {
-                state.broker.give_back(&self.spender);
-            }
+        self.pool.turn(|state, now| match self.stage {
+            Stage::NotMade => state.broker.give_back(&self.spender),
+            Stage::UnderWay => state.broker.end(now + MAY_LIE_UNREAD),
+            Stage::Over => state.broker.end(now),
         });
         self.pool.changed.notify_waiters();
     }
@@ -233,18 +278,25 @@ mod tests {
 
     const RATE: Rate = Rate { amount: 2, window: Duration::from_secs(60) };
 
-    fn pool() -> (Arc<Pool>, Clock, Spender) {
+    fn spender(client: &str, lane: Lane) -> Spender {
+        Spender { client: client.into(), lane, weight: 1 }
+    }
+
+    fn pool() -> (Arc<Pool>, Clock, Spenders) {
         let clock = Clock::manual(UnixMillis(0));
         let fairness = Fairness { headroom: 0, background_minimum: 0 };
         let shares = Shares { interactive: 1, background: 0, fairness };
-        let spender = Spender { client: "one".into(), lane: Lane::Interactive, weight: 1 };
-        (Pool::new(&[RATE], shares, 10, clock.clone()), clock, spender)
+        let spenders = Spenders::of(spender("one", Lane::Interactive));
+        (Pool::new(&[RATE], shares, 10, clock.clone()), clock, spenders)
     }
 
     #[tokio::test]
     async fn where_it_stands_is_told_while_somebody_else_is_at_work_on_it() {
-        let (pool, clock, spender) = pool();
-        pool.reserve(&spender, Duration::ZERO).await.expect("room").make();
+        let (pool, clock, spenders) = pool();
+        let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+        call.make();
+        call.over();
+        drop(call);
         let held = pool.state.lock().expect("nobody panicked");
         assert_eq!(pool.standing(), (1, Duration::from_secs(60)));
         clock.advance(RATE.window);
@@ -255,16 +307,93 @@ mod tests {
 
     #[tokio::test]
     async fn with_nothing_left_it_says_when_something_will_be() {
-        let (pool, clock, spender) = pool();
-        let under_way = pool.reserve(&spender, Duration::ZERO).await.expect("room");
-        let mut first = pool.reserve(&spender, Duration::ZERO).await.expect("room");
+        let (pool, clock, spenders) = pool();
+        let under_way = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+        let mut first = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
         assert_eq!(pool.standing(), (0, Duration::from_secs(60)), "if both end at once");
         first.make();
+        first.over();
         clock.advance(Duration::from_secs(10));
         drop(first);
         clock.advance(Duration::from_secs(20));
         assert_eq!(pool.standing(), (0, Duration::from_secs(40)));
         drop(under_way);
         assert_eq!(pool.standing(), (1, Duration::from_secs(40)), "it was never made");
+    }
+
+    /// Moves the clock by steps of a second, letting the others run, until a task is over.
+    async fn seconds_until(clock: &Clock, task: &tokio::task::JoinHandle<Told>) -> u64 {
+        for second in 0..200 {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            if task.is_finished() {
+                return second;
+            }
+            clock.advance(Duration::from_secs(1));
+        }
+        panic!("never");
+    }
+
+    fn asks(pool: &Arc<Pool>, spenders: &Spenders, deadline: u64) -> tokio::task::JoinHandle<Told> {
+        let (pool, spenders) = (pool.clone(), spenders.clone());
+        tokio::spawn(async move { pool.reserve(&spenders, Duration::from_secs(deadline)).await })
+    }
+
+    #[tokio::test]
+    async fn who_cannot_be_served_in_time_any_more_because_a_call_drags_on_is_told_within_a_second() {
+        let (pool, clock, spenders) = pool();
+        let mut slow = Vec::new();
+        for _ in 0..2 {
+            let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+            call.make();
+            slow.push(call);
+        }
+        // If they ended at once, there would be room at 60 s.
+        let waiting = asks(&pool, &spenders, 65);
+        let told = seconds_until(&clock, &waiting).await;
+        assert!((6..=7).contains(&told), "{told} s");
+        let told = waiting.await.expect("no panic").err();
+        assert_eq!(told, Some(Exhausted(Duration::from_secs(60))));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_given_up_counts_for_as_long_as_it_may_lie_unread() {
+        let (pool, clock, spenders) = pool();
+        for _ in 0..2 {
+            pool.reserve(&spenders, Duration::ZERO).await.expect("room").make();
+        }
+        clock.advance(MAY_LIE_UNREAD + RATE.window - Duration::from_millis(1));
+        assert_eq!(pool.standing().0, 0);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(pool.standing().0, 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_of_the_background_is_made_at_once_when_somebody_in_a_hurry_waits_for_it_too() {
+        let clock = Clock::manual(UnixMillis(0));
+        let rate = Rate { amount: 10, ..RATE };
+        let fairness = Fairness { headroom: 50, background_minimum: 10 };
+        let shares = Shares { interactive: 1, background: 1, fairness };
+        let pool = Pool::new(&[rate], shares, 10, clock.clone());
+        let export = || Spenders::of(spender("export", Lane::Background));
+        let desk = spender("desk", Lane::Interactive);
+        let mut held = Vec::new();
+        for spenders in [Spenders::of(desk.clone()), export()] {
+            let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("within its share");
+            call.make();
+            held.push(call);
+        }
+        let spenders = export();
+        let first = asks(&pool, &spenders, 1000);
+        let second = asks(&pool, &export(), 1000);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!first.is_finished() && !second.is_finished(), "beyond the minimum, it waits");
+        spenders.join(&desk);
+        held.push(first.await.expect("no panic").expect("the desk's share"));
+        assert_eq!(pool.waiting(), 1, "the other one waits");
+        second.abort();
     }
 }

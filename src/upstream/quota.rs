@@ -22,10 +22,12 @@ impl Calls {
         self.under_way += 1;
     }
 
-    /// One of those under way has ended.
-    pub fn end(&mut self, now: Duration) {
+    /// One of those under way has ended; or it was given up, and the upstream may count it until this
+    /// time to come.
+    pub fn end(&mut self, at: Duration) {
         self.under_way = self.under_way.saturating_sub(1);
-        self.ended.push_back(now);
+        let place = self.ended.partition_point(|other| *other <= at);
+        self.ended.insert(place, at);
     }
 
     /// One of those under way was never made.
@@ -35,8 +37,9 @@ impl Calls {
 
     /// All that are under way end, for a look into the future.
     pub fn end_all(&mut self, now: Duration) {
-        self.ended.extend(std::iter::repeat_n(now, self.under_way));
-        self.under_way = 0;
+        for _ in 0..std::mem::take(&mut self.under_way) {
+            self.end(now);
+        }
     }
 
     /// Drops what no window reaches.

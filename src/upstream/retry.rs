@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::config::Retry;
 
-/// Repeats that may be saved up: those of a quiet time must not all be spent on one bad minute.
-const MOST_SAVED: i64 = 10;
+/// Retries that may be saved up: those of a quiet time must not all be spent on one bad minute.
+const MOST_RETRIES_SAVED: i64 = 10;
 
-/// Repeats that may be owed for connections that the upstream closed while they lay idle. Such a
-/// call is mostly one that the upstream never saw.
-const MOST_OWED: i64 = 5;
+/// Repeats of any kind that may be saved up. As many calls as this can be under way over kept
+/// connections at a time.
+const MOST_SAVED: i64 = 1000;
 
 /// In hundredths of a call.
 const CALL: i64 = 100;
@@ -19,41 +19,74 @@ const CALL: i64 = 100;
 /// Repeats are paid for by first calls: each pays a part of one. So of `n` requests that need the
 /// upstream there are never more than `n` and that part of `n` calls.
 pub struct Budget {
-    per_call: i64,
-    credit: AtomicI64,
+    per_call: AtomicI64,
+    /// For repeats of any kind.
+    saved: AtomicI64,
+    /// Of these, for retries.
+    for_retries: AtomicI64,
 }
+
+/// A repeat that is paid for. Paid back when it is dropped, unless it was made.
+pub struct Saved<'a>(&'a Budget);
 
 impl Budget {
     /// A repeat for each hundred calls in `percent`.
     pub fn new(percent: u32) -> Self {
-        Self { per_call: percent.into(), credit: AtomicI64::new(0) }
+        let per_call = AtomicI64::new(percent.into());
+        Self { per_call, saved: AtomicI64::new(0), for_retries: AtomicI64::new(0) }
+    }
+
+    /// Another part of a repeat for each call from here on.
+    pub fn reshape(&self, percent: u32) {
+        self.per_call.store(percent.into(), Ordering::Relaxed);
     }
 
     /// A first call was made.
     pub fn deposit(&self) {
-        let more = |credit: i64| Some((credit + self.per_call).min(MOST_SAVED * CALL));
-        let _ = self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let per_call = self.per_call.load(Ordering::Relaxed);
+        add(&self.saved, per_call, MOST_SAVED);
+        add(&self.for_retries, per_call, MOST_RETRIES_SAVED);
     }
 
-    /// Leave to make one more call.
-    pub fn withdraw(&self) -> bool {
-        self.take(0)
+    /// Leave to make one more call, if there is one.
+    pub fn set_aside(&self) -> Option<Saved<'_>> {
+        take(&self.saved).then(|| Saved(self))
     }
 
-    /// Leave to make one more call in place of one that the upstream has hardly seen.
-    pub fn overdraw(&self) -> bool {
-        self.take(-MOST_OWED * CALL)
+    /// Leave to make a call again that failed.
+    pub fn retry(&self) -> Option<Saved<'_>> {
+        let saved = self.set_aside()?;
+        take(&self.for_retries).then_some(saved)
     }
 
-    /// The call was not made after all.
-    pub fn refund(&self) {
-        self.credit.fetch_add(CALL, Ordering::Relaxed);
+    /// The retry was not made after all.
+    pub fn refund_retry(&self, saved: Saved<'_>) {
+        drop(saved);
+        add(&self.for_retries, CALL, MOST_RETRIES_SAVED);
     }
+}
 
-    fn take(&self, floor: i64) -> bool {
-        let less = |credit: i64| (credit - CALL >= floor).then_some(credit - CALL);
-        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+impl Saved<'_> {
+    /// The repeat is made.
+    pub fn spend(self) {
+        std::mem::forget(self);
     }
+}
+
+impl Drop for Saved<'_> {
+    fn drop(&mut self) {
+        add(&self.0.saved, CALL, MOST_SAVED);
+    }
+}
+
+fn add(account: &AtomicI64, hundredths: i64, most: i64) {
+    let more = |credit: i64| Some((credit + hundredths).min(most * CALL));
+    let _ = account.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+}
+
+fn take(account: &AtomicI64) -> bool {
+    let less = |credit: i64| (credit >= CALL).then_some(credit - CALL);
+    account.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
 }
 
 /// How long to wait before the `nth` repeat (from 0): anything from nothing to a bound that doubles
@@ -72,40 +105,48 @@ mod tests {
     const RETRY: Retry =
         Retry { budget: 10, first_wait: Duration::from_millis(100), longest_wait: Duration::from_secs(2) };
 
-    #[test]
-    fn ten_calls_pay_for_one_repeat() {
-        let budget = Budget::new(10);
-        assert!(!budget.withdraw());
-        for _ in 0..9 {
-            budget.deposit();
-        }
-        assert!(!budget.withdraw());
-        budget.deposit();
-        assert!(budget.withdraw());
-        assert!(!budget.withdraw());
-        budget.refund();
-        assert!(budget.withdraw());
+    fn retries(budget: &Budget, wanted: u32) -> u32 {
+        (0..wanted).map(|_| budget.retry().map(Saved::spend).map_or(0, |()| 1)).sum()
     }
 
     #[test]
-    fn no_more_than_ten_repeats_are_saved_up() {
+    fn ten_calls_pay_for_one_repeat() {
+        let budget = Budget::new(10);
+        assert_eq!(retries(&budget, 1), 0);
+        for _ in 0..9 {
+            budget.deposit();
+        }
+        assert_eq!(retries(&budget, 1), 0);
+        budget.deposit();
+        assert_eq!(retries(&budget, 2), 1);
+        for _ in 0..10 {
+            budget.deposit();
+        }
+        let saved = budget.retry().expect("one");
+        budget.refund_retry(saved);
+        assert_eq!(retries(&budget, 2), 1);
+    }
+
+    #[test]
+    fn no_more_than_ten_retries_are_saved_up() {
         let budget = Budget::new(10);
         for _ in 0..10_000 {
             budget.deposit();
         }
-        assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 10);
+        assert_eq!(retries(&budget, 100), 10);
     }
 
     #[test]
-    fn five_repeats_may_be_owed_and_are_paid_back_first() {
+    fn whatever_is_set_aside_is_not_there_for_another_until_it_comes_back_unspent() {
         let budget = Budget::new(10);
-        assert_eq!((0..100).filter(|_| budget.overdraw()).count(), 5);
-        for _ in 0..59 {
+        for _ in 0..20 {
             budget.deposit();
         }
-        assert!(!budget.withdraw());
-        budget.deposit();
-        assert!(budget.withdraw());
+        let (first, second) = (budget.set_aside().expect("one"), budget.set_aside().expect("two"));
+        assert_eq!(retries(&budget, 1), 0);
+        drop(first);
+        second.spend();
+        assert_eq!(retries(&budget, 5), 1);
     }
 
     #[test]

@@ -28,6 +28,7 @@ const MOST_DOUBTS: usize = 256;
 const DOUBTED_FOR: Duration = Duration::from_secs(600);
 
 /// The secrets of one credential.
+#[derive(Clone)]
 pub struct Secrets {
     /// The last that the upstream took; before it took any, the one configured.
     accepted: SecretString,
@@ -42,6 +43,7 @@ pub struct Secrets {
     doubts_end: UnixMillis,
 }
 
+#[derive(Clone)]
 struct Candidate {
     secret: SecretString,
     is_refused: bool,

@@ -58,6 +58,8 @@ struct State {
     last: Option<Current>,
     /// What the upstream's clock is ahead of ours by.
     skew_seconds: i64,
+    /// What was wrong with the secret's file when it was last read; empty if nothing was.
+    problem: String,
 }
 
 /// Mints the tokens of one credential.
@@ -78,8 +80,22 @@ impl Minter {
             secrets: Secrets::new(credential.client_secret.clone()),
             last: None,
             skew_seconds: 0,
+            problem: String::new(),
         });
         Self { credential, state, reading: tokio::sync::Mutex::default(), clock, minted, expiry }
+    }
+
+    /// Takes over what another one of the same credential has learnt: the upstream's clock, and the
+    /// secret it took last, which may be another one than the file's.
+    pub fn follow(&self, previous: &Self) {
+        let (secrets, skew) = {
+            let known = previous.state();
+            (known.secrets.clone(), known.skew_seconds)
+        };
+        let mut state = self.state();
+        let configured = std::mem::replace(&mut state.secrets, secrets).signing().clone();
+        state.secrets.found(configured);
+        state.skew_seconds = skew;
     }
 
     /// The client id: the name of the credential in errors and metrics.
@@ -151,14 +167,22 @@ impl Minter {
             Ok(text) => config::secret(&Zeroizing::new(text)),
             Err(error) => Err(error.to_string()),
         };
-        read.inspect_err(|problem| {
-            tracing::warn!(
+        self.tell(read.as_ref().err().map_or("", String::as_str));
+        read.ok()
+    }
+
+    /// Tells of the secret's file once for each change of what is wrong with it.
+    fn tell(&self, problem: &str) {
+        let before = std::mem::replace(&mut self.state().problem, problem.to_owned());
+        match (before.as_str(), problem) {
+            (before, problem) if before == problem => {}
+            (_, "") => tracing::info!(credential = self.name(), "the secret's file can be read again"),
+            (_, problem) => tracing::warn!(
                 credential = self.name(),
                 problem,
                 "the secret's file cannot be read; the old one stays"
-            );
-        })
-        .ok()
+            ),
+        }
     }
 
     fn mint(&self, state: &mut State, now: UnixMillis) -> Result<Token, Error> {

@@ -50,7 +50,13 @@ fn count(world: &World) -> u32 {
 #[tokio::test]
 async fn a_hundred_requests_never_cost_more_than_a_hundred_and_ten_calls() {
     println!("{REQUESTS} requests\nfault       failing  breaker  calls  per request  answered");
-    let faults = [("503", Fault::Status(503)), ("cut body", Fault::CutBody), ("reset", Fault::ResetInBody)];
+    let faults = [
+        ("503", Fault::Status(503)),
+        ("cut body", Fault::CutBody),
+        ("reset", Fault::ResetInBody),
+        // Over a connection that was used before it looks as if that had been closed while it lay idle.
+        ("no answer", Fault::Reset),
+    ];
     for (name, fault) in faults {
         for percent in [0, 10, 50, 100] {
             for (breaker, failures) in [("off", 1_000_000), ("on", 5)] {
@@ -157,11 +163,22 @@ async fn the_breaker_opens_lets_one_probe_through_and_closes_within_two_seconds_
 #[tokio::test]
 async fn a_connection_that_the_upstream_closed_never_shows() {
     for keep_alive in [KeepAlive::ClosedWhenIdle, KeepAlive::ClosedWhenReused] {
-        let world = World::with(|setup| setup.standin.switches.keep_alive = keep_alive).await;
-        for n in 0..20 {
-            let answer = world.get(&conversation_path(&format!("c-{n}"))).await;
-            assert_eq!(answer.status, 404, "{keep_alive:?}, {n}: {answer:?}");
+        let world = world_with(5).await;
+        world.standin.set(|switches| switches.keep_alive = keep_alive);
+        for round in 0..5 {
+            for n in 0..20 {
+                let answer = world.get(&conversation_path(&format!("c-{round}-{n}"))).await;
+                assert_eq!(answer.status, 404, "{keep_alive:?}, {round}, {n}: {answer:?}");
+            }
+            world.advance(SECOND * 61);
         }
+        assert_eq!(count(&world), 100, "what was sent into a closed connection never came to be a call");
+        let failed = r#"kore_gateway_upstream_attempts_total{route="conversation",result="failed"}"#;
+        let stale = world.metric(failed).await;
+        if keep_alive == KeepAlive::ClosedWhenReused {
+            assert!(stale >= 4.0, "{stale}: that is what is tried here");
+        }
+        assert!(stale <= 10.0, "{stale} of 100");
         world.assert_no_violations();
     }
 }
@@ -192,4 +209,19 @@ async fn a_request_is_tried_three_times_at_most_and_counts_once_against_its_upst
         assert_eq!(world.standin.count(), 3 * n);
     }
     assert_eq!(world.get(&conversation_path("c-1")).await.status, 404, "the upstream is not left alone");
+}
+
+#[tokio::test]
+async fn a_reload_does_not_forget_that_the_upstream_is_left_alone() {
+    let world = world_with(5).await;
+    world.standin.fault(Some(Fault::Status(500)));
+    for n in 0..5 {
+        assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 500);
+    }
+    world.app.reload().unwrap();
+    assert_eq!(world.get(&conversation_path("c-5")).await.status, 503);
+    assert_eq!(count(&world), 5);
+    world.standin.clear_faults();
+    world.advance(SECOND * 2);
+    assert_eq!(world.get(&conversation_path("c-6")).await.status, 404);
 }

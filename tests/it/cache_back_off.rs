@@ -89,8 +89,15 @@ async fn who_waits_has_a_deadline_of_his_own() {
     let path = conversation_path(&settled().conversation_id);
     world.standin.fault_next(1, Fault::Status(500));
     world.get(&path).await;
-    // The clock stands still, so the back-off does not end.
-    let got = world.get(&path).await;
+    // The back-off takes longer than that.
+    let moving = async {
+        until("it is in", || world.app.metrics.active_requests.get() == 1).await;
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        world.advance(SECOND / 5);
+    };
+    let (got, ()) = tokio::join!(world.get(&path), moving);
     assert_eq!((got.status, got.problem().as_str()), (StatusCode::GATEWAY_TIMEOUT, "upstream-timeout"));
     assert_eq!(world.standin.count(), 1);
 }

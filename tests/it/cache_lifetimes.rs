@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
+use kore_gateway::config::Lane;
 use kore_gateway::routes::{self, Found, Key, Query};
+use kore_gateway::spender::Spender;
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 use serde_json::json;
 
@@ -153,12 +155,13 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
             Query { route, account: account.clone(), bot, key, plain: None, asked: canonical.asked }
         })
         .collect();
+    let spender = Spender { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };
     let calls = Arc::new(AtomicUsize::new(0));
     let ask_all = async || {
         let before = calls.load(Ordering::SeqCst);
         for query in &queries {
             let (calls, asked_at, id) = (calls.clone(), world.clock.moment(), query.asked.name().unwrap().1);
-            let fill = move || {
+            let fill = move |_| {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let body = format!(r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z"}}"#);
                 let body = Bytes::from(body);
@@ -166,7 +169,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
                     Answer { status: StatusCode::OK, content_type: None, retry_after: None, body, asked_at };
                 async { Ok(Fetched::Whole(answer)) }
             };
-            world.app.cache.get_or_fill(query, &rule, MINUTE, false, fill).await.unwrap();
+            world.app.cache.get_or_fill(query, &rule, MINUTE, false, spender.clone(), fill).await.unwrap();
         }
         calls.load(Ordering::SeqCst) - before
     };

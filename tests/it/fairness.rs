@@ -1,5 +1,6 @@
 //! One client at a hundred times its share slows nobody else's misses to more than twice, and the
 //! background lane always gets its minimum. Counted on a clock that moves by quarters of a second.
+//! Bursts are simulated, for they take minutes to be known: src/upstream/broker/bursts.rs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -125,14 +126,14 @@ fn steady(client: &str, step: u32) -> usize {
 
 #[tokio::test]
 async fn one_client_at_a_hundred_times_its_share_does_not_slow_the_others_to_more_than_twice() {
-    let alone = run(5, &OTHERS, steady).await;
+    let alone = run(2, &OTHERS, steady).await;
     table("without the greedy one", &alone);
     // A hundred times 13 a minute are 5.4 in a quarter of a second.
     let asks = |client: &str, step: u32| match client {
         GREEDY => 5 + usize::from(step % 5 < 2),
         other => steady(other, step),
     };
-    let crowded = run(5, &["a", "b", "c", "d"], asks).await;
+    let crowded = run(2, &["a", "b", "c", "d"], asks).await;
     table("with it", &crowded);
     for other in OTHERS {
         let (without, with) = (&alone[other], &crowded[other]);
@@ -142,12 +143,12 @@ async fn one_client_at_a_hundred_times_its_share_does_not_slow_the_others_to_mor
         assert!(with.longest <= without.longest * 2 + Duration::from_secs(1), "{other}: {:?}", with.longest);
     }
     // And what the others leave, the greedy one gets.
-    assert!(crowded[GREEDY].served >= 60, "{:?}", crowded[GREEDY]);
+    assert!(crowded[GREEDY].served >= 2 * 13, "{:?}", crowded[GREEDY]);
 }
 
 #[tokio::test]
 async fn when_all_want_more_than_there_is_each_gets_its_share_and_the_background_its_minimum() {
-    const MINUTES: u32 = 3;
+    const MINUTES: u32 = 2;
     let asks = |client: &str, _: u32| match client {
         GREEDY => 3,
         _ => 1,

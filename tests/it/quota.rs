@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, QuotaRefusal};
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, QuotaRefusal};
 
 use crate::world::{
     DAY, Got, MINUTE, REPORTING, SECOND, World, before, client, conversation_path, got, transcript_path,
@@ -243,4 +243,33 @@ async fn a_request_that_costs_no_call_makes_no_pool_for_its_bot() {
     // Once all its windows are empty, a bot is forgotten.
     world.advance(SECOND * 3600);
     until("it is forgotten", || !world.app.snapshot().upstream.counts_bots()).await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_given_up_and_is_read_later_makes_no_other_one_too_many() {
+    let world = World::with(|setup| {
+        setup.without = vec!["one-bot"];
+        setup.config = "upstream.timeout = \"5s\"\nupstream.breaker.failures = 1000".to_owned();
+    })
+    .await;
+    let gate = Gate::closed();
+    world.standin.set(|switches| switches.stalled = Some(gate.clone()));
+    let tasks: Vec<_> =
+        (0..60).map(|n| ask(&world, &conversation_path(&format!("c-{n}")), REPORTING)).collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().status, 504);
+    }
+    assert_eq!(world.standin.count(), 0);
+    // They lie there for nearly a minute, and then they are read.
+    world.standin.set(|switches| switches.stalled = None);
+    world.advance(SECOND * 59);
+    gate.open();
+    until("they are read", || world.standin.count() == 60).await;
+    for _ in 0..5 {
+        world.advance(SECOND * 11);
+        assert_eq!(world.get(&conversation_path("c-61")).await.status, 503);
+    }
+    world.advance(SECOND * 6);
+    assert_eq!(world.get(&conversation_path("c-61")).await.status, 404);
+    world.assert_no_violations();
 }

@@ -1,7 +1,7 @@
 //! https for the stand-in and for an issuer: a front that takes TLS off and passes bytes on, errors included.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rcgen::generate_simple_self_signed;
 use tokio::io::{AsyncWriteExt, copy};
@@ -22,6 +22,8 @@ pub enum Trust {
 pub struct Front {
     address: SocketAddr,
     certificate: String,
+    right: TlsAcceptor,
+    shown: Arc<Mutex<TlsAcceptor>>,
     server: JoinHandle<()>,
 }
 
@@ -38,22 +40,24 @@ impl Front {
 
     /// One whose certificate is made out to `name`.
     pub async fn named(name: &str, upstream: SocketAddr) -> Self {
-        let own = generate_simple_self_signed([name.to_owned()]).unwrap();
-        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
-        let config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![own.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (right, certificate) = acceptor(name);
+        let shown = Arc::new(Mutex::new(right.clone()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let to_show = shown.clone();
         let server = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(pass(acceptor.clone(), stream, upstream));
+                let acceptor = to_show.lock().unwrap().clone();
+                connections.spawn(pass(acceptor, stream, upstream));
             }
         });
-        Self { address, certificate: own.cert.pem(), server }
+        Self { address, certificate, right, shown, server }
+    }
+
+    /// From here on it shows somebody else's certificate; or its own again.
+    pub fn pretends(&self, pretends: bool) {
+        *self.shown.lock().unwrap() = if pretends { acceptor("127.0.0.1").0 } else { self.right.clone() };
     }
 
     pub fn url(&self) -> String {
@@ -67,6 +71,17 @@ impl Front {
             Trust::SomebodyElse => generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap().cert.pem(),
         }
     }
+}
+
+/// A certificate of its own, and its PEM.
+fn acceptor(name: &str) -> (TlsAcceptor, String) {
+    let own = generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), own.cert.pem())
 }
 
 /// One connection. A reset on the far side is one on the near side too.

@@ -2,6 +2,7 @@
 //! upstream's clock, and follows its secret when that changes, without a caller noticing.
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 use http::Method;
 use kore_gateway::standin::{
@@ -261,4 +262,76 @@ async fn a_refused_token_without_quota_for_another_is_no_fault_of_the_credential
         "{answer:?}"
     );
     assert_eq!(world.standin.count(), 60);
+}
+
+#[tokio::test]
+async fn a_reload_does_not_forget_how_the_upstreams_clock_goes() {
+    let world = World::new().await;
+    world.standin.clock().set_ms(NOON - 7 * 3_600_000);
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    world.app.reload().unwrap();
+    let calls = world.standin.count();
+    assert_eq!(world.get(&conversation_path("c-2")).await.status, 404);
+    assert_eq!(world.standin.count(), calls + 1, "no repeat: the first token is right");
+}
+
+#[tokio::test]
+async fn a_reload_with_the_new_secret_in_the_file_does_not_forget_the_one_the_upstream_still_takes() {
+    let world = World::new().await;
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    change_file(&world, NEW_SECRET);
+    world.app.reload().unwrap();
+    assert_eq!(world.get(&conversation_path("c-2")).await.status, 404, "the upstream has the old one");
+    change_secret_of_upstream(&world, NEW_SECRET);
+    assert_eq!(world.get(&conversation_path("c-3")).await.status, 404, "and now the new one");
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn lines_with(&self, words: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|line| line.contains(words)).count()
+    }
+}
+
+#[tokio::test]
+async fn a_missing_secret_file_is_told_of_once_and_so_is_its_return() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let world = World::new().await;
+    let file = world.secrets.path().join(EXAMPLE_CLIENT_ID);
+    let of_it = format!("credential=\"{EXAMPLE_CLIENT_ID}\"");
+    let looks = async || {
+        for _ in 0..10 {
+            world.advance(SECOND * 5);
+            // The look happens on another task.
+            world.get(&conversation_path("c-1")).await;
+            tokio::time::sleep(SECOND / 100).await;
+        }
+    };
+    std::fs::remove_file(&file).unwrap();
+    looks().await;
+    assert_eq!((log.lines_with("cannot be read"), log.lines_with("can be read again")), (1, 0));
+    change_file(&world, example_secret());
+    looks().await;
+    std::fs::write(&file, "\n").unwrap();
+    looks().await;
+    assert_eq!((log.lines_with("cannot be read"), log.lines_with("can be read again")), (2, 1));
+    assert_eq!(log.lines_with(&of_it), 3);
+    assert_eq!(log.lines_with(example_secret()), 0);
 }

@@ -77,7 +77,8 @@ pub struct World {
     /// The configuration, for tests that change it and reload.
     pub config_file: PathBuf,
     pub secrets: tempfile::TempDir,
-    _front: Option<Front>,
+    /// Where the upstream speaks https.
+    pub front: Option<Front>,
 }
 
 /// What a caller got.
@@ -208,7 +209,7 @@ impl World {
             running,
             config_file: file,
             secrets,
-            _front: front,
+            front,
         }
     }
 
@@ -282,14 +283,14 @@ pub fn from_address(address: [u8; 4]) -> reqwest::Client {
     builder.local_address(std::net::IpAddr::from(address)).build().unwrap()
 }
 
-/// Waits until something has happened on another task; fails if it does not within ten seconds.
+/// Waits until something has happened on another task; fails if it does not within a minute.
 pub async fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let wait = async {
         while !happened() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(MINUTE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// Sends a request and reads all of the answer.

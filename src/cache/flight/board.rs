@@ -9,56 +9,63 @@ use tokio::sync::watch;
 
 use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The fills under way, by key.
-pub struct Board<K, T> {
-    state: Arc<Mutex<State<K, T>>>,
+/// The fills under way, by key. `C` is what all on board of one have in common.
+pub struct Board<K, T, C> {
+    state: Arc<Mutex<State<K, T, C>>>,
 }
 
-struct State<K, T> {
-    flying: HashMap<K, Flight<T>>,
+struct State<K, T, C> {
+    flying: HashMap<K, Flight<T, C>>,
     started: u64,
 }
 
-struct Flight<T> {
+struct Flight<T, C> {
     /// A key may be taken off the board and start again while its first flight is in the air.
     number: u64,
     landing: watch::Receiver<Option<T>>,
+    common: C,
 }
 
+/// A place in a flight, and the duty to land it, for whoever starts it.
+type Boarding<K, T, C> = (Ticket<T, C>, Option<Landing<K, T, C>>);
+
 /// A place in a flight.
-pub struct Ticket<T> {
+pub struct Ticket<T, C> {
     landing: watch::Receiver<Option<T>>,
+    pub common: C,
     /// Somebody else had started it.
     pub joined: bool,
 }
 
 /// The duty to land. Dropped without having landed, it lets the waiters go: a fill that panicked
 /// or was cancelled leaves neither its key taken nor anybody waiting.
-pub struct Landing<K: Eq + Hash, T> {
-    state: Arc<Mutex<State<K, T>>>,
+pub struct Landing<K: Eq + Hash, T, C> {
+    state: Arc<Mutex<State<K, T, C>>>,
     key: K,
     number: u64,
     landed: watch::Sender<Option<T>>,
 }
 
-impl<K: Clone + Eq + Hash, T: Clone> Board<K, T> {
+impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
     pub fn new() -> Self {
         let state = State { flying: HashMap::new(), started: 0 };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// A place in the flight for `key`; with the duty to land it, if there was none.
-    pub fn join(&self, key: &K) -> (Ticket<T>, Option<Landing<K, T>>) {
+    pub fn join(&self, key: &K, common: impl FnOnce() -> C) -> Boarding<K, T, C> {
         let mut state = locked(&self.state);
         if let Some(flight) = state.flying.get(key) {
-            return (Ticket { landing: flight.landing.clone(), joined: true }, None);
+            let (landing, common) = (flight.landing.clone(), flight.common.clone());
+            return (Ticket { landing, common, joined: true }, None);
         }
         state.started += 1;
         let number = state.started;
         let (landed, landing) = watch::channel(None);
-        state.flying.insert(key.clone(), Flight { number, landing: landing.clone() });
+        let common = common();
+        state.flying.insert(key.clone(), Flight { number, landing: landing.clone(), common: common.clone() });
         let duty = Landing { state: self.state.clone(), key: key.clone(), number, landed };
-        (Ticket { landing, joined: false }, Some(duty))
+        (Ticket { landing, common, joined: false }, Some(duty))
     }
 
     /// From here on nobody joins what is in the air now. Those on board stay.
@@ -67,14 +74,14 @@ impl<K: Clone + Eq + Hash, T: Clone> Board<K, T> {
     }
 }
 
-impl<K: Eq + Hash, T> Landing<K, T> {
+impl<K: Eq + Hash, T, C> Landing<K, T, C> {
     /// Tells all who wait.
     pub fn land(self, outcome: T) {
         self.landed.send_replace(Some(outcome));
     }
 }
 
-impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+impl<K: Eq + Hash, T, C> Drop for Landing<K, T, C> {
     fn drop(&mut self) {
         let mut state = locked(&self.state);
         if state.flying.get(&self.key).is_some_and(|flight| flight.number == self.number) {
@@ -83,7 +90,7 @@ impl<K: Eq + Hash, T> Drop for Landing<K, T> {
     }
 }
 
-impl<T: Clone> Ticket<T> {
+impl<T: Clone, C> Ticket<T, C> {
     /// What the fill returned; `None` if it did not live to return anything.
     pub async fn landed(mut self) -> Option<T> {
         let outcome = self.landing.wait_for(Option::is_some).await.ok()?;

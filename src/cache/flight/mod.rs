@@ -16,13 +16,14 @@ mod sync {
     pub use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 }
 
-/// The fills under way, by key.
-pub struct Flights<K, T>(Board<K, T>);
+/// The fills under way, by key. `C` is what all on board of one have in common.
+pub struct Flights<K, T, C>(Board<K, T, C>);
 
-impl<K, T> Flights<K, T>
+impl<K, T, C> Flights<K, T, C>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
+    C: Clone + Send + 'static,
 {
     pub fn new() -> Self {
         Self(Board::new())
@@ -31,13 +32,18 @@ where
     /// Joins the flight for `key`, or starts one with `fill`. The fill must look up the store again
     /// before it calls anybody, and store what it got before it returns: then whoever finds no
     /// flight finds the stored answer.
-    pub fn join_or_start<F>(&self, key: &K, fill: impl FnOnce() -> F) -> Ticket<T>
+    pub fn join_or_start<F>(
+        &self,
+        key: &K,
+        common: impl FnOnce() -> C,
+        fill: impl FnOnce(C) -> F,
+    ) -> Ticket<T, C>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (ticket, landing) = self.0.join(key);
+        let (ticket, landing) = self.0.join(key, common);
         if let Some(landing) = landing {
-            let fill = fill();
+            let fill = fill(ticket.common.clone());
             tokio::spawn(async move {
                 let outcome = fill.await;
                 landing.land(outcome);
@@ -61,22 +67,30 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_come_while_it_flies_share_one_fill() {
-        let flights = Flights::<u8, u8>::new();
+        let flights = Flights::<u8, u8, ()>::new();
         let fills = Arc::new(AtomicUsize::new(0));
         let (go, gate) = oneshot::channel::<()>();
         let counted = fills.clone();
-        let first = flights.join_or_start(&1, || async move {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let _ = gate.await;
-            7
-        });
+        let first = flights.join_or_start(
+            &1,
+            || (),
+            |()| async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = gate.await;
+                7
+            },
+        );
         let others: Vec<_> = (0..100)
             .map(|_| {
                 let counted = fills.clone();
-                flights.join_or_start(&1, || async move {
-                    counted.fetch_add(1, Ordering::SeqCst);
-                    8
-                })
+                flights.join_or_start(
+                    &1,
+                    || (),
+                    |()| async move {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        8
+                    },
+                )
             })
             .collect();
         assert!(!first.joined);
@@ -91,32 +105,40 @@ mod tests {
 
     #[tokio::test]
     async fn a_fill_that_panics_lets_go_of_its_waiters_and_its_key() {
-        let flights = Flights::<u8, u8>::new();
-        let ticket = flights.join_or_start(&1, || async { panic!("on purpose") });
+        let flights = Flights::<u8, u8, ()>::new();
+        let ticket = flights.join_or_start(&1, || (), |()| async { panic!("on purpose") });
         assert_eq!(ticket.landed().await, None);
-        let ticket = flights.join_or_start(&1, || async { 9 });
+        let ticket = flights.join_or_start(&1, || (), |()| async { 9 });
         assert_eq!(ticket.landed().await, Some(9));
     }
 
     #[tokio::test]
     async fn who_comes_after_all_were_detached_does_not_join_and_the_old_landing_takes_nothing_away() {
-        let flights = Flights::<u8, u8>::new();
+        let flights = Flights::<u8, u8, ()>::new();
         let (go, gate) = oneshot::channel::<()>();
-        let old = flights.join_or_start(&1, || async move {
-            let _ = gate.await;
-            1
-        });
+        let old = flights.join_or_start(
+            &1,
+            || (),
+            |()| async move {
+                let _ = gate.await;
+                1
+            },
+        );
         flights.detach_all();
         let (go_on, second_gate) = oneshot::channel::<()>();
-        let new = flights.join_or_start(&1, || async move {
-            let _ = second_gate.await;
-            2
-        });
+        let new = flights.join_or_start(
+            &1,
+            || (),
+            |()| async move {
+                let _ = second_gate.await;
+                2
+            },
+        );
         assert!(!new.joined);
         go.send(()).expect("the fill waits");
         assert_eq!(old.landed().await, Some(1));
         tokio::task::yield_now().await;
-        assert!(flights.join_or_start(&1, || async { 3 }).joined);
+        assert!(flights.join_or_start(&1, || (), |()| async { 3 }).joined);
         go_on.send(()).expect("the fill waits");
         assert_eq!(new.landed().await, Some(2));
     }

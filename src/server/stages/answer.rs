@@ -22,7 +22,7 @@ use crate::metrics::Outcome;
 use crate::reply::{self, Conditions, Reply, Shown};
 use crate::request_id::RequestId;
 use crate::routes::{Asked, Ids, Key, Query};
-use crate::upstream::Spender;
+use crate::spender::{Spender, Spenders};
 
 #[derive(Clone, Copy)]
 pub struct Answer;
@@ -84,18 +84,15 @@ async fn answer(valid: Valid) -> Result<Reply, Error> {
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
-        // The fill is the same for everyone; who sets it off only pays for it.
-        let spender = Spender::from(&*grant.client);
-        move || {
-            let (upstream, query, spender) = (upstream.clone(), query.clone(), spender.clone());
-            async move { upstream.call(&query, &spender).await }
+        move |spenders: Spenders| {
+            let (upstream, query) = (upstream.clone(), query.clone());
+            async move { upstream.call(&query, &spenders).await }
         }
     };
-    let served = app
-        .cache
-        .get_or_fill(&query, config.cache.rule(query.route), config.upstream.timeout, anew, fill)
-        .await;
-    let served = served?;
+    let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
+    // The fill is the same for everyone; who waits for it only pays for it.
+    let spender = Spender::from(&*grant.client);
+    let served = app.cache.get_or_fill(&query, rule, wait, anew, spender, fill).await?;
     let outcome = reply::outcome(&served);
 
     let asker = Asker { identity, ids, request_id, address, query, conditions, outcome };

@@ -1,0 +1,255 @@
+//! The attempts that one call may take: quota, then token, then the exchange, then what its outcome
+//! means, and whether it is worth another try.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Upstream;
+use super::breaker::Attempt;
+use super::exchange::{self, Broken};
+use super::host::{Connection, Host};
+use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
+use super::pool::{Exhausted, Pool, Reservation};
+use super::secrets::Use;
+use super::token::{Minter, Token};
+use super::{State, retry};
+use crate::answer::Fetched;
+use crate::config::Account;
+use crate::error::{Error, Kind};
+use crate::metrics::AttemptResult;
+use crate::routes::{Base, Query, Route};
+use crate::spender::Spenders;
+
+/// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
+const MOST_RETRIES: u32 = 2;
+
+/// Of a call's time, the part that waiting for quota must leave for the exchange: a call that is
+/// made too late to be answered is a call thrown away.
+const FOR_THE_EXCHANGE: u32 = 10;
+
+/// When a call is to be over, on the clock that quotas are counted on.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Duration,
+    /// The same, less what the exchange needs.
+    quota: Duration,
+}
+
+/// What one call needs to be made, more than once if need be.
+struct Call<'a> {
+    query: &'a Query,
+    account: &'a Account,
+    spenders: &'a Spenders,
+    minter: &'a Minter,
+    pool: Arc<Pool>,
+    host: &'a Host,
+    deadline: Deadline,
+}
+
+impl Call<'_> {
+    fn usage(&self) -> Use {
+        (self.query.route.name, self.query.bot.clone())
+    }
+}
+
+impl Upstream {
+    /// The answer to `query`, within the configured time, waiting for quota and repeats included.
+    /// `spenders` say out of whose share of the quota it may come.
+    pub async fn call(&self, query: &Query, spenders: &Spenders) -> Result<Fetched, Error> {
+        let call = self.prepare(query, spenders)?;
+        let mut outcome = self.attempt(&call, Attempt::First, call.deadline.quota).await?;
+        let (mut may_remint, mut retries) = (true, 0);
+        loop {
+            let (token, told) = outcome;
+            let again = match &told {
+                Outcome::TokenRefused { date, .. } => {
+                    let is_worth_it = call.minter.refused(&token, &call.usage(), *date).await;
+                    if !(is_worth_it && std::mem::take(&mut may_remint)) {
+                        return self.conclude(&call, told);
+                    }
+                    // Without another call nobody can say that the credential is at fault.
+                    Ok(self.attempt(&call, Attempt::Repeat, call.deadline.quota).await?)
+                }
+                // The repeat was paid for before the connection was used.
+                Outcome::Broken(Broken::Stale(_)) => {
+                    self.attempt(&call, Attempt::Repeat, call.deadline.quota).await
+                }
+                failed if retries < MOST_RETRIES && failed.is_worth_a_retry() => {
+                    match self.retry(&call, retries).await {
+                        Some(again) => {
+                            retries += 1;
+                            self.metrics.upstream_retry(query.route);
+                            Ok(again)
+                        }
+                        None => return self.conclude(&call, told),
+                    }
+                }
+                _ => return self.conclude(&call, told),
+            };
+            outcome = match again {
+                Ok(again) => again,
+                // What went wrong says more than why it could not be tried again.
+                Err(_) => return self.conclude(&call, told),
+            };
+        }
+    }
+
+    fn prepare<'a>(&'a self, query: &'a Query, spenders: &'a Spenders) -> Result<Call<'a>, Error> {
+        let (state, minter, host) = self.way(query)?;
+        let timeout = self.config.timeout;
+        let at = self.clock.uptime() + timeout;
+        let deadline = Deadline { at, quota: at - timeout / FOR_THE_EXCHANGE };
+        let pool = self.pool(state, query.route, query.bot.as_deref())?;
+        Ok(Call { query, account: &state.account, spenders, minter, pool, host, deadline })
+    }
+
+    /// The pool that counts a call: the account's, or its bot's (contract §1).
+    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Result<Arc<Pool>, Error> {
+        match (route.base, bot) {
+            (Base::Automation, Some(bot)) => {
+                let most = self.config.max_waiting;
+                let new = || Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone());
+                state.bot_pools.get(bot, new).ok_or_else(too_many_bots)
+            }
+            _ => Ok(state.pool.clone()),
+        }
+    }
+
+    /// One attempt. `Err` is one that was not made: no room in the quota by `patience`, or the
+    /// upstream is left alone.
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        attempt: Attempt,
+        patience: Duration,
+    ) -> Result<(Token, Outcome), Error> {
+        // Before the quota is asked: nothing is waited for that cannot be used.
+        call.host.breaker.check().map_err(left_alone)?;
+        let mut reservation = self.reserve(call, patience).await?;
+        let token = call.minter.token()?;
+        let permit = call.host.breaker.permit(attempt).map_err(left_alone)?;
+        if attempt == Attempt::First {
+            call.host.budget.deposit();
+        }
+
+        let started = Instant::now();
+        let asked_at = self.clock.moment();
+        let connection = call.host.connection(call.pool.standing().0 > 0, self.clock.uptime());
+        let http = match connection {
+            Connection::Kept(_) => &self.http,
+            Connection::UsedOnce => &self.http_once,
+        };
+        let exchange =
+            exchange::exchange(http, call.query, call.account, &token, &self.config, &mut reservation);
+        // What the wait for quota has left of the time; on the machine's clock, as sockets are.
+        let left = call.deadline.at.saturating_sub(asked_at.uptime);
+        let outcome = match tokio::time::timeout(left, exchange).await {
+            Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
+            Ok(Err(broken)) => Outcome::Broken(broken),
+            Err(_) => Outcome::Broken(Broken::TimedOut(
+                Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
+                    .proxy_status("http_response_timeout"),
+            )),
+        };
+        if let Outcome::Broken(Broken::Stale(_)) = &outcome {
+            call.host.closes_idle_ones(self.clock.uptime());
+            if let Connection::Kept(saved) = connection {
+                saved.spend();
+            }
+        }
+        if let Outcome::QuotaRefused(wait) = &outcome {
+            // Before the reservation ends, which may let the next one in.
+            call.pool.close_for(*wait);
+        }
+        drop(reservation);
+        permit.report(!outcome.is_failure());
+        let (status, result) = match &outcome {
+            Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
+            Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
+            Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
+            Outcome::Broken(_) => (0, AttemptResult::Failed),
+        };
+        self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
+        // Who is unwell may not have looked at the token.
+        if let Outcome::Answered(answer) = &outcome
+            && !answer.status().is_server_error()
+        {
+            call.minter.accepted(&token, &call.usage());
+        }
+        Ok((token, outcome))
+    }
+
+    async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
+        let started = Instant::now();
+        let reserved = call.pool.reserve(call.spenders, patience).await;
+        self.metrics.quota_wait.observe(started.elapsed().as_secs_f64());
+        reserved.map_err(|Exhausted(wait)| quota_used_up(wait))
+    }
+
+    /// Another attempt, `nth` of its kind: if the budget has one, the wait for it fits the deadline,
+    /// and the quota has room at once. `None` if it was not made.
+    async fn retry(&self, call: &Call<'_>, nth: u32) -> Option<(Token, Outcome)> {
+        let wait = retry::full_jitter(&self.config.retry, nth, random()?);
+        let is_in_time = self.clock.uptime() + wait < call.deadline.at;
+        if !is_in_time || call.pool.standing().0 == 0 {
+            return None;
+        }
+        let saved = call.host.budget.retry()?;
+        // On the machine's time, like the exchange it stands between.
+        tokio::time::sleep(wait).await;
+        let again = self.attempt(call, Attempt::Repeat, self.clock.uptime()).await.ok();
+        match again {
+            Some(_) => saved.spend(),
+            None => call.host.budget.refund_retry(saved),
+        }
+        again
+    }
+
+    /// What the caller gets of the last outcome.
+    fn conclude(&self, call: &Call<'_>, outcome: Outcome) -> Result<Fetched, Error> {
+        match outcome {
+            Outcome::Answered(answer) => Ok(answer),
+            Outcome::Broken(broken) => Err(broken.into_error()),
+            Outcome::QuotaRefused(wait) => Err(quota_used_up(wait)),
+            Outcome::TokenRefused { status, .. } => Err(Error::new(
+                Kind::UpstreamRefused,
+                format!(
+                    "the upstream answered {} to a fresh token of credential {}: its secret, its scope or \
+                     its bots are not right",
+                    status.as_u16(),
+                    call.minter.name()
+                ),
+            )
+            .proxy_status("proxy_configuration_error")),
+        }
+    }
+}
+
+fn random() -> Option<u32> {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(u32::from_ne_bytes(bytes))
+}
+
+pub(super) fn quota_used_up(wait: Duration) -> Error {
+    let wait = wait.max(Duration::from_secs(1));
+    Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up")
+        .retry_after(wait)
+        .proxy_status("connection_limit_reached")
+}
+
+fn too_many_bots() -> Error {
+    let detail = "there are more bots than quotas can be counted for";
+    Error::new(Kind::TemporaryReducedCapacity, detail)
+        .retry_after(QUOTA_REFUSED_FOR)
+        .proxy_status("connection_limit_reached")
+}
+
+pub(super) fn left_alone(wait: Duration) -> Error {
+    Error::new(
+        Kind::TemporaryReducedCapacity,
+        "the upstream has failed several times in a row and is left alone for a moment",
+    )
+    .retry_after(wait)
+    .proxy_status("destination_unavailable")
+}
