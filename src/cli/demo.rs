@@ -100,7 +100,8 @@ fn lines(main: SocketAddr, ops: SocketAddr, ids: &standin::DemoIds) -> String {
     let json = "-H 'Content-Type: application/json' -d";
     let window =
         |from: &str, to: &str| format!(r#"'{{"startDate":"{from}","endDate":"{to}","timeZoneOffset":0}}'"#);
-    let (week, too_long) = (window(&days_ago(7), &days_ago(1)), window(&days_ago(9), &days_ago(1)));
+    // Not until yesterday: shortly after midnight that is when the live ones began.
+    let (week, too_long) = (window(&days_ago(8), &days_ago(2)), window(&days_ago(10), &days_ago(2)));
     let transcript = format!(r#"'{{"sessionId":"{session}"}}'"#);
     format!(
         "\

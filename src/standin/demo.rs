@@ -13,7 +13,9 @@ const LIVE: u64 = 3;
 
 impl Options {
     /// Two accounts, and in the first a handful of conversations around the present: some
-    /// settled for days, one just closed, one live, one session without an agent.
+    /// settled for days, one just closed, one live, one session without an agent. Those that are
+    /// settled closed two to four days ago: a window of whole days that ends two days ago holds all
+    /// of them and none of the others, at any time of day.
     pub fn demo(clock: Clock) -> Options {
         let now = clock.now_ms();
         let stream = EXAMPLE_STREAM;
@@ -21,8 +23,8 @@ impl Options {
             settled(now),
             Conversation::closed_at(stream, JUST_CLOSED, now - MINUTE_MS),
             Conversation::live(stream, LIVE, now - 5 * MINUTE_MS).with_messages(1_000),
-            Conversation::closed_at(stream, 4, now - DAY_MS).without_agent(),
-            Conversation::closed_at(stream, 5, now - DAY_MS - HOUR_MS).on_channel("Voice"),
+            Conversation::closed_at(stream, 4, now - 2 * DAY_MS - 2 * HOUR_MS).without_agent(),
+            Conversation::closed_at(stream, 5, now - 2 * DAY_MS - HOUR_MS).on_channel("Voice"),
             Conversation::closed_at(stream, 6, now - 2 * DAY_MS)
                 .on_channel("telegram ")
                 .surveyed_at(now - 2 * DAY_MS + HOUR_MS, 5),
