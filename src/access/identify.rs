@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::oidc::{self, Claims, Issuers};
 use super::rate_limit::Caller;
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 use crate::config::{Client, Clients};
 use crate::error::{Error, Fault, Kind};
 
@@ -113,15 +113,15 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// Who the bearer of `token` is, and which client that makes it at `now`.
+/// Who the bearer of `token` is, and which client that makes it once its issuer's keys are there.
 pub async fn bearer_of(
     token: &[u8],
     clients: &Clients,
     issuers: &Issuers,
-    now: UnixMillis,
+    clock: &Clock,
 ) -> Result<(Identity, Arc<Client>), Error> {
     let token = Identity::Token(Arc::new(issuers.verify(token).await?));
-    let client = token.client(clients, now)?;
+    let client = token.client(clients, clock.now())?;
     Ok((token, client))
 }
 

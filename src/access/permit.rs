@@ -34,7 +34,7 @@ impl Grant {
 }
 
 /// One answer for what is not allowed and for what does not exist: nobody learns what is configured.
-fn forbidden() -> Error {
+pub fn forbidden() -> Error {
     Error::new(Kind::Forbidden, "this client may not use this route, account or bot")
 }
 

@@ -4,6 +4,7 @@
 //! a fill that lands are one before the other. moka evicts when it likes, on any thread; what left
 //! is written down and taken out of the index under the lock, at the next change.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use super::purge::{Began, Meant, Removed, Tombstones};
 use crate::clock::{Clock, Moment};
 use crate::routes::Key;
 use crate::seen::Sighting;
+
+/// Answers remembered that made what was stored void: more than there are calls within a deadline.
+const MOST_VOIDED: usize = 1024;
 
 /// Entries by key. When it is full, what is asked for least goes first (TinyLFU).
 pub struct Memory {
@@ -40,6 +44,18 @@ struct Writes {
     index: Index,
     tombstones: Tombstones,
     last: Serial,
+    /// What was last told to be void, and when the answer was asked for that told it.
+    voided: VecDeque<(Key, Moment)>,
+}
+
+impl Writes {
+    /// Whether what a fill brings that began at `began` was made void by a later answer. Only one
+    /// that a purge has detached can land after that.
+    fn is_void(&self, key: &Key, asked_at: Moment, began: Began) -> bool {
+        let mut voided = self.voided.iter();
+        began != self.tombstones.now()
+            && voided.any(|(voided, told_at)| voided == key && told_at.is_after(asked_at))
+    }
 }
 
 /// What has left the store and is still in the index.
@@ -74,7 +90,7 @@ pub enum Refused {
     Purged,
     /// It is older than what made it void.
     Outdated,
-    /// What is stored was asked for later.
+    /// What is stored was asked for later, or an answer that was has made this one void.
     Superseded,
     /// The store is full, and what is in it is asked for more.
     NoRoom,
@@ -128,7 +144,8 @@ impl Memory {
         if is_outdated() {
             return Err(Refused::Outdated);
         }
-        if self.is_newer(&key, entry.answer.asked_at) {
+        let asked_at = entry.answer.asked_at;
+        if self.is_newer(&key, asked_at) || writes.is_void(&key, asked_at, began) {
             return Err(Refused::Superseded);
         }
         self.insert(&mut writes, key.clone(), entry, began);
@@ -173,6 +190,8 @@ impl Memory {
         let mut writes = locked(&self.writes);
         if !self.is_newer(key, asked_at) {
             self.slots.invalidate(key);
+            writes.voided.push_front((key.clone(), asked_at));
+            writes.voided.truncate(MOST_VOIDED);
         }
         self.tidy(&mut writes);
     }

@@ -137,13 +137,15 @@ impl Exchange {
     }
 
     /// What the stack came to, or what kept the request from it.
-    fn answered(self, outcome: Result<Reply, Error>) -> Response {
+    fn answered(mut self, outcome: Result<Reply, Error>) -> Response {
         let told = Told::of(&outcome);
         let mut response = match outcome {
             Ok(reply) => reply.response,
             Err(error) => error.into_response(self.id.as_str()),
         };
         if let Some(origin) = &self.origin {
+            // By the configuration of now, like the answer itself.
+            self.snapshot = self.app.snapshot();
             let clients = &self.snapshot.config.clients;
             let client = told.client.as_deref().and_then(|name| clients.named(name));
             let headers = cors::answer(origin, client.map(Arc::as_ref), clients);

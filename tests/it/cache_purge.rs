@@ -216,6 +216,31 @@ async fn an_answer_that_lands_late_neither_replaces_nor_removes_what_was_asked_f
     }
 }
 
+/// Nor does it come back after an answer that was asked for later and is not stored: there is none, or
+/// it goes on.
+#[tokio::test]
+async fn an_answer_that_lands_late_does_not_come_after_one_that_made_it_void() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let world = world(vec![conversation.clone()]).await;
+    let path = conversation_path(&conversation.conversation_id);
+    let gate = Gate::closed();
+    world.standin.fault_next(1, Fault::Held(gate.clone()));
+    let (late, new) = tokio::join!(world.get(&path), async {
+        until("the first call has been judged", || world.standin.count() == 1).await;
+        purge(&world, json!({ "conversation_id": "c-another" })).await;
+        world.advance(SECOND);
+        world.standin.fault_next(1, Fault::Status(404));
+        let new = world.get(&path).await;
+        gate.open();
+        new
+    });
+    assert_eq!((late.status.as_u16(), new.status.as_u16()), (200, 404));
+    assert!(late.cache_status().ends_with("stored=?0; detail=superseded"), "{late:?}");
+    assert_eq!(world.app.cache.size().0, 0);
+    assert!(world.get(&path).await.cache_status().ends_with("; stored"));
+    assert_eq!(world.standin.count(), 3);
+}
+
 /// What a window of bot sessions, or a transcript of one, is told of: no conversation.
 struct Links {
     world: World,

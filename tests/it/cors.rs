@@ -2,10 +2,11 @@
 //! answered for all clients together; the answer itself for its caller's own origins, errors too.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT};
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT};
 
 use crate::world::{
-    DAY, Got, REPORTING, World, before, client, conversation_path, got, transcript_path, window_path,
+    DAY, Got, REPORTING, World, before, change_config, client, conversation_path, got, transcript_path,
+    until, window_path,
 };
 
 const DESK: &str = "https://desk.example.com";
@@ -106,6 +107,27 @@ async fn an_answer_is_for_its_callers_own_origins_and_says_what_a_script_may_rea
     let none = got(world.request(Method::GET, &path, DESK_KEY)).await;
     assert!(!none.headers.contains_key("access-control-allow-origin"));
     assert_eq!(none.header("vary"), "Accept-Encoding, Origin", "a shared cache must know either way");
+}
+
+/// An answer that takes its time is for the origins that its caller has when it is handed out.
+#[tokio::test]
+async fn an_origin_that_is_taken_out_meanwhile_reads_no_answer() {
+    let (world, path) = world().await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let ask = |origin| got(world.request(Method::GET, &path, BOTH_KEY).header("origin", origin));
+    let (gone, kept) = (tokio::spawn(ask(DESK)), tokio::spawn(ask(QUALITY)));
+    until("both are in", || world.app.metrics.active_requests.get() == 2).await;
+    change_config(&world, |written| {
+        let both = format!("origins = [\"{DESK}\", \"{QUALITY}\"]");
+        written.replace(&both, &format!("origins = [\"{QUALITY}\"]"))
+    });
+    world.app.reload().unwrap();
+    gate.open();
+    let (gone, kept) = (gone.await.unwrap(), kept.await.unwrap());
+    assert_eq!((gone.status.as_u16(), kept.status.as_u16()), (200, 200));
+    assert!(!gone.headers.contains_key("access-control-allow-origin"));
+    assert_eq!(kept.header("access-control-allow-origin"), QUALITY);
 }
 
 #[tokio::test]

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kore_gateway::access::identify::{key_digest, presented};
 use kore_gateway::access::rate_limit::Caller;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
+use kore_gateway::standin::{
+    Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT, OTHER_STREAM,
+};
 
 use crate::world::{
     DAY, HOUR, REPORTING, SECOND, World, before, change_config, client, conversation_path, got, reload,
@@ -197,6 +199,49 @@ async fn an_answer_under_way_is_handed_out_under_the_policy_of_then() {
     until("the call", || world.standin.count() == 1).await;
     let without = rotating(&[(OLD, "")]).replace("\"conversation\", ", "");
     change_config(&world, |written| written.replace(&rotating(&[(OLD, "")]), &without));
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    gate.open();
+    assert_eq!(under_way.await.unwrap().status, StatusCode::FORBIDDEN);
+}
+
+/// The credential ends by itself while its answer is under way.
+#[tokio::test]
+async fn an_answer_under_way_is_not_handed_to_a_key_that_has_expired() {
+    let (world, _) = world(rotating(&[(OLD, ", expires = 2026-03-02T13:00:00Z"), (NEW, "")])).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let path = conversation_path("c-2");
+    let under_way = tokio::spawn(got(world.request(Method::GET, &path, OLD)));
+    let lasting = tokio::spawn(got(world.request(Method::GET, &path, NEW)));
+    until("both are in", || world.app.metrics.active_requests.get() == 2).await;
+    until("the call", || world.standin.count() == 1).await;
+    world.advance(HOUR);
+    gate.open();
+    assert_eq!(under_way.await.unwrap().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(lasting.await.unwrap().status, StatusCode::NOT_FOUND, "the upstream's own answer");
+}
+
+/// The bot has come to be another account's, and the first account is not the client's any more: what
+/// was asked for as the first is not his.
+#[tokio::test]
+async fn an_answer_under_way_is_not_handed_out_as_another_accounts() {
+    let both = client("both", OLD, EXAMPLE_ACCOUNT, "*", "1000/min").replace(
+        &format!("accounts = [\"{EXAMPLE_ACCOUNT}\"]"),
+        &format!("accounts = [\"{EXAMPLE_ACCOUNT}\", \"{OTHER_ACCOUNT}\"]"),
+    );
+    let (world, path) = world(both).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let under_way = tokio::spawn(got(world.request(Method::GET, &path, OLD)));
+    until("the call", || world.standin.count() == 1).await;
+    change_config(&world, |written| {
+        let moved = format!("bots = [\"{OTHER_STREAM}\", \"{EXAMPLE_STREAM}\"]");
+        written.replace(&format!("accounts = [\"{EXAMPLE_ACCOUNT}\", "), "accounts = [").replacen(
+            &format!("bots = [\"{OTHER_STREAM}\"]"),
+            &moved,
+            1,
+        )
+    });
     assert_eq!(reload(&world).await.status, StatusCode::OK);
     gate.open();
     assert_eq!(under_way.await.unwrap().status, StatusCode::FORBIDDEN);

@@ -42,6 +42,7 @@ mod hostile_http1;
 mod http2;
 mod issuer;
 mod keys;
+mod late_body;
 mod limits;
 mod oidc;
 mod oidc_fetch;

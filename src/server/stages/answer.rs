@@ -9,7 +9,7 @@ use tower::{BoxError, Service};
 
 use super::{Valid, at_once, later};
 use crate::access::identify::Identity;
-use crate::access::permit::{Grant, permit};
+use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::{Projection, Unreadable};
 use crate::answer::Answer as Whole;
 use crate::app::{App, Snapshot};
@@ -127,14 +127,19 @@ struct Policy {
 }
 
 impl Policy {
-    /// The same by the configuration of now: an answer that took its time is handed out by that.
+    /// The same by now: an answer that took its time is handed out by the configuration of now, and
+    /// to whom the credential still makes a client.
     fn of_now(self, app: &App, asker: &Asker) -> Result<Self, Error> {
-        if self.is_of_now(app) {
-            return Ok(self);
-        }
         let snapshot = app.snapshot();
         let client = asker.identity.client(&snapshot.config.clients, app.clock.now())?;
+        if Arc::ptr_eq(&snapshot, &self.snapshot) {
+            return Ok(self);
+        }
         let grant = permit(&client, asker.query.route, &asker.ids, &snapshot.config)?;
+        // A bot that has come to be another account's: this is the answer of the one it was.
+        if grant.account.id != asker.query.account {
+            return Err(forbidden());
+        }
         Ok(Self { snapshot, grant })
     }
 

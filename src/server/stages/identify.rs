@@ -30,10 +30,13 @@ impl AsyncPredicate<Box<Call>> for Identify {
     }
 }
 
-async fn by_token(token: Vec<u8>, call: Box<Call>) -> Result<Identified, Error> {
+async fn by_token(token: Vec<u8>, mut call: Box<Call>) -> Result<Identified, Error> {
     let snapshot = &call.snapshot;
-    match bearer_of(&token, &snapshot.config.clients, &snapshot.issuers, call.now.wall).await {
-        Ok((identity, client)) => Ok(Identified { call, identity, client }),
+    match bearer_of(&token, &snapshot.config.clients, &snapshot.issuers, &call.app.clock).await {
+        Ok((identity, client)) => {
+            call.now = call.app.clock.moment();
+            Ok(Identified { call, identity, client })
+        }
         Err(error) => Err(count_stranger(&call, error)),
     }
 }

@@ -39,6 +39,9 @@ async fn with_body(mut request: Permitted) -> Result<Valid, Error> {
     check_media_type(&call.head.method, &call.head.headers)?;
     let server = &call.snapshot.config.server;
     let body = read(&mut call.body, server.max_request_body, server.body_timeout).await?;
+    // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.
+    call.now = call.app.clock.moment();
+    request.identity.client(&call.snapshot.config.clients, call.now.wall)?;
     valid(request, Some(&body))
 }
 

@@ -1,0 +1,107 @@
+//! A caller whose body is late is answered by what holds when it has come: not by what was fresh, nor
+//! by what he might see, when his head came.
+
+use std::time::Duration;
+
+use kore_gateway::access::identify::key_digest;
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{
+    DAY, HOUR, World, before, change_config, client, conversation_path, reload, transcript_path, until,
+    with_ops_token,
+};
+
+const KEY: &str = "kg_late";
+
+/// A gateway that has a transcript in its store, and a caller who has sent all of a request for it but
+/// the last byte.
+struct Late {
+    world: World,
+    stream: TcpStream,
+    last: u8,
+    block: String,
+}
+
+impl Late {
+    async fn with_key(expires: &str) -> Self {
+        let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+        let body = json!({ "sessionId": conversation.session_id }).to_string();
+        let path = conversation_path(&conversation.conversation_id);
+        let digest = hex::encode(key_digest(KEY.as_bytes()));
+        let block = client("late", KEY, EXAMPLE_ACCOUNT, "*", "1000/min").replace(
+            &format!("api_key_sha256 = \"{digest}\""),
+            &format!("api_keys = [{{ sha256 = \"{digest}\"{expires} }}]"),
+        );
+        let world = World::with(|setup| {
+            with_ops_token(setup);
+            setup.config.push_str("server.body_timeout = \"10m\"\n");
+            setup.standin.conversations = vec![conversation];
+            setup.clients = block.clone();
+        })
+        .await;
+        world.get(&path).await;
+        assert!(world.post(&transcript_path(), &body).await.cache_status().ends_with("; stored"));
+        assert!(world.post(&transcript_path(), &body).await.is_hit());
+
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {KEY}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            transcript_path(),
+            body.len()
+        );
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        let (last, first) = body.as_bytes().split_last().unwrap();
+        stream.write_all(&[head.as_bytes(), first].concat()).await.unwrap();
+        // Counted when it comes; on this one thread it waits for its body by the time that is seen.
+        until("the head is in", || world.app.metrics.active_requests.get() == 1).await;
+        Self { world, stream, last: *last, block }
+    }
+
+    /// The answer, once the last byte is sent.
+    async fn answer(&mut self) -> String {
+        self.stream.write_all(&[self.last]).await.unwrap();
+        let mut answer = Vec::new();
+        self.stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn what_was_fresh_when_the_head_came_is_not_served_past_its_lifetime() {
+    let mut late = Late::with_key("").await;
+    let calls = late.world.standin.count();
+    late.world.advance(400 * DAY);
+    let answer = late.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("fwd=uri-miss"), "{answer}");
+    assert_eq!(late.world.standin.count(), calls + 1);
+}
+
+#[tokio::test]
+async fn a_hit_tells_its_age_when_it_is_handed_out() {
+    let mut late = Late::with_key("").await;
+    late.world.advance(Duration::from_secs(77));
+    let answer = late.answer().await;
+    assert!(answer.contains("kore-gateway; hit") && answer.contains("age: 77\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_meanwhile_gets_no_hit() {
+    let mut late = Late::with_key("").await;
+    change_config(&late.world, |written| written.replace(&late.block, ""));
+    assert_eq!(reload(&late.world).await.status, 200);
+    let answer = late.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_key_that_ends_meanwhile_gets_no_hit() {
+    // Noon and an hour.
+    let mut late = Late::with_key(", expires = 2026-03-02T13:00:00Z").await;
+    late.world.advance(HOUR);
+    let answer = late.answer().await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
