@@ -103,9 +103,14 @@ fuzz_target!(|bytes: &[u8]| {
     if bytes.len() > 4096 {
         return;
     }
-    let at_once = read(bytes, bytes.len());
+    let (judged, next) = read(bytes, bytes.len());
+    let is_refusal = |next| matches!(next, Next::Refused { .. });
     for piece in [1, 3, 50] {
-        assert_eq!(read(bytes, piece), at_once, "in pieces of {piece}");
+        let (also_judged, other) = read(bytes, piece);
+        assert_eq!(also_judged, judged, "in pieces of {piece}");
+        // A head that drips in is judged at its end or its limit; nothing of it has been handed on by then.
+        let is_later = is_refusal(next) && (is_refusal(other) || other == Next::Rest);
+        assert!(other == next || is_later, "{other:?} in pieces of {piece}, {next:?} at once");
     }
 
     let seen = Rc::new(RefCell::new(Vec::new()));

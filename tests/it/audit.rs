@@ -71,7 +71,11 @@ async fn each_body_leaves_one_line_and_what_has_none_leaves_none() {
     ] {
         masked[name] = value;
     }
-    assert_eq!(audited.lines(), [line, masked]);
+    // A hit of the whole answer, which takes the shortest way there is.
+    got(world.request(Method::GET, &path, REPORTING).header("x-request-id", "r-3")).await;
+    let mut plain = line.clone();
+    (plain["request_id"], plain["outcome"]) = (json!("r-3"), json!("hit"));
+    assert_eq!(audited.lines(), [line, masked, plain]);
 
     // No body: not modified, a HEAD, and what the gateway itself has to say.
     let etag = first.header("etag");
@@ -79,7 +83,7 @@ async fn each_body_leaves_one_line_and_what_has_none_leaves_none() {
     got(world.request(Method::HEAD, &path, REPORTING)).await;
     got(world.request(Method::GET, &path, "kg_unknown")).await;
     got(world.post_request(&window_path(), "{}", REPORTING)).await;
-    assert_eq!(audited.lines().len(), 2);
+    assert_eq!(audited.lines().len(), 3);
 
     // A body of the upstream's, whatever its status.
     got(world.request(Method::GET, &conversation_path("c-2"), REPORTING)).await;
@@ -88,11 +92,11 @@ async fn each_body_leaves_one_line_and_what_has_none_leaves_none() {
     let week = r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":0}"#;
     got(world.post_request(&window_path(), week, REPORTING)).await;
     let lines = audited.lines();
-    assert_eq!((&lines[2]["status"], &lines[2]["id"]), (&json!(404), &json!("c-2")));
-    assert_eq!(lines[3]["id"], conversation.session_id);
-    assert_eq!((&lines[4]["route"], lines[4].get("id")), (&json!("interaction_details"), None));
-    assert_eq!(lines[4]["window"], json!(["2026-02-16T00:00:00Z", "2026-02-23T00:00:00Z"]));
-    assert_eq!(world.metric(r#"kore_gateway_audit_records_total{result="success"}"#).await, 5.0);
+    assert_eq!((&lines[3]["status"], &lines[3]["id"]), (&json!(404), &json!("c-2")));
+    assert_eq!(lines[4]["id"], conversation.session_id);
+    assert_eq!((&lines[5]["route"], lines[5].get("id")), (&json!("interaction_details"), None));
+    assert_eq!(lines[5]["window"], json!(["2026-02-16T00:00:00Z", "2026-02-23T00:00:00Z"]));
+    assert_eq!(world.metric(r#"kore_gateway_audit_records_total{result="success"}"#).await, 6.0);
     assert_eq!(world.metric(LOST).await, 0.0);
 
     let text = std::fs::read_to_string(&audited.file).unwrap();

@@ -48,6 +48,72 @@ async fn every_promised_metric_is_there_in_both_formats() {
     assert!(open.body.ends_with(b"# EOF\n"));
 }
 
+/// Every metric that is promised by name, with the kind it says it is and its labels.
+const PROMISED: [(&str, &str, &[&str]); 16] = [
+    ("http_server_request_duration_seconds", "histogram", &["route", "method", "status"]),
+    ("http_server_active_requests", "gauge", &[]),
+    ("http_client_request_duration_seconds", "histogram", &["route", "status"]),
+    ("kore_gateway_cache_requests_total", "counter", &["route", "outcome"]),
+    ("kore_gateway_cache_entries", "gauge", &[]),
+    ("kore_gateway_cache_bytes", "gauge", &[]),
+    ("kore_gateway_cache_evictions_total", "counter", &[]),
+    ("kore_gateway_rate_limited_total", "counter", &["client"]),
+    ("kore_gateway_upstream_attempts_total", "counter", &["route", "result"]),
+    ("kore_gateway_upstream_quota_available", "gauge", &["account", "pool"]),
+    ("kore_gateway_upstream_quota_wait_seconds", "histogram", &[]),
+    ("kore_gateway_breaker_state", "gauge", &["upstream"]),
+    ("kore_gateway_tokens_minted_total", "counter", &["credential"]),
+    ("kore_gateway_token_expiry_timestamp_seconds", "gauge", &["credential"]),
+    ("kore_gateway_config_reloads_total", "counter", &["result"]),
+    ("kore_gateway_build_info", "gauge", &["version", "commit"]),
+];
+
+#[tokio::test]
+async fn every_promised_metric_has_its_kind_and_exactly_its_labels() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let path = conversation_path(&conversation.conversation_id);
+    let world = World::of(vec![conversation]).await;
+    world.get(&path).await;
+    let scrape = String::from_utf8(world.ops("/metrics").await.body.to_vec()).unwrap();
+    for (name, kind, labels) in PROMISED {
+        assert!(scrape.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}\n{scrape}");
+        let samples = match kind {
+            "histogram" => ["_count", "_sum", "_bucket"].map(|suffix| format!("{name}{suffix}")).to_vec(),
+            _ => vec![name.to_owned()],
+        };
+        for sample in samples {
+            let mut expected = labels.to_vec();
+            expected.extend(sample.ends_with("_bucket").then_some("le"));
+            expected.sort_unstable();
+            let mut found = scrape.lines().filter_map(|line| labels_of(line, &sample)).peekable();
+            assert!(found.peek().is_some(), "no {sample} in\n{scrape}");
+            for labels in found {
+                assert_eq!(labels, expected, "{sample}");
+            }
+        }
+    }
+    let outcomes = ["hit", "stale", "miss", "collapsed", "bypass"];
+    for outcome in outcomes {
+        let series =
+            format!("kore_gateway_cache_requests_total{{route=\"conversation\",outcome=\"{outcome}\"}} ");
+        assert!(scrape.contains(&series), "no {series}");
+    }
+    let of_conversation = "kore_gateway_cache_requests_total{route=\"conversation\",";
+    assert_eq!(scrape.lines().filter(|line| line.starts_with(of_conversation)).count(), outcomes.len());
+}
+
+/// The labels of a line, sorted, if it is a sample of that name. No value of ours holds a comma.
+fn labels_of<'a>(line: &'a str, sample: &str) -> Option<Vec<&'a str>> {
+    let rest = line.strip_prefix(sample)?;
+    if rest.starts_with(' ') {
+        return Some(Vec::new());
+    }
+    let (labels, _) = rest.strip_prefix('{')?.rsplit_once('}')?;
+    let mut labels: Vec<_> = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).collect();
+    labels.sort_unstable();
+    Some(labels)
+}
+
 #[tokio::test]
 async fn a_made_up_method_or_path_makes_no_time_series_of_its_own() {
     let world = World::new().await;

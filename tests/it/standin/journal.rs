@@ -7,7 +7,7 @@ use kore_gateway::standin::{
 };
 use serde_json::{Value, json};
 
-use super::{NOW, TODAY, World, details_path, live, sign, signed, today};
+use super::{DAY, NOW, TODAY, World, details_path, live, sign, signed, today};
 
 #[tokio::test]
 async fn bytes_put_down_go_out_as_they_are_to_good_calls_only() {
@@ -124,4 +124,15 @@ async fn the_demo_has_something_for_every_route() {
     let answer = world.transcript(json!({"sessionId": ids.session})).await;
     assert_eq!(answer.body["conversationHistory"].as_array().unwrap().len(), 6);
     assert_eq!((ids.account, ids.stream), (EXAMPLE_ACCOUNT.into(), EXAMPLE_STREAM.into()));
+}
+
+/// The window that the demo's lines ask for has the same rows whenever it is asked for.
+#[tokio::test]
+async fn the_demos_past_week_is_the_same_at_any_time_of_day() {
+    let midnight = NOW - NOW.rem_euclid(DAY);
+    for minute in [0, 6, 61, 720, 1_439] {
+        let world = World::new(Options::demo(Clock::starting_at(midnight + minute * 60_000))).await;
+        let week = json!({"startDate": "2025-10-01", "endDate": "2025-10-07"});
+        assert_eq!(world.rows(week).await.len(), 5, "at minute {minute}");
+    }
 }
