@@ -141,8 +141,13 @@ impl Upstream {
         };
         let exchange =
             exchange::exchange(http, call.query, call.account, &token, &self.config, &mut reservation);
-        // What the wait for quota has left of the time; on the machine's clock, as sockets are.
+        // What the wait for quota has left of the time; on the machine's clock, as sockets are. The wait
+        // leaves the first attempt its part, also where a clock that is moved has jumped over it.
         let left = call.deadline.at.saturating_sub(asked_at.uptime);
+        let left = match attempt {
+            Attempt::First => left.max(self.config.timeout / FOR_THE_EXCHANGE),
+            Attempt::Repeat => left,
+        };
         let outcome = match tokio::time::timeout(left, exchange).await {
             Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
             Ok(Err(broken)) => Outcome::Broken(broken),
