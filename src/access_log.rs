@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
+use opentelemetry::trace::TraceId;
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 
@@ -33,6 +34,9 @@ pub struct Line<'a> {
     pub level: &'static str,
     pub target: &'static str,
     pub request_id: &'a str,
+    /// The trace it belongs to: the caller's, or one of ours.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub trace_id: Option<TraceId>,
     pub method: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'static str>,
@@ -51,6 +55,13 @@ pub struct Line<'a> {
 
 fn rfc3339<S: serde::Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&jiff::Timestamp::from_millisecond(time.0).unwrap_or_default())
+}
+
+fn as_text<S: serde::Serializer>(id: &Option<TraceId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match id {
+        Some(id) => serializer.collect_str(id),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Takes lines. Lets its thread go when it is dropped, with all that was gathered written.
@@ -173,7 +184,11 @@ impl Gathered {
 fn text(out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
     let time = jiff::Timestamp::from_millisecond(line.timestamp.0).unwrap_or_default();
     let Line { level, target, request_id, method, status, duration_ms, .. } = line;
-    write!(out, "{time}  {level} {target}: request_id={request_id:?} method={method:?} status={status} ")?;
+    write!(out, "{time}  {level} {target}: request_id={request_id:?} ")?;
+    if let Some(trace_id) = line.trace_id {
+        write!(out, "trace_id=\"{trace_id}\" ")?;
+    }
+    write!(out, "method={method:?} status={status} ")?;
     write!(out, "duration_ms={duration_ms}")?;
     let more = [("route", line.route), ("client", line.client), ("cache", line.cache)];
     for (name, value) in more.into_iter().chain([("error", line.error), ("cause", line.cause)]) {
@@ -199,6 +214,7 @@ mod tests {
             level: "INFO",
             target: "access",
             request_id,
+            trace_id: None,
             method: "GET",
             route: Some("conversation"),
             status: 200,

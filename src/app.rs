@@ -19,6 +19,7 @@ use crate::metrics::{Metrics, VERSION};
 use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
+use crate::trace::Tracer;
 use crate::upstream::Upstream;
 use crate::watch::{self, Fingerprint};
 
@@ -49,6 +50,7 @@ pub struct Snapshot {
     pub issuers: Issuers,
     pub audit: Audit,
     pub access_log: AccessLog,
+    pub tracer: Option<Arc<Tracer>>,
     /// Made when somebody first asks for it.
     contract: OnceLock<Contract>,
     /// What callers are shown: of the configuration, or of its files as they have become since.
@@ -172,6 +174,11 @@ impl Snapshot {
             let problem = format!("cannot be written: {error}");
             vec![Fault { path: "audit.to".to_owned(), problem }]
         })?;
+        let known = previous.and_then(|previous| previous.tracer.as_ref());
+        let tracer = Tracer::start(&config.tracing, clock, metrics, known).map_err(|error| {
+            let problem = format!("no collector can be told: {error}");
+            vec![Fault { path: "tracing.endpoint".to_owned(), problem }]
+        })?;
         // Last of what can fail: it takes over what the one of before has counted.
         let known = previous.map(|previous| &*previous.upstream);
         let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
@@ -206,6 +213,7 @@ impl Snapshot {
             issuers,
             audit,
             access_log,
+            tracer,
             contract,
             tls,
             limiters,

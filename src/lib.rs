@@ -35,5 +35,6 @@ pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod telemetry;
+pub mod trace;
 
 pub mod standin;

@@ -6,8 +6,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::Method;
+use opentelemetry::trace::TraceId;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -32,6 +34,12 @@ struct RequestLabels {
     route: &'static str,
     method: &'static str,
     status: u16,
+}
+
+/// Where to look at one of those that were counted.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct TraceLabels {
+    trace_id: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -203,7 +211,7 @@ pub enum AttemptResult {
 impl AttemptResult {
     const ALL: [Self; 4] = [Self::Answered, Self::TokenRefused, Self::QuotaRefused, Self::Failed];
 
-    const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Answered => "answered",
             Self::TokenRefused => "token-refused",
@@ -215,6 +223,13 @@ impl AttemptResult {
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
+/// A histogram whose buckets name a recorded trace, in OpenMetrics.
+type Traced = HistogramWithExemplars<TraceLabels>;
+
+fn traced_seconds() -> Traced {
+    Traced::new(SECONDS.into_iter())
+}
+
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
@@ -222,10 +237,10 @@ fn seconds() -> Histogram {
 /// Everything that is counted, for one process.
 pub struct Metrics {
     registry: Registry,
-    requests: Histograms<RequestLabels>,
+    requests: Family<RequestLabels, Traced, fn() -> Traced>,
     /// Of `requests`, those of hits, held so that they need not be looked up: by route, method and
     /// whether it was a 200 or a 304.
-    hits: [[[OnceLock<Histogram>; 2]; METHODS.len()]; ROUTES.len()],
+    hits: [[[OnceLock<Traced>; 2]; METHODS.len()]; ROUTES.len()],
     pub active_requests: Gauge,
     connections_ended: Family<EndedLabels, Counter>,
     calls: Histograms<CallLabels>,
@@ -253,6 +268,7 @@ pub struct Metrics {
     config_loaded_at: Gauge,
     audit_records: Family<DoneLabels, Counter>,
     pub access_lines_dropped: Counter,
+    trace_spans: Family<DoneLabels, Counter>,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
 }
@@ -267,7 +283,7 @@ impl Metrics {
         });
         let mut metrics = Self {
             registry: Registry::default(),
-            requests: Family::new_with_constructor(seconds),
+            requests: Family::new_with_constructor(traced_seconds),
             hits: Default::default(),
             outcomes,
             active_requests: Gauge::default(),
@@ -295,6 +311,7 @@ impl Metrics {
             config_loaded_at: Gauge::default(),
             audit_records: Family::default(),
             access_lines_dropped: Counter::default(),
+            trace_spans: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
         };
@@ -427,6 +444,11 @@ impl Metrics {
             "Access lines that were not written",
             self.access_lines_dropped.clone(),
         );
+        r.register(
+            "kore_gateway_trace_spans",
+            "Spans that the collector took, and those that were dropped",
+            self.trace_spans.clone(),
+        );
         r.register("kore_gateway_audit_records", "Lines of the audit", self.audit_records.clone());
         r.register("kore_gateway_jwks_fetches", "Fetches of issuers' keys", self.jwks_fetches.clone());
         r.register("kore_gateway_jwks_keys", "Keys of an issuer that are known", self.jwks_keys.clone());
@@ -437,19 +459,30 @@ impl Metrics {
         );
     }
 
-    /// One request answered, after `duration`. `route` is `none` where no route was found.
-    pub fn request(&self, route: Option<&Route>, method: &Method, status: u16, duration: Duration) {
+    /// One request answered, after `duration`. `route` is `none` where no route was found. `recorded` is
+    /// the trace where it can be looked at.
+    pub fn request(
+        &self,
+        route: Option<&Route>,
+        method: &Method,
+        status: u16,
+        duration: Duration,
+        recorded: Option<TraceId>,
+    ) {
         let method = method_index(method);
         let look_up = |route| {
             self.requests.get_or_create_owned(&RequestLabels { route, method: METHODS[method], status })
         };
-        let seconds = duration.as_secs_f64();
+        let observe = |histogram: &Traced| {
+            let exemplar = recorded.map(|trace| TraceLabels { trace_id: trace.to_string() });
+            histogram.observe(duration.as_secs_f64(), exemplar, None);
+        };
         match (route, status) {
             (Some(route), 200 | 304) => {
                 let held = &self.hits[route.name as usize][method][usize::from(status == 304)];
-                held.get_or_init(|| look_up(route.name.as_str())).observe(seconds);
+                observe(held.get_or_init(|| look_up(route.name.as_str())));
             }
-            (route, _) => look_up(route.map_or("none", |route| route.name.as_str())).observe(seconds),
+            (route, _) => observe(&look_up(route.map_or("none", |route| route.name.as_str()))),
         }
     }
 
@@ -513,6 +546,12 @@ impl Metrics {
         (self.tokens_minted.get_or_create_owned(&labels), self.token_expiry.get_or_create_owned(&labels))
     }
 
+    /// The counters of spans that a collector took, and of those that were dropped.
+    pub fn trace_spans(&self) -> (Counter, Counter) {
+        let spans = |result| self.trace_spans.get_or_create_owned(&DoneLabels { result });
+        (spans("exported"), spans("dropped"))
+    }
+
     /// The counters of lines of the audit that were written and lost.
     pub fn audit(&self) -> (Counter, Counter) {
         let records = |result| self.audit_records.get_or_create_owned(&DoneLabels { result });
@@ -560,6 +599,11 @@ impl Default for Metrics {
 
 /// The methods HTTP knows by name; a made-up one must not make a time series.
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "QUERY", "PUT", "DELETE", "OPTIONS", "PATCH", "_OTHER"];
+
+/// What a method is called: one of those that are known, or `_OTHER`.
+pub fn method_name(method: &Method) -> &'static str {
+    METHODS[method_index(method)]
+}
 
 fn method_index(method: &Method) -> usize {
     let known = METHODS.iter().position(|known| *known == method.as_str());

@@ -35,7 +35,11 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         "serving"
     );
     server.run(stop).await;
-    app.snapshot().access_log.flush();
+    let snapshot = app.snapshot();
+    snapshot.access_log.flush();
+    if let Some(tracer) = &snapshot.tracer {
+        tracer.finish().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -15,6 +15,7 @@ mod resolve;
 mod section;
 mod server;
 mod tls;
+mod tracing;
 mod value;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub use redaction::{Kind, Pointer, Redaction, Step};
 pub use section::Fault;
 pub use server::{Ops, Server};
 pub use tls::Tls;
+pub use tracing::Tracing;
 pub use value::{Rate, secret};
 
 /// The defaults, and the manual.
@@ -47,6 +49,7 @@ pub struct Config {
     pub server: Server,
     pub ops: Ops,
     pub log: Log,
+    pub tracing: Tracing,
     pub reload: Reload,
     pub audit: Audit,
     pub upstream: Upstream,

@@ -12,7 +12,7 @@ use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Secret, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, LogFormat, LogTo, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Upstream,
+    Log, LogFormat, LogTo, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Tracing, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
@@ -38,6 +38,7 @@ impl Config {
             root.report("ops.listen", "is the address of server.listen too; the two need one each");
         }
         let log = Log::read(root.section("log"));
+        let tracing = Tracing::read(root.section("tracing"));
         let reload = Reload::read(root.section("reload"));
         let audit = Audit::read(root.section("audit"));
         let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
@@ -60,6 +61,7 @@ impl Config {
             server,
             ops,
             log,
+            tracing,
             reload,
             audit,
             upstream,

@@ -143,6 +143,34 @@ impl Setting for Percent {
     }
 }
 
+/// A part of the whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Ratio(pub f64);
+
+impl Setting for Ratio {
+    const EXPECTED: &'static str = "a number from 0 to 1, for example 0.1";
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let number = match value {
+            toml::Value::Float(number) => number,
+            toml::Value::Integer(0) => 0.0,
+            toml::Value::Integer(1) => 1.0,
+            toml::Value::Integer(number) => return Err(format!("is {number}; it is {}", Self::EXPECTED)),
+            other => return Err(mismatch::<Self>(&other)),
+        };
+        // What is no number is in no range.
+        if (0.0..=1.0).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(format!("is {number}; it is {}", Self::EXPECTED))
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self(0.0)
+    }
+}
+
 /// A number of bytes, at least one.
 #[derive(Clone, Copy, Debug)]
 pub struct Size(pub u64);

@@ -13,7 +13,7 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use tower::Service as _;
@@ -27,10 +27,11 @@ use crate::app::{App, Snapshot};
 use crate::body::{Body, Response};
 use crate::config::Clients;
 use crate::error::{Error, Kind};
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, method_name};
 use crate::reply::Reply;
 use crate::request_id::{REQUEST_ID, RequestId};
 use crate::routes::{self, Found, Route};
+use crate::trace::{Asked, Trace};
 
 /// Which queries a route takes (RFC 10008 §3).
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
@@ -83,7 +84,8 @@ fn answer(app: &Arc<App>, peer: IpAddr, id: &RequestId, request: Request<Incomin
     exchange.route = Some(route);
     let address = forwarded::client(peer, &head.headers, &snapshot.config.server.proxies);
     let (app, request_id, now) = (app.clone(), id.clone(), app.clock.moment());
-    let call = Call { app, snapshot, route, ids, request_id, address, now, head, body };
+    let trace = exchange.trace.clone();
+    let call = Call { app, snapshot, route, ids, request_id, trace, address, now, head, body };
     let mut answering = stages::stack().call(Box::new(call));
     // What is at hand is answered on the spot. What is not will be asked for again, by who waits.
     match answering.poll_unpin(&mut Context::from_waker(Waker::noop())) {
@@ -106,7 +108,10 @@ struct Exchange {
     before: i64,
     snapshot: Arc<Snapshot>,
     id: RequestId,
+    /// Where somebody wants to know.
+    trace: Option<Arc<Trace>>,
     started: Instant,
+    version: Version,
     method: Method,
     origin: Option<HeaderValue>,
     route: Option<&'static Route>,
@@ -114,12 +119,15 @@ struct Exchange {
 
 impl Exchange {
     fn begin(app: Arc<App>, id: RequestId, head: &Parts) -> Self {
+        let snapshot = app.snapshot();
         Self {
             before: app.metrics.active_requests.inc(),
-            snapshot: app.snapshot(),
+            trace: Trace::begin(snapshot.tracer.as_ref(), snapshot.access_log.is_on(), head),
+            snapshot,
             app,
             id,
             started: Instant::now(),
+            version: head.version,
             method: head.method.clone(),
             origin: cors::origin(&head.headers).cloned(),
             route: None,
@@ -160,7 +168,7 @@ impl Exchange {
         self.end(response, &Told::default())
     }
 
-    fn end(self, mut response: Response, told: &Told) -> Response {
+    fn end(mut self, mut response: Response, told: &Told) -> Response {
         let headers = response.headers_mut();
         if self.snapshot.config.clients.have_origins() {
             varies_on_origin(headers);
@@ -170,13 +178,15 @@ impl Exchange {
         }
         headers.insert(REQUEST_ID, self.id.header());
         let (status, duration) = (response.status(), self.started.elapsed());
-        self.app.metrics.request(self.route, &self.method, status.as_u16(), duration);
+        let exemplar = self.trace.as_ref().and_then(|trace| trace.recorded_id());
+        self.app.metrics.request(self.route, &self.method, status.as_u16(), duration, exemplar);
         if let Some(route) = self.route {
             self.app.metrics.cache_request(route, told.outcome.unwrap_or(Outcome::Bypass));
         }
         if self.snapshot.access_log.is_on() {
             self.log(told, status, duration);
         }
+        self.tell(Some(status), told);
         response
     }
 }
@@ -192,6 +202,7 @@ impl Exchange {
             level: "INFO",
             target: "access",
             request_id: self.id.as_str(),
+            trace_id: self.trace.as_ref().map(|trace| trace.id()),
             method: self.method.as_str(),
             route: self.route.map(|route| route.name.as_str()),
             status: status.as_u16(),
@@ -202,10 +213,26 @@ impl Exchange {
             cause,
         });
     }
+
+    /// Tells whoever collects traces, once.
+    fn tell(&mut self, status: Option<StatusCode>, told: &Told) {
+        let Some(trace) = self.trace.take() else { return };
+        trace.end(&Asked {
+            method: method_name(&self.method),
+            route: self.route.and_then(|route| route.paths.first().copied()),
+            is_tls: self.snapshot.config.server.tls.is_some(),
+            version: self.version,
+            status: status.map(|status| status.as_u16()),
+            client: told.client.as_deref(),
+            outcome: told.outcome.map(Outcome::as_str),
+            error: told.error.as_ref().map(|(kind, _)| *kind),
+        });
+    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.tell(None, &Told::default());
         self.app.metrics.active_requests.dec();
     }
 }

@@ -2,23 +2,25 @@
 //! means, and whether it is worth another try.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Upstream;
 use super::breaker::Attempt;
-use super::exchange::{self, Broken};
+use super::exchange::{self, Added, Broken};
 use super::host::{Connection, Host};
 use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
 use super::pool::{Exhausted, Pool, Reservation};
 use super::secrets::Use;
 use super::token::{Minter, Token};
-use super::{State, retry};
+use super::{State, request, retry};
 use crate::answer::Fetched;
 use crate::config::Account;
 use crate::error::{Error, Kind};
 use crate::metrics::AttemptResult;
 use crate::routes::{Base, Query, Route};
 use crate::spender::Spenders;
+use crate::trace::{self, Trace};
 
 /// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
 const MOST_RETRIES: u32 = 2;
@@ -44,6 +46,10 @@ struct Call<'a> {
     pool: Arc<Pool>,
     host: &'a Host,
     deadline: Deadline,
+    /// Of the request that set it off.
+    trace: Option<&'a Trace>,
+    /// Attempts so far.
+    attempts: AtomicU32,
 }
 
 impl Call<'_> {
@@ -54,9 +60,14 @@ impl Call<'_> {
 
 impl Upstream {
     /// The answer to `query`, within the configured time, waiting for quota and repeats included.
-    /// `spenders` say out of whose share of the quota it may come.
-    pub async fn call(&self, query: &Query, spenders: &Spenders) -> Result<Fetched, Error> {
-        let call = self.prepare(query, spenders)?;
+    /// `spenders` say out of whose share of the quota it may come, `trace` on whose behalf it is made first.
+    pub async fn call(
+        &self,
+        query: &Query,
+        spenders: &Spenders,
+        trace: Option<&Trace>,
+    ) -> Result<Fetched, Error> {
+        let call = self.prepare(query, spenders, trace)?;
         let mut outcome = self.attempt(&call, Attempt::First, call.deadline.quota).await?;
         let (mut may_remint, mut retries) = (true, 0);
         loop {
@@ -94,13 +105,19 @@ impl Upstream {
         }
     }
 
-    fn prepare<'a>(&'a self, query: &'a Query, spenders: &'a Spenders) -> Result<Call<'a>, Error> {
+    fn prepare<'a>(
+        &'a self,
+        query: &'a Query,
+        spenders: &'a Spenders,
+        trace: Option<&'a Trace>,
+    ) -> Result<Call<'a>, Error> {
         let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
         let at = self.clock.uptime() + timeout;
         let deadline = Deadline { at, quota: at - timeout / FOR_THE_EXCHANGE };
         let pool = self.pool(state, query.route, query.bot.as_deref())?;
-        Ok(Call { query, account: &state.account, spenders, minter, pool, host, deadline })
+        let (account, attempts) = (&state.account, AtomicU32::new(0));
+        Ok(Call { query, account, spenders, minter, pool, host, deadline, trace, attempts })
     }
 
     /// The pool that counts a call: the account's, or its bot's (contract §1).
@@ -139,8 +156,10 @@ impl Upstream {
             Connection::Kept(_) => &self.http,
             Connection::UsedOnce => &self.http_once,
         };
+        let traced = call.trace.and_then(Trace::call);
+        let added = Added { token: &token, traceparent: traced.as_ref().and_then(trace::Call::header) };
         let exchange =
-            exchange::exchange(http, call.query, call.account, &token, &self.config, &mut reservation);
+            exchange::exchange(http, call.query, call.account, added, &self.config, &mut reservation);
         // What the wait for quota has left of the time; on the machine's clock, as sockets are. The wait
         // leaves the first attempt its part, also where a clock that is moved has jumped over it.
         let left = call.deadline.at.saturating_sub(asked_at.uptime);
@@ -175,6 +194,18 @@ impl Upstream {
             Outcome::Broken(_) => (0, AttemptResult::Failed),
         };
         self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
+        let before = call.attempts.fetch_add(1, Ordering::Relaxed);
+        if let Some(traced) = traced {
+            traced.end(&trace::Attempt {
+                method: call.query.route.method.as_str(),
+                route: call.query.route.paths.first().copied().unwrap_or_default(),
+                base: request::base(call.query.route, call.account),
+                status: (status > 0).then_some(status),
+                result: result.as_str(),
+                error: outcome.error().map(Kind::as_str),
+                before,
+            });
+        }
         // Who is unwell may not have looked at the token.
         if let Outcome::Answered(answer) = &outcome
             && !answer.status().is_server_error()

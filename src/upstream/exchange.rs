@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -19,6 +19,7 @@ use crate::answer::{Bounds, Parts};
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::routes::Query;
+use crate::trace::TRACEPARENT;
 
 /// An answer, as far as it has been read.
 pub struct Received {
@@ -50,6 +51,16 @@ pub enum Broken {
 }
 
 impl Broken {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotSent(error)
+            | Self::Stale(error)
+            | Self::Cut(error)
+            | Self::TimedOut(error)
+            | Self::Invalid(error) => error.kind,
+        }
+    }
+
     pub fn into_error(self) -> Error {
         match self {
             Self::NotSent(error)
@@ -101,20 +112,28 @@ pub fn client(
     client.build()
 }
 
+/// What goes with a query that is not in it.
+pub struct Added<'a> {
+    pub token: &'a Token,
+    /// Which trace the exchange is a part of.
+    pub traceparent: Option<HeaderValue>,
+}
+
 /// Sends a query and reads the answer, decoded, as far as `max_body` allows. The quota's
 /// reservation is spent as soon as the request may have left.
 pub async fn exchange(
     client: &reqwest::Client,
     query: &Query,
     account: &config::Account,
-    token: &Token,
+    added: Added<'_>,
     config: &config::Upstream,
     reservation: &mut Reservation,
 ) -> Result<Received, Broken> {
-    let headers = request::headers(query, account, token.header.clone()).map_err(|error| {
+    let mut headers = request::headers(query, account, added.token.header.clone()).map_err(|error| {
         let detail = "the gateway cannot write the upstream request";
         Broken::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
     })?;
+    headers.extend(added.traceparent.map(|context| (TRACEPARENT, context)));
     let url = request::url(query, account);
     let mut request = client.request(query.route.method.clone(), url).headers(headers);
     let body = query.key.parts().body;

@@ -79,6 +79,14 @@ impl Outcome {
         }
     }
 
+    /// What went wrong with the exchange itself.
+    pub fn error(&self) -> Option<Kind> {
+        match self {
+            Self::Broken(broken) => Some(broken.kind()),
+            Self::Answered(_) | Self::TokenRefused { .. } | Self::QuotaRefused(_) => None,
+        }
+    }
+
     /// Whether the same call may fare better a moment later. All calls only read, so making one
     /// twice does no harm.
     pub fn is_worth_a_retry(&self) -> bool {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A part, and the parts it must not name.
-const FORBIDDEN: [(&str, &[&str]); 15] = [
+const FORBIDDEN: [(&str, &[&str]); 16] = [
     ("access", &["cache", "upstream", "server", "cli", "app", "reply", "standin"]),
     ("cache", &["access", "upstream", "server", "cli", "app", "reply", "config", "standin"]),
     ("upstream", &["access", "cache", "server", "cli", "app", "reply", "standin"]),
@@ -23,6 +23,7 @@ const FORBIDDEN: [(&str, &[&str]); 15] = [
         "clock.rs",
         &["access", "cache", "upstream", "server", "cli", "app", "routes", "config", "standin", "error"],
     ),
+    ("trace", &["access", "cache", "upstream", "server", "cli", "app", "reply", "routes", "standin"]),
     ("watch.rs", &["access", "cache", "upstream", "server", "cli", "reply", "routes", "standin"]),
     ("server", &["cli", "standin"]),
     (
@@ -43,6 +44,7 @@ const FORBIDDEN: [(&str, &[&str]); 15] = [
             "seen",
             "server",
             "telemetry",
+            "trace",
             "upstream",
         ],
     ),

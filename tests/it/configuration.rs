@@ -261,6 +261,27 @@ fn each_fault_is_named_with_its_path() {
             "[ops]\nlisten = \"127.0.0.1:8080\"\n[[clients]]",
             "ops.listen: is the address of server.listen",
         ),
+        ("[[clients]]", "[tracing]\nendpoint = \"collector\"\n[[clients]]", "tracing.endpoint: is no URL"),
+        (
+            "[[clients]]",
+            "[tracing]\nendpoint = \"https://u:hunter2@collector\"\n[[clients]]",
+            "tracing.endpoint: holds a user or a password",
+        ),
+        (
+            "[[clients]]",
+            "[tracing]\nendpoint = \"grpc://collector:4317\"\n[[clients]]",
+            "tracing.endpoint: has the scheme \"grpc\"; it is \"off\"",
+        ),
+        (
+            "[[clients]]",
+            "[tracing]\nratio = 1.5\n[[clients]]",
+            "tracing.ratio: is 1.5; it is a number from 0 to 1",
+        ),
+        ("[[clients]]", "[tracing]\nratio = nan\n[[clients]]", "tracing.ratio: is NaN"),
+        ("[[clients]]", "[tracing]\nratio = \"10%\"\n[[clients]]", "tracing.ratio: is a string"),
+        ("[[clients]]", "[tracing]\nqueue = 1000001\n[[clients]]", "tracing.queue: is more than 1000000"),
+        ("[[clients]]", "[tracing]\ntimeout = \"0s\"\n[[clients]]", "tracing.timeout: is zero"),
+        ("[[clients]]", "[tracing]\nca_file = \"/no/such\"\n[[clients]]", "tracing.ca_file: cannot read"),
         ("[[clients]]", "[log]\nlevel = \"a=b=c\"\n[[clients]]", "log.level: is "),
     ] {
         let found = faults(right, wrong);

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod collector;
 mod process;
 mod world;
 
@@ -62,6 +63,7 @@ mod standin;
 mod tls;
 mod tls_listener;
 mod tokens;
+mod tracing;
 mod upstream_faults;
 mod upstream_requests;
 mod validation;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -36,6 +37,9 @@ routes = ["conversation"]
 pub struct Process {
     child: Child,
     pub address: SocketAddr,
+    pub ops: SocketAddr,
+    /// Its configuration, for tests that change it.
+    pub config: PathBuf,
     /// The lines of its log, after the one that says that it serves.
     pub log: Receiver<String>,
     _folder: tempfile::TempDir,
@@ -51,7 +55,18 @@ impl Drop for Process {
 impl Process {
     /// With keys of `[server]`, for example `("WRITE_TIMEOUT", "1s")`.
     pub fn start(server: &[(&str, &str)]) -> Self {
-        Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), server)
+        let keys: Vec<_> = server.iter().map(|(key, value)| (format!("SERVER__{key}"), *value)).collect();
+        Self::start_with(&keys.iter().map(|(key, value)| (key.as_str(), *value)).collect::<Vec<_>>())
+    }
+
+    /// With any keys, as the environment spells them, for example `("CACHE__CAPACITY", "1GiB")`.
+    pub fn start_with(keys: &[(&str, &str)]) -> Self {
+        Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), keys)
+    }
+
+    /// The same, with a word of the environment that is not ours.
+    pub fn start_with_environment(word: &str, keys: &[(&str, &str)]) -> Self {
+        Self::run(&format!(r#"{word} exec "$0" serve --config "$1""#), Stdio::null(), keys)
     }
 
     /// With a limit on file descriptors, in `ulimit`'s words.
@@ -69,11 +84,11 @@ impl Process {
     }
 
     /// Returns once it serves.
-    fn run(line: &str, stdin: Stdio, server: &[(&str, &str)]) -> Self {
+    fn run(line: &str, stdin: Stdio, keys: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("gateway.toml");
         std::fs::write(&config, CONFIG.replace("@digest", &hex::encode(key_digest(b"kg_x")))).unwrap();
-        let keys = server.iter().map(|(key, value)| (format!("KORE_GATEWAY__SERVER__{key}"), *value));
+        let keys = keys.iter().map(|(key, value)| (format!("KORE_GATEWAY__{key}"), *value));
         let mut child = Command::new("bash")
             .args(["-c", line, env!("CARGO_BIN_EXE_kore-gateway")])
             .arg(&config)
@@ -86,16 +101,23 @@ impl Process {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let serving = lines.next().expect("a line that says that it serves").unwrap();
         let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
-        let address = serving["listen"].as_str().unwrap().parse().unwrap();
+        let address = |key: &str| serving[key].as_str().unwrap().parse().unwrap();
+        let (address, ops) = (address("listen"), address("ops"));
         let (told, log) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
-        Self { child, address, log, _folder: folder }
+        Self { child, address, ops, config, log, _folder: folder }
+    }
+
+    /// Sends it a signal, for example `HUP`.
+    pub fn signal(&self, name: &str) {
+        // The shell's own: a minimal system has no other.
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("bash").args(["-c", &kill]).status().unwrap().success());
     }
 
     /// SIGTERM, and a good end.
     pub fn drain(mut self) {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("bash").args(["-c", &kill]).status().unwrap().success());
+        self.signal("TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 

@@ -79,14 +79,14 @@ fn may_see(grant: &Grant, entry: &Entry, projection: Option<&Arc<Projection>>) -
 }
 
 async fn answer(valid: Valid) -> Result<Reply, Error> {
-    let Valid { app, snapshot, identity, grant, ids, request_id, address, query, anew, conditions, .. } =
-        valid;
+    let Valid { app, snapshot, identity, grant, ids, request_id, trace, address, query, anew, .. } = valid;
+    let conditions = valid.conditions;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
         move |spenders: Spenders| {
-            let (upstream, query) = (upstream.clone(), query.clone());
-            async move { upstream.call(&query, &spenders).await }
+            let (upstream, query, trace) = (upstream.clone(), query.clone(), trace.clone());
+            async move { upstream.call(&query, &spenders, trace.as_deref()).await }
         }
     };
     let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);

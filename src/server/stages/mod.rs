@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::reply::{Conditions, Reply};
 use crate::request_id::RequestId;
 use crate::routes::{self, Ids, Query, Route};
+use crate::trace::Trace;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
@@ -50,6 +51,7 @@ pub struct Call {
     pub route: &'static Route,
     pub ids: Ids,
     pub request_id: RequestId,
+    pub trace: Option<Arc<Trace>>,
     /// Of who asks, as far as trusted proxies tell.
     pub address: IpAddr,
     /// When it came.
@@ -88,6 +90,7 @@ pub struct Valid {
     grant: Grant,
     ids: Ids,
     request_id: RequestId,
+    trace: Option<Arc<Trace>>,
     address: IpAddr,
     now: Moment,
     query: Query,

@@ -57,6 +57,7 @@ fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) ->
         grant,
         ids: call.ids,
         request_id: call.request_id,
+        trace: call.trace,
         address: call.address,
         now: call.now,
         query,
