@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use kore_gateway::access::identify::key_digest;
 use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 use kore_gateway::watch::watch;
 
+use crate::process::Process;
 use crate::world::{
     DAY, OPS_TOKEN, REPORTING, World, admin, before, change_config, client, conversation_path, got, reload,
     with_ops_token,
@@ -129,4 +131,71 @@ async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
     assert_eq!(reloads("success").await, 3.0);
     assert_eq!(world.metric("kore_gateway_config_last_reload_successful").await, 1.0);
     watching.abort();
+}
+
+/// The signal itself, and nothing that looks at files: a whole configuration, or none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_takes_up_what_is_good_on_sighup_and_refuses_what_is_not() {
+    let start = || Process::start_with(&[("RELOAD__CHECK_FILES_EVERY", "0s")]);
+    let running = tokio::task::spawn_blocking(start).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let status = async |key: &str| {
+        let path = "/agentassist/api/v1/public/st-1/conversations/c-1";
+        let request = http.get(format!("http://{}{path}", running.address)).header("x-api-key", key);
+        // Nobody listens behind it.
+        match got(request).await.status {
+            StatusCode::UNAUTHORIZED => "unknown",
+            StatusCode::BAD_GATEWAY => "known",
+            other => panic!("{other}"),
+        }
+    };
+    let metric = async |series: &str| {
+        let scrape = got(http.get(format!("http://{}/metrics", running.ops))).await;
+        let scrape = String::from_utf8(scrape.body.to_vec()).unwrap();
+        let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in {scrape}")).parse::<f64>().unwrap()
+    };
+    let reloads = async |result: &str| {
+        metric(&format!(r#"kore_gateway_config_reloads_total{{result="{result}"}}"#)).await
+    };
+    let taken_up_at = "kore_gateway_config_last_reload_success_timestamp_seconds";
+    // The words of its log, until one line has these.
+    let told = |words: &str| {
+        let mut told = String::new();
+        while !told.contains(words) {
+            told += &running.log.recv_timeout(Duration::from_secs(60)).expect(words);
+        }
+        told
+    };
+    let written = std::fs::read_to_string(&running.config).unwrap();
+    let digest = |key: &str| hex::encode(key_digest(key.as_bytes()));
+    let other = written.replace(&digest("kg_x"), &digest("kg_y")).replace("\"reporting\"", "\"renamed\"");
+    assert_eq!((status("kg_x").await, status("kg_y").await), ("known", "unknown"));
+
+    std::fs::write(&running.config, &other).unwrap();
+    running.signal("HUP");
+    told("the configuration was reloaded");
+    assert_eq!((status("kg_x").await, status("kg_y").await), ("unknown", "known"));
+    assert_eq!((reloads("success").await, reloads("failure").await), (2.0, 0.0));
+    let since = metric(taken_up_at).await;
+
+    // What is good about it is not taken up either.
+    let bad = written.replace("id = \"a1\"", "id = 5").replace("[\"analytics\"]", "[\"everything\"]");
+    std::fs::write(&running.config, bad).unwrap();
+    running.signal("HUP");
+    let faults = told("clients[0].accounts");
+    for path in ["accounts[0].id: ", "accounts[0].credentials[0].scopes: "] {
+        assert!(faults.contains(path), "no {path} in {faults}");
+    }
+    assert_eq!((status("kg_x").await, status("kg_y").await), ("unknown", "known"));
+    assert_eq!((reloads("success").await, reloads("failure").await), (2.0, 1.0));
+    assert_eq!(metric("kore_gateway_config_last_reload_successful").await, 0.0);
+    assert_eq!(metric(taken_up_at).await, since);
+
+    std::fs::write(&running.config, &written).unwrap();
+    running.signal("HUP");
+    told("the configuration was reloaded");
+    assert_eq!((status("kg_x").await, status("kg_y").await), ("known", "unknown"));
+    assert_eq!(metric("kore_gateway_config_last_reload_successful").await, 1.0);
+    tokio::task::spawn_blocking(|| running.drain()).await.unwrap();
 }
