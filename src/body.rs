@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::StreamExt;
+use futures_util::future::ready;
+use futures_util::stream::{self, BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::BoxError;
 
@@ -21,6 +23,12 @@ pub enum Body {
 impl Body {
     pub const fn empty() -> Self {
         Self::Whole(Bytes::new())
+    }
+
+    /// What comes of a malformed request in HTTP/2: its stream ends in an error, and no answer is sent.
+    pub fn malformed() -> Self {
+        let error = BoxError::from(h2::Error::from(h2::Reason::PROTOCOL_ERROR));
+        Self::Parts(stream::once(ready(Err(error))).boxed())
     }
 
     /// Whether it is known to have no byte.

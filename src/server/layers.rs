@@ -73,6 +73,11 @@ fn answer(app: &Arc<App>, peer: IpAddr, id: &RequestId, request: Request<Incomin
         return at_once(exchange.told(preflight(&head, &snapshot.config.clients)));
     }
     let checked = guard::check(&head, &body, &guard::Limits::of(&snapshot.config.server));
+    if let Err(refusal) = checked
+        && refusal.is_malformed(head.version)
+    {
+        return at_once(exchange.answered(Err(refusal.into())).map(|_| Body::malformed()));
+    }
     if let Some(page) = docs::answer(&head, &snapshot) {
         return at_once(exchange.told(checked.map_err(Error::from).and(page)));
     }

@@ -59,6 +59,27 @@ async fn answers_are_the_same_over_both_versions() {
     assert_eq!((refused.status.as_u16(), refused.problem()), (400, "invalid-request".to_owned()));
 }
 
+/// RFC 9113 §8.3.1: they are one thing. Nobody may take the one for the other, so there is no answer.
+#[tokio::test]
+async fn a_host_beside_another_authority_ends_the_stream_and_not_the_connection() {
+    let world = World::of(vec![conversation()]).await;
+    let (mut sender, _running) = caller(&world).await;
+    let path = conversation_path(&conversation().conversation_id);
+    for path in [path.as_str(), "/nowhere", "/docs"] {
+        let mut two_faced = request(&world, Method::GET, path, "");
+        two_faced.headers_mut().insert("host", "other.example".parse().unwrap());
+        let error = sent(&mut sender, two_faced).await.expect_err("no answer");
+        let reason = std::error::Error::source(&error).and_then(|error| error.downcast_ref::<h2::Error>());
+        assert_eq!(reason.and_then(h2::Error::reason), Some(h2::Reason::PROTOCOL_ERROR), "{error:?}");
+    }
+    assert_eq!(world.standin.count(), 0);
+    let series = r#"http_server_request_duration_seconds_count{route="none",method="GET",status="400"}"#;
+    assert_eq!(world.metric(series).await, 3.0);
+    let mut agreed = request(&world, Method::GET, &path, "");
+    agreed.headers_mut().insert("host", world.address.to_string().parse().unwrap());
+    assert_eq!(sent(&mut sender, agreed).await.unwrap().status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn many_ask_at_once_over_one_connection() {
     let world = World::of(vec![conversation()]).await;

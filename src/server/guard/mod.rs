@@ -121,6 +121,15 @@ refusals! {
         "this is no tunnel";
 }
 
+impl Refusal {
+    /// Whether a request is none at all in its version: its stream ends in an error (RFC 9113 §8.1.1).
+    /// Only where HTTP/2 asks for it by name; in all else an answer says more.
+    pub fn is_malformed(self, version: Version) -> bool {
+        // §8.3.1: `Host` and `:authority` are one thing.
+        version == Version::HTTP_2 && self == Self::HostDiffers
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
