@@ -20,7 +20,7 @@ use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
 use crate::trace::Tracer;
-use crate::upstream::Upstream;
+use crate::upstream::{Resolver, Upstream};
 use crate::watch::{self, Fingerprint};
 
 /// Lives as long as the process.
@@ -33,6 +33,7 @@ pub struct App {
     /// The limits of the bearers of tokens.
     pub subjects: Table,
     sources: Sources,
+    resolver: Option<Resolver>,
     current: ArcSwap<Snapshot>,
     /// What was in the files when they were read last.
     loaded: Mutex<Fingerprint>,
@@ -64,12 +65,21 @@ pub struct Snapshot {
 impl App {
     /// The app that `sources` describe; all their faults at once if they do not.
     pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<Fault>> {
+        Self::resolving(sources, clock, None)
+    }
+
+    /// The same; upstreams' names are looked up by `resolver` if there is one, else as the machine does.
+    pub fn resolving(
+        sources: Sources,
+        clock: Clock,
+        resolver: Option<Resolver>,
+    ) -> Result<Arc<Self>, Vec<Fault>> {
         let (written, config) = config::load(&sources)?;
         let loaded = Mutex::new(watch::fingerprint(&sources, &written));
         let metrics = Arc::new(Metrics::new());
         let config::Cache { capacity, seen, back_off, .. } = config.cache;
         let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
-        let snapshot = Snapshot::new(written, config, &clock, &metrics, None)?;
+        let snapshot = Snapshot::new(written, config, &clock, &metrics, resolver.as_ref(), None)?;
         metrics.config_loaded(true, clock.now());
         let most = snapshot.config.callers.tracked;
         let table = |policy, refused: &Counter| Table::new(policy, most, clock.clone(), refused.clone());
@@ -80,6 +90,7 @@ impl App {
             metrics,
             cache,
             sources,
+            resolver,
             loaded,
             current: ArcSwap::from_pointee(snapshot),
             draining: AtomicBool::new(false),
@@ -130,7 +141,8 @@ impl App {
         let previous = self.snapshot();
         let faults = config.needs_restart(&previous.config);
         if faults.is_empty() {
-            Snapshot::new(written, config, &self.clock, &self.metrics, Some(&*previous))
+            let resolver = self.resolver.as_ref();
+            Snapshot::new(written, config, &self.clock, &self.metrics, resolver, Some(&*previous))
         } else {
             Err(faults)
         }
@@ -152,6 +164,7 @@ impl Snapshot {
         config: Config,
         clock: &Clock,
         metrics: &Arc<Metrics>,
+        resolver: Option<&Resolver>,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
         // Where the machine has no certificates to trust and something is https.
@@ -181,7 +194,8 @@ impl Snapshot {
         })?;
         // Last of what can fail: it takes over what the one of before has counted.
         let known = previous.map(|previous| &*previous.upstream);
-        let upstream = Upstream::start(&config, clock, metrics, known).map_err(no_https("upstream"))?;
+        let upstream =
+            Upstream::start(&config, clock, metrics, resolver, known).map_err(no_https("upstream"))?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
             let kept = previous.and_then(|previous| {

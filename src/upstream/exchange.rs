@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::pool::Reservation;
-use super::request;
 use super::token::Token;
+use super::{Resolver, request};
 use crate::answer::{Bounds, Parts};
 use crate::config;
 use crate::error::{Error, Kind};
@@ -90,6 +90,7 @@ pub fn client(
     config: &config::Upstream,
     connections: Connections,
     any_https: bool,
+    resolver: Option<&Resolver>,
 ) -> Result<reqwest::Client, reqwest::Error> {
     let mut client = reqwest::Client::builder()
         .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
@@ -102,6 +103,9 @@ pub fn client(
         .connector_layer(NoteConnects);
     if connections == Connections::UsedOnce {
         client = client.pool_max_idle_per_host(0);
+    }
+    if let Some(resolver) = resolver {
+        client = client.dns_resolver(resolver.clone());
     }
     if let Some(pem) = &config.ca {
         client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);

@@ -35,6 +35,9 @@ use pool::Pool;
 use token::Minter;
 pub use token::random_id;
 
+/// What finds the addresses of upstreams by their names, in place of the machine.
+pub type Resolver = Arc<dyn reqwest::dns::Resolve>;
+
 /// How often tokens are looked after, and the files of their secrets.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -77,11 +80,12 @@ pub struct Outlook {
 impl Upstream {
     /// Fails where the machine has no certificates to trust and an upstream is https. Looks after
     /// its tokens in a task that ends with it. Goes on counting where `previous` is: the upstream
-    /// knows nothing of a reload.
+    /// knows nothing of a reload. Without a `resolver` names are looked up as the machine does.
     pub fn start(
         config: &Config,
         clock: &Clock,
         metrics: &Arc<Metrics>,
+        resolver: Option<&Resolver>,
         previous: Option<&Self>,
     ) -> Result<Arc<Self>, reqwest::Error> {
         let bases = config
@@ -90,8 +94,8 @@ impl Upstream {
             .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
         // What can fail comes first: a configuration that is refused changes nothing of what goes on.
         let any_https = bases.clone().any(|base| !base.starts_with("http:"));
-        let http = exchange::client(&config.upstream, Connections::Kept, any_https)?;
-        let http_once = exchange::client(&config.upstream, Connections::UsedOnce, any_https)?;
+        let client = |connections| exchange::client(&config.upstream, connections, any_https, resolver);
+        let (http, http_once) = (client(Connections::Kept)?, client(Connections::UsedOnce)?);
         let accounts = config.accounts.iter().map(|account| {
             let minters = account.credentials.iter();
             let known = previous.and_then(|previous| previous.accounts.get(&account.id));

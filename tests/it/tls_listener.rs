@@ -20,11 +20,11 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::world::{OPS_TOKEN, Setup, World, admin, change_config, got, reload, with_ops_token};
 
 /// Somebody who vouches for certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
 #[derive(Clone)]
-struct Identity {
+pub struct Identity {
     cert: String,
     key: String,
     cert_der: CertificateDer<'static>,
@@ -32,13 +32,13 @@ struct Identity {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn issue(&self) -> Identity {
+    pub fn issue(&self) -> Identity {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
@@ -64,7 +64,7 @@ impl Identity {
 }
 
 /// Sets TLS up with an identity, and more keys of `server.tls`.
-fn with_tls(setup: &mut Setup, identity: &Identity, more: &str) {
+pub fn with_tls(setup: &mut Setup, identity: &Identity, more: &str) {
     let folder = setup.secrets.path().to_owned();
     identity.write(&folder);
     let (cert, key) = files(&folder);
@@ -75,7 +75,7 @@ fn with_tls(setup: &mut Setup, identity: &Identity, more: &str) {
 }
 
 /// A handshake, as a caller who trusts the authority.
-async fn connected(
+pub async fn connected(
     world: &World,
     authority: &Authority,
     protocols: &[&str],

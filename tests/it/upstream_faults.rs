@@ -1,19 +1,24 @@
 //! Whatever the upstream does, a caller gets the promised status within the deadline, nothing wrong
 //! is stored, hits go on, and two seconds after it is well again so are we. Each fault is tried cold
 //! (over a new connection), warm (over one that has worked) and in the middle of a body, over http
-//! and over https, for a route that is a GET and for one that is a POST.
+//! and over https, for callers over HTTP/1 and over one connection of HTTP/2, in the clear and with
+//! TLS, for a route that is a GET and for one that is a POST.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::Method;
 use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use crate::caller::{Begun, Caller, Version, begun, to_its_end};
 use crate::tls::Trust;
-use crate::world::{
-    DAY, Got, REPORTING, SECOND, World, before, conversation_path, got, transcript_path, until,
-};
+use crate::tls_listener::{Authority, with_tls};
+use crate::world::{DAY, Got, REPORTING, SECOND, World, before, conversation_path, transcript_path, until};
 
 /// The gateway's deadline where it is to be met, and where it is not: no machine is as slow as that.
 const SHORT: &str = "2s";
@@ -33,6 +38,10 @@ enum Protocol {
     Http,
     Https,
 }
+
+/// What the upstream and the caller speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Speaking(Protocol, Version);
 
 /// What the caller gets.
 enum Expected {
@@ -115,21 +124,6 @@ fn check(cell: &str, answer: &Got, expected: &Expected, ask: Ask) {
     }
 }
 
-/// What came, without the body, and whether it ended well.
-async fn to_its_end(request: reqwest::RequestBuilder) -> (Got, bool) {
-    let mut response = request.send().await.unwrap();
-    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            // Of a problem all is wanted, of an endless body nothing.
-            Ok(Some(part)) if status == 200 => drop(part),
-            Ok(Some(part)) => body.extend_from_slice(&part),
-            end => return (Got { status, headers, body: body.into() }, end.is_ok()),
-        }
-    }
-}
-
 async fn entries(world: &World) -> f64 {
     world.metric("kore_gateway_cache_entries").await
 }
@@ -151,48 +145,55 @@ enum Ask {
 const ASKS: [Ask; 2] = [Ask::Conversation, Ask::Transcript];
 
 impl Ask {
-    fn request(self, world: &World, one: &Conversation) -> reqwest::RequestBuilder {
+    async fn of(self, caller: &Caller, one: &Conversation) -> Begun {
         match self {
-            Self::Conversation => {
-                world.request(Method::GET, &conversation_path(&one.conversation_id), REPORTING)
-            }
+            Self::Conversation => caller.ask(Method::GET, &conversation_path(&one.conversation_id), "").await,
             Self::Transcript => {
                 let body = format!(r#"{{"conversationId":"{}"}}"#, one.conversation_id);
-                world.post_request(&transcript_path(), body, REPORTING)
+                caller.ask(Method::POST, &transcript_path(), &body).await
             }
         }
     }
 }
 
-/// One fault, in one phase, over one protocol, for one way to ask.
-async fn cell(case: &Case, phase: Phase, protocol: Protocol, ask: Ask) {
+/// One fault, in one phase, over one protocol on either side, for one way to ask.
+async fn cell(case: &Case, phase: Phase, speaking: Speaking, ask: Ask) {
     let fault = if phase == Phase::MidBody { &case.mid_body } else { &case.whole };
     let Some(fault) = fault else { return };
-    let cell = format!("{}, {phase:?}, {protocol:?}, {ask:?}", case.name);
+    let cell = format!("{}, {phase:?}, {speaking:?}, {ask:?}", case.name);
+    let Speaking(protocol, version) = speaking;
     let conversations: Vec<_> =
         (0..2).map(|n| Conversation::closed_at(EXAMPLE_STREAM, n, before(DAY))).collect();
     let (hit, wanted) = (conversation_path(&conversations[0].conversation_id), conversations[1].clone());
     // Without a budget for repeats each call has a connection of its own. With one for every call, it
     // goes over the connection of the one before, and is tried three times at most.
     let budget = if phase == Phase::Cold { 0 } else { 100 };
+    let authority = Authority::new();
     let deadline = if matches!(case.expected, Problem(504, ..)) { SHORT } else { LONG };
     let world = World::with(|setup| {
         setup.standin.conversations = conversations;
         setup.https = (protocol == Protocol::Https).then_some(Trust::Upstream);
         setup.config = format!(
-            "upstream.timeout = \"{deadline}\"\nupstream.connect_timeout = \"{deadline}\"\n\
+            "cache.back_off = \"1s\"\nupstream.timeout = \"{deadline}\"\nupstream.connect_timeout = \"{deadline}\"\n\
              upstream.max_body = \"64KiB\"\nupstream.large_timeout = \"1s\"\n\
-             upstream.retry = {{ budget = {budget}, first_wait = \"1ms\", longest_wait = \"2ms\" }}"
+             upstream.retry = {{ budget = {budget}, first_wait = \"1ms\", longest_wait = \"2ms\" }}\n"
         );
+        if version == Version::Http2OverTls {
+            with_tls(setup, &authority.issue(), "");
+        }
     })
     .await;
-    assert_eq!(world.get(&hit).await.status, 200, "{cell}");
+    let caller = Caller::of(&world, version, &authority).await;
+    assert_eq!(caller.get(&hit).await.status, 200, "{cell}");
     let (before, calls) = (entries(&world).await, world.standin.count());
 
     world.standin.fault(Some(fault.clone()));
-    let asked = tokio::spawn(to_its_end(ask.request(&world, &wanted)));
+    let asked = {
+        let (caller, wanted) = (caller.clone(), wanted.clone());
+        tokio::spawn(async move { to_its_end(ask.of(&caller, &wanted).await).await })
+    };
     for _ in 0..10 {
-        assert!(world.get(&hit).await.is_hit(), "{cell}: a hit");
+        assert!(caller.get(&hit).await.is_hit(), "{cell}: a hit");
     }
     let ended = async { asked.await.unwrap() };
     let (answer, is_whole) = tokio::time::timeout(HANG, ended).await.expect("an end within the deadline");
@@ -207,16 +208,19 @@ async fn cell(case: &Case, phase: Phase, protocol: Protocol, ask: Ask) {
 
     // The call may end a moment after its caller, whose deadline is the same; healing comes after.
     until("the call is over", || attempts(&world) == world.standin.count()).await;
-    assert!(world.get(&hit).await.is_hit(), "{cell}: a hit");
+    // Of HTTP/2 a stream has ended, if anything: the connection goes on.
+    assert!(caller.get(&hit).await.is_hit(), "{cell}: a hit");
     world.standin.clear_faults();
     world.advance(SECOND * 2);
-    let healed = within_the_deadline(got(ask.request(&world, &wanted))).await;
+    let healed = async { to_its_end(ask.of(&caller, &wanted).await).await.0 };
+    let healed = within_the_deadline(healed).await;
     assert_eq!(healed.status, 200, "{cell}: two seconds after healing: {healed:?}");
-    assert!(world.get(&hit).await.is_hit(), "{cell}: a hit");
+    assert!(caller.get(&hit).await.is_hit(), "{cell}: a hit");
     world.assert_no_violations();
 }
 
-async fn matrix(protocol: Protocol) {
+async fn matrix(protocol: Protocol, version: Version) {
+    let speaking = Speaking(protocol, version);
     let (cases, mut cells) = (cases(), Vec::new());
     for case in &cases {
         for phase in [Phase::Cold, Phase::Warm, Phase::MidBody] {
@@ -224,21 +228,36 @@ async fn matrix(protocol: Protocol) {
             cells.extend(fault.iter().flat_map(|_| ASKS.map(|ask| (case, phase, ask))));
         }
     }
-    println!("{protocol:?}: {} cells", cells.len());
+    println!("{speaking:?}: {} cells", cells.len());
     // Most of the time they wait for deadlines.
     futures_util::stream::iter(cells)
-        .for_each_concurrent(8, |(case, phase, ask)| cell(case, phase, protocol, ask))
+        .for_each_concurrent(8, |(case, phase, ask)| cell(case, phase, speaking, ask))
         .await;
 }
 
 #[tokio::test]
 async fn every_fault_over_http_gets_its_status_and_leaves_nothing_behind() {
-    matrix(Protocol::Http).await;
+    matrix(Protocol::Http, Version::Http1).await;
 }
 
 #[tokio::test]
 async fn every_fault_over_https_gets_its_status_and_leaves_nothing_behind() {
-    matrix(Protocol::Https).await;
+    matrix(Protocol::Https, Version::Http1).await;
+}
+
+#[tokio::test]
+async fn every_fault_over_http_costs_a_caller_over_http2_one_stream_at_most() {
+    matrix(Protocol::Http, Version::Http2).await;
+}
+
+#[tokio::test]
+async fn every_fault_over_https_costs_a_caller_over_http2_one_stream_at_most() {
+    matrix(Protocol::Https, Version::Http2).await;
+}
+
+#[tokio::test]
+async fn every_fault_over_https_costs_a_caller_over_http2_and_tls_one_stream_at_most() {
+    matrix(Protocol::Https, Version::Http2OverTls).await;
 }
 
 #[tokio::test]
@@ -285,6 +304,54 @@ async fn an_upstream_that_goes_away_and_comes_back_is_found_within_two_seconds()
     world.standin = kore_gateway::standin::Standin::start(options).await.unwrap();
     world.clock.advance(SECOND * 2);
     assert_eq!(world.get(&conversation_path("c-6")).await.status, 404);
+}
+
+/// Knows where every name is, or none.
+#[derive(Default)]
+struct Names {
+    are_known: AtomicBool,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, _: Name) -> Resolving {
+        let found: Result<Addrs, _> = if self.are_known.load(Ordering::SeqCst) {
+            // The port is the URL's.
+            Ok(Box::new(std::iter::once(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))))
+        } else {
+            Err("no such name".into())
+        };
+        Box::pin(std::future::ready(found))
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_whose_name_was_not_known_is_found_within_two_seconds_of_being_known() {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let hit = conversation_path(&conversation.conversation_id);
+    let names = Arc::new(Names::default());
+    names.are_known.store(true, Ordering::SeqCst);
+    let world = World::with(|setup| {
+        setup.standin.conversations = vec![conversation];
+        setup.named = Some("kore.test");
+        setup.resolver = Some(names.clone());
+        setup.config = "upstream.allow_plain_http = true".to_owned();
+    })
+    .await;
+    assert_eq!(world.get(&hit).await.status, 200);
+    let stored = entries(&world).await;
+    names.are_known.store(false, Ordering::SeqCst);
+    for n in 0..5 {
+        let answer = within_the_deadline(world.get(&conversation_path(&format!("c-{n}")))).await;
+        check("no name", &answer, &Problem(502, "upstream-unreachable", "dns_error"), Ask::Conversation);
+        assert!(world.get(&hit).await.is_hit());
+    }
+    assert_eq!(world.get(&conversation_path("c-5")).await.status, 503, "the breaker is open");
+    assert_eq!((world.standin.count(), entries(&world).await), (1, stored));
+    names.are_known.store(true, Ordering::SeqCst);
+    world.advance(SECOND * 2);
+    assert_eq!(world.get(&conversation_path("c-6")).await.status, 404);
+    assert!(world.get(&hit).await.is_hit());
+    world.assert_no_violations();
 }
 
 fn bad_tls() -> Expected {
@@ -341,7 +408,8 @@ async fn a_gigabyte_in_a_megabyte_costs_no_more_memory_than_the_cap_allows() {
     let ask = async |n: u32| {
         let url =
             format!("http://{}{}", serving["listen"].as_str().unwrap(), conversation_path(&format!("c-{n}")));
-        to_its_end(world.http.get(url).header("x-api-key", REPORTING)).await.0
+        let answer = world.http.get(url).header("x-api-key", REPORTING).send().await.unwrap();
+        to_its_end(begun(answer.into())).await.0
     };
     assert_eq!(ask(0).await.status, 404);
     let before = peak_memory(gateway.id().unwrap());

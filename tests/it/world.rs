@@ -15,6 +15,7 @@ use kore_gateway::server::Server;
 use kore_gateway::standin::{
     self, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM, Standin,
 };
+use kore_gateway::upstream::Resolver;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +59,10 @@ pub struct Setup {
     pub without: Vec<&'static str>,
     /// Where the gateway looks for its upstream, in place of the stand-in.
     pub upstream: Option<String>,
+    /// By what name the gateway knows the stand-in, instead of its address; over http.
+    pub named: Option<&'static str>,
+    /// What finds addresses by names, in place of the machine.
+    pub resolver: Option<Resolver>,
     /// The upstream speaks https; the gateway trusts its certificate if it is this one's.
     pub https: Option<Trust>,
     /// Where the world's secrets lie.
@@ -156,6 +161,8 @@ impl World {
             standin: options,
             without: Vec::new(),
             upstream: None,
+            named: None,
+            resolver: None,
             https: None,
             secrets: tempfile::tempdir().unwrap(),
         };
@@ -169,7 +176,10 @@ impl World {
 
         let secrets = setup.secrets;
         let (front, url, trusted) = match setup.https {
-            None => (None, standin.url(), String::new()),
+            None => {
+                let host = setup.named.map(|name| format!("http://{name}:{}", standin.address().port()));
+                (None, host.unwrap_or_else(|| standin.url()), String::new())
+            }
             Some(trust) => {
                 let front = Front::before(standin.address()).await;
                 let file = secrets.path().join("ca.pem");
@@ -193,7 +203,8 @@ impl World {
         let layers = vec![patient, Layer::File(file.clone()), Layer::Text(setup.config)];
         let sources = Sources { layers, environment: Vec::new() };
         let clock = Clock::manual(UnixMillis(NOON));
-        let app = App::new(sources, clock.clone()).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let app = App::resolving(sources, clock.clone(), setup.resolver)
+            .unwrap_or_else(|faults| panic!("{faults:?}"));
         let server = Server::bind(app.clone()).unwrap();
         let (address, ops) = (server.address().unwrap(), server.ops_address().unwrap());
         let stop = CancellationToken::new();
