@@ -142,6 +142,8 @@ pub struct Retry {
 pub struct Fairness {
     /// Kept free by whoever has used up its share.
     pub headroom: u32,
+    /// Kept free by them at most for one client that comes with its whole share at once.
+    pub reserve: u32,
     /// Goes to the background lane before anybody else.
     pub background_minimum: u32,
 }

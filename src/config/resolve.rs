@@ -194,10 +194,13 @@ impl Fairness {
     fn read(mut section: Section<'_>) -> Self {
         let fairness = Self {
             headroom: section.required::<Percent>("headroom").0,
+            reserve: section.required::<Percent>("reserve").0,
             background_minimum: section.required::<Percent>("background_minimum").0,
         };
-        if fairness.headroom > 50 {
-            section.report("headroom", "is more than 50; half of the quota would lie idle");
+        for (name, percent) in [("headroom", fairness.headroom), ("reserve", fairness.reserve)] {
+            if percent > 50 {
+                section.report(name, "is more than 50; half of the quota would lie idle");
+            }
         }
         section.close();
         fairness

@@ -88,9 +88,10 @@ impl BotPools {
         }
     }
 
-    pub fn all(&self) -> Vec<Arc<Pool>> {
-        let tables = self.tables.iter().map(ArcSwap::load_full);
-        tables.flat_map(|table| table.values().cloned().collect::<Vec<_>>()).collect()
+    /// The bots that have a pool, with it.
+    pub fn all(&self) -> Vec<(Arc<str>, Arc<Pool>)> {
+        let tables = self.tables.iter().map(|table| Table::clone(&table.load()));
+        tables.flatten().collect()
     }
 }
 
@@ -109,8 +110,8 @@ mod tests {
     #[tokio::test]
     async fn a_pool_is_kept_while_it_holds_a_call_and_when_all_do_a_new_bot_is_refused() {
         let clock = Clock::manual(UnixMillis(0));
-        let fairness = Fairness { headroom: 0, background_minimum: 0 };
-        let shares = Shares { interactive: 1, background: 0, fairness };
+        let fairness = Fairness { headroom: 0, reserve: 0, background_minimum: 0 };
+        let shares = Shares { interactive: 1, background: 0, heaviest: 1, fairness };
         let new = || Pool::new(&[RATE], shares, 10, clock.clone());
         let spender = Spender { client: "one".into(), lane: Lane::Interactive, weight: 1 };
         let spenders = Spenders::of(spender);

@@ -13,7 +13,7 @@ use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
 use super::pool::{Exhausted, Pool, Reservation};
 use super::secrets::Use;
 use super::token::{Minter, Token};
-use super::{State, request, retry};
+use super::{State, request, retry, shares};
 use crate::answer::Fetched;
 use crate::config::Account;
 use crate::error::{Error, Kind};
@@ -125,7 +125,8 @@ impl Upstream {
         match (route.base, bot) {
             (Base::Automation, Some(bot)) => {
                 let most = self.config.max_waiting;
-                let new = || Pool::new(&state.account.quota.bot, state.shares, most, self.clock.clone());
+                let shares = || shares(&state.clients, self.config.fairness, Some(bot));
+                let new = || Pool::new(&state.account.quota.bot, shares(), most, self.clock.clone());
                 state.bot_pools.get(bot, new).ok_or_else(too_many_bots)
             }
             _ => Ok(state.pool.clone()),

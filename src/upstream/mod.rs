@@ -20,10 +20,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{Account, Config, Lane, Rate};
+use crate::config::{Account, Client, Config, Fairness, Lane, Rate};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
-use crate::routes::{Base, Query, Route};
+use crate::routes::{Base, Query, ROUTES, Route};
 use crate::standing::Standing;
 
 use bots::BotPools;
@@ -59,7 +59,8 @@ struct State {
     account: Arc<Account>,
     /// In the order of `Account::credentials`.
     minters: Vec<Minter>,
-    shares: Shares,
+    /// Those who may ask for something of it.
+    clients: Vec<Arc<Client>>,
     pool: Arc<Pool>,
     /// Shared with the state of before a reload.
     bot_pools: Arc<BotPools>,
@@ -106,23 +107,23 @@ impl Upstream {
                 minter
             });
             let minters = minters.collect();
-            let shares = shares(config, account);
+            let clients = config.clients.iter().filter(|client| client.accounts.contains(&account.id));
+            let clients: Vec<_> = clients.cloned().collect();
+            let fairness = config.upstream.fairness;
+            let shares = |bot: Option<&str>| shares(&clients, fairness, bot);
             let most = config.upstream.max_waiting;
-            if let Some(state) = known {
+            let (pool, bot_pools) = if let Some(state) = known {
                 // What was spent stays spent, and those who wait keep their places.
-                state.pool.reshape(&account.quota.account, shares, most);
-                for pool in state.bot_pools.all() {
-                    pool.reshape(&account.quota.bot, shares, most);
+                state.pool.reshape(&account.quota.account, shares(None), most);
+                for (bot, pool) in state.bot_pools.all() {
+                    pool.reshape(&account.quota.bot, shares(Some(&bot)), most);
                 }
-                let (pool, bot_pools) = (state.pool.clone(), state.bot_pools.clone());
-                return (
-                    account.id.clone(),
-                    State { account: account.clone(), minters, shares, pool, bot_pools },
-                );
-            }
-            let pool = Pool::new(&account.quota.account, shares, most, clock.clone());
-            let bot_pools = Arc::default();
-            (account.id.clone(), State { account: account.clone(), minters, shares, pool, bot_pools })
+                (state.pool.clone(), state.bot_pools.clone())
+            } else {
+                let pool = Pool::new(&account.quota.account, shares(None), most, clock.clone());
+                (pool, Arc::default())
+            };
+            (account.id.clone(), State { account: account.clone(), minters, clients, pool, bot_pools })
         });
         let hosts: HashMap<String, Arc<Host>> = bases
             .map(|base| {
@@ -193,7 +194,7 @@ impl Upstream {
         for (account, state) in &self.accounts {
             self.metrics.quota_available(account, "account", state.pool.standing().0);
             // Bots are many: the pool that is nearest to its end speaks for all.
-            if let Some(least) = state.bot_pools.all().iter().map(|pool| pool.standing().0).min() {
+            if let Some(least) = state.bot_pools.all().iter().map(|(_, pool)| pool.standing().0).min() {
                 self.metrics.quota_available(account, "bot", least);
             }
             self.metrics.quota_waiting(account, state.waiting());
@@ -217,7 +218,7 @@ impl State {
     }
 
     fn waiting(&self) -> usize {
-        self.pool.waiting() + self.bot_pools.all().iter().map(|pool| pool.waiting()).sum::<usize>()
+        self.pool.waiting() + self.bot_pools.all().iter().map(|(_, pool)| pool.waiting()).sum::<usize>()
     }
 }
 
@@ -226,17 +227,23 @@ fn least(rates: &[Rate]) -> Option<u32> {
     rates.iter().map(|rate| rate.amount).min()
 }
 
-/// The clients that share an account's pools.
-fn shares(config: &Config, account: &Account) -> Shares {
-    let weight = |lane: Lane| {
-        let clients = config.clients.iter();
-        let theirs = clients.filter(|client| client.lane == lane && client.accounts.contains(&account.id));
-        theirs.map(|client| client.weight).sum()
+/// How the pool of a bot is shared, or that of a whole account: among those of `clients` who may
+/// make calls that it counts.
+fn shares(clients: &[Arc<Client>], fairness: Fairness, bot: Option<&str>) -> Shares {
+    let base = if bot.is_some() { Base::Automation } else { Base::ContactCenter };
+    let may_call = |client: &Client| {
+        let mut routes = ROUTES.iter().filter(|route| route.base == base);
+        routes.any(|route| client.may_use(route)) && bot.is_none_or(|bot| client.bots.include(bot))
+    };
+    let weights = |lane: Lane| {
+        let theirs = clients.iter().filter(move |client| client.lane == lane && may_call(client));
+        theirs.map(|client| client.weight)
     };
     Shares {
-        interactive: weight(Lane::Interactive),
-        background: weight(Lane::Background),
-        fairness: config.upstream.fairness,
+        interactive: weights(Lane::Interactive).sum(),
+        background: weights(Lane::Background).sum(),
+        heaviest: weights(Lane::Interactive).max().unwrap_or(0),
+        fairness,
     }
 }
 

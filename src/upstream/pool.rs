@@ -149,10 +149,11 @@ impl Pool {
             ticket
         });
         let _place = Place { pool: self, ticket };
+        // Also where it goes at once: it may have taken the room that another one waits for.
+        self.dismiss();
         if let Ok(told) = told.try_recv() {
             return told;
         }
-        self.dismiss();
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -284,8 +285,8 @@ mod tests {
 
     fn pool() -> (Arc<Pool>, Clock, Spenders) {
         let clock = Clock::manual(UnixMillis(0));
-        let fairness = Fairness { headroom: 0, background_minimum: 0 };
-        let shares = Shares { interactive: 1, background: 0, fairness };
+        let fairness = Fairness { headroom: 0, reserve: 0, background_minimum: 0 };
+        let shares = Shares { interactive: 1, background: 0, heaviest: 1, fairness };
         let spenders = Spenders::of(spender("one", Lane::Interactive));
         (Pool::new(&[RATE], shares, 10, clock.clone()), clock, spenders)
     }
@@ -373,8 +374,8 @@ mod tests {
     async fn a_call_of_the_background_is_made_at_once_when_somebody_in_a_hurry_waits_for_it_too() {
         let clock = Clock::manual(UnixMillis(0));
         let rate = Rate { amount: 10, ..RATE };
-        let fairness = Fairness { headroom: 50, background_minimum: 10 };
-        let shares = Shares { interactive: 1, background: 1, fairness };
+        let fairness = Fairness { headroom: 50, reserve: 0, background_minimum: 10 };
+        let shares = Shares { interactive: 1, background: 1, heaviest: 1, fairness };
         let pool = Pool::new(&[rate], shares, 10, clock.clone());
         let export = || Spenders::of(spender("export", Lane::Background));
         let desk = spender("desk", Lane::Interactive);

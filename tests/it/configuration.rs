@@ -437,6 +437,7 @@ fn the_manuals_examples_are_valid_and_show_the_defaults() {
 fn the_upstreams_knobs_have_bounds_and_say_so() {
     let upstream = [
         ("fairness.headroom = 51", "upstream.fairness.headroom: is more than 50"),
+        ("fairness.reserve = 51", "upstream.fairness.reserve: is more than 50"),
         ("fairness.background_minimum = 101", "upstream.fairness.background_minimum: is 101"),
         ("retry.budget = -1", "upstream.retry.budget: is -1"),
         ("retry.first_wait = \"soon\"", "upstream.retry.first_wait: is \"soon\""),

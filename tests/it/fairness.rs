@@ -1,6 +1,7 @@
 //! One client at a hundred times its share slows nobody else's misses to more than twice, and the
 //! background lane always gets its minimum. Counted on a clock that moves by quarters of a second.
-//! Bursts are simulated, for they take minutes to be known: src/upstream/broker/bursts.rs.
+//! What takes longer to be known, as bursts that come again and again, is simulated:
+//! src/upstream/broker/bursts.rs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use http::Method;
 use kore_gateway::standin::EXAMPLE_ACCOUNT;
 use tokio::task::JoinHandle;
 
-use crate::world::{Got, World, client, conversation_path, got};
+use crate::world::{Got, World, client, conversation_path, got, until};
 
 const STEP: Duration = Duration::from_millis(250);
 const OTHERS: [&str; 3] = ["b", "c", "d"];
@@ -165,4 +166,65 @@ async fn when_all_want_more_than_there_is_each_gets_its_share_and_the_background
     assert!(crowded["export"].served >= 6 * MINUTES as usize, "{:?}", crowded["export"]);
     let sum: usize = crowded.values().map(|of| of.served).sum();
     assert!(sum >= 54 * MINUTES as usize, "the quota lies idle: {sum}");
+}
+
+/// All of a share at once, after a silence: in each window somebody else's, and one comes again.
+fn bursts(client: &str, step: u32) -> usize {
+    match (client, step / 4, step % 4) {
+        ("b", 60 | 190, 0) | ("c", 125, 0) => 13,
+        ("export", 160, 0) => 6,
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn a_burst_after_a_silence_finds_its_share_however_much_another_client_asks_for() {
+    let neighbours = ["b", "c", "export"];
+    let alone = run(4, &neighbours, bursts).await;
+    table("bursts after a silence, without the greedy one", &alone);
+    let asks = |client: &str, step: u32| match client {
+        GREEDY => 5 + usize::from(step % 5 < 2),
+        other => bursts(other, step),
+    };
+    let crowded = run(4, &["a", "b", "c", "export"], asks).await;
+    table("with it", &crowded);
+    for other in neighbours {
+        let (without, with) = (&alone[other], &crowded[other]);
+        assert_eq!(with.served, with.asked, "{other}: all of its misses are served");
+        assert!(with.longest <= without.longest * 2, "{other}: {:?}", with.longest);
+    }
+    assert!(crowded[GREEDY].served >= 4 * 27, "what nobody may come for is the greedy one's");
+}
+
+#[tokio::test]
+async fn who_is_in_a_hurry_and_joins_a_call_of_the_background_has_it_made_in_his_own_turn() {
+    let world = world().await;
+    let ask = |n: u32, client: &str| {
+        let path = conversation_path(&format!("c-{n}"));
+        tokio::spawn(got(world.request(Method::GET, &path, &key(client))))
+    };
+    let waiting = || world.app.snapshot().upstream.waiting();
+    // Until the background has used what it may use of this moment, which stands still from here on.
+    let mut n = 0;
+    let exported = loop {
+        let task = ask(n, "export");
+        until("it is made, or it waits", || task.is_finished() || waiting() == 1).await;
+        if waiting() == 1 {
+            break task;
+        }
+        n += 1;
+    };
+    let another = ask(n + 1, "export");
+    until("another one waits", || waiting() == 2).await;
+    let calls = world.standin.count();
+
+    let hurried = ask(n, "b");
+    until("it is made", || hurried.is_finished() && exported.is_finished()).await;
+    let (hurried, exported) = (hurried.await.unwrap(), exported.await.unwrap());
+    assert_eq!((hurried.status.as_u16(), exported.status.as_u16()), (404, 404));
+    assert!(hurried.cache_status().contains("; collapsed"), "{}", hurried.cache_status());
+    assert_eq!(world.standin.count(), calls + 1, "one call for both");
+    assert_eq!(waiting(), 1, "the other one waits as before");
+    another.abort();
+    world.assert_no_violations();
 }

@@ -32,6 +32,8 @@ async fn five_minutes_of_mixed_load_never_cost_one_call_too_many_and_waste_next_
     let hit = conversation_path(&stored.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![stored];
+        // For somebody who may come and never does, a part of each minute would be kept.
+        setup.without = vec!["one-bot"];
         setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
     })
     .await;
@@ -47,7 +49,8 @@ async fn five_minutes_of_mixed_load_never_cost_one_call_too_many_and_waste_next_
             pending.push(ask(&world, &conversation_path(&format!("c-{n}")), key));
         }
         let body = format!(r#"{{"conversationId":"c-{n}"}}"#);
-        pending.push(tokio::spawn(got(world.post_request(&transcript_path(), body, OTHER_KEY))));
+        let key = if second % 2 == 0 { OTHER_KEY } else { REPORTING };
+        pending.push(tokio::spawn(got(world.post_request(&transcript_path(), body, key))));
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -265,11 +268,60 @@ async fn a_call_that_was_given_up_and_is_read_later_makes_no_other_one_too_many(
     world.advance(SECOND * 59);
     gate.open();
     until("they are read", || world.standin.count() == 60).await;
-    for _ in 0..5 {
-        world.advance(SECOND * 11);
-        assert_eq!(world.get(&conversation_path("c-61")).await.status, 503);
+    // A minute after the last moment at which they may be read, less what a caller would wait.
+    for second in 59..=115 {
+        assert_eq!(world.get(&conversation_path("c-61")).await.status, 503, "{second}");
+        world.advance(SECOND);
     }
-    world.advance(SECOND * 6);
+    world.advance(SECOND * 4);
     assert_eq!(world.get(&conversation_path("c-61")).await.status, 404);
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn who_is_overtaken_by_a_better_right_is_told_in_the_same_moment() {
+    let world = World::with(|setup| {
+        setup.without = vec!["one-bot"];
+        setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+        setup.credentials = "[accounts.quota]\naccount = [\"4/min\"]\n".to_owned();
+        setup.standin.accounts[0].calls_per_minute = 4;
+        setup.config = "upstream.timeout = \"60s\"".to_owned();
+    })
+    .await;
+    for n in 0..2 {
+        assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 404);
+    }
+    // Its share is used up; there is room, if nobody comes who has used less.
+    let overtaken = ask(&world, &conversation_path("c-2"), REPORTING);
+    until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
+    for n in 3..5 {
+        let other = ask(&world, &conversation_path(&format!("c-{n}")), OTHER_KEY);
+        assert_eq!(other.await.unwrap().status, 404);
+    }
+    until("it is told", || overtaken.is_finished()).await;
+    let told = overtaken.await.unwrap();
+    assert_eq!((told.status.as_u16(), wait_of(&told)), (503, 60));
+    assert_eq!(world.standin.count(), 4);
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn who_may_not_call_a_bot_has_no_share_in_its_quota() {
+    let elsewhere = "st-24ccdea9-de4e-5139-923f-883c53ffcccc";
+    let world = World::with(|setup| {
+        setup.without = vec!["one-bot"];
+        setup.clients = client("elsewhere", OTHER_KEY, EXAMPLE_ACCOUNT, elsewhere, "1000000/min");
+    })
+    .await;
+    for n in 0..60 {
+        if n == 30 {
+            world.app.reload().unwrap();
+        }
+        let body = format!(r#"{{"conversationId":"c-{n}"}}"#);
+        let asked = tokio::spawn(got(world.post_request(&transcript_path(), body, REPORTING)));
+        until("it is made at once", || asked.is_finished()).await;
+        assert_eq!(asked.await.unwrap().status, 200, "{n}");
+    }
+    assert_eq!(world.standin.count(), 60);
     world.assert_no_violations();
 }

@@ -1,6 +1,6 @@
 //! One client at a hundred times its share beside three others, which call steadily or in bursts, and
 //! a background lane: how long their misses take, and at most how long. Simulated, for minutes of it
-//! are needed; tests/it/fairness.rs shows steady calls over sockets.
+//! are needed; tests/it/fairness.rs shows steady calls and first bursts over sockets.
 
 use super::*;
 use crate::config::Fairness;
@@ -46,8 +46,8 @@ type Took = HashMap<String, Vec<Duration>>;
 /// A run of so many seconds in which the neighbours come at `from`. What they asked before `counts`
 /// is not told.
 fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool) -> Took {
-    let fairness = Fairness { headroom: 10, background_minimum: 10 };
-    let mut broker = Broker::new(&[MINUTE], Shares { interactive: 4, background: 1, fairness });
+    let fairness = Fairness { headroom: 10, reserve: 25, background_minimum: 10 };
+    let mut broker = Broker::new(&[MINUTE], Shares { interactive: 4, background: 1, heaviest: 1, fairness });
     let spender = |client: &str| Spender { client: client.into(), lane: Lane::Interactive, weight: 1 };
     let export = Spender { lane: Lane::Background, ..spender("export") };
     let mut asked: HashMap<Ticket, Duration> = HashMap::new();
@@ -131,14 +131,15 @@ fn neighbours_misses_take_no_more_than_twice_as_long_whether_they_come_steadily_
         let minutes = 11;
         let sum: usize = beside.values().map(Vec::len).sum();
         assert!(beside["a"].len() >= (SHARE - 1) * minutes, "{name}: the greedy one has its share too");
-        assert!(sum >= 45 * minutes, "{name}: the quota lies idle: {sum}");
+        assert!(sum >= 40 * minutes, "{name}: the quota lies idle: {sum}");
     }
 }
 
-/// Whoever has been quiet for longer than bursts are remembered finds the headroom, and then what
-/// those beyond their share give back: a minute's worth in a minute.
+/// Whoever has been quiet for longer than bursts are remembered finds the reserve, which is a whole
+/// share of one. If several come at the same moment, or one right after the background's first calls,
+/// they wait for what the greedy one gives back: a minute's worth in a minute.
 #[test]
-fn a_first_burst_after_a_long_silence_waits_at_most_for_what_the_greedy_one_gives_back() {
+fn a_first_burst_after_a_long_silence_waits_for_seconds_at_most_and_several_at_once_for_a_minute() {
     let once: Pattern = |second, place| if second == 0 && place == 0 { SHARE } else { 0 };
     let all: Pattern = |second, _| if second == 0 { SHARE } else { 0 };
     let mut worst = [Duration::ZERO; 2];
@@ -152,6 +153,6 @@ fn a_first_burst_after_a_long_silence_waits_at_most_for_what_the_greedy_one_give
     }
     let [one, all] = worst;
     println!("13 of one           {one:>10.2?}\n13 of each of three {all:>10.2?}");
-    assert!(one <= Duration::from_secs(20), "{one:?}");
+    assert!(one <= Duration::from_secs(5), "{one:?}");
     assert!(all <= MINUTE.window + LATENCY, "{all:?}");
 }

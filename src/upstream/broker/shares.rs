@@ -8,6 +8,8 @@ pub struct Shares {
     /// Sums of weights.
     pub interactive: u32,
     pub background: u32,
+    /// The largest weight of an interactive client.
+    pub heaviest: u32,
     pub fairness: Fairness,
 }
 
@@ -26,6 +28,20 @@ impl Shares {
         let amount = amount - self.background_minimum(amount);
         let sum = self.interactive.max(weight).max(1) as usize;
         (amount * weight as usize / sum).max(1)
+    }
+
+    /// The largest share that somebody may come with who has never called, where those who have are of
+    /// this weight together.
+    pub fn of_a_stranger(&self, amount: usize, weight_seen: u32) -> usize {
+        match self.interactive.saturating_sub(weight_seen).min(self.heaviest) {
+            0 => 0,
+            weight => self.interactive_share(amount, weight),
+        }
+    }
+
+    /// What of a window's `amount` is kept at most for one who comes unawares.
+    pub fn reserve(&self, amount: usize) -> usize {
+        percent(amount, self.fairness.reserve)
     }
 
     /// What of a window's `amount` those beyond their share leave free.

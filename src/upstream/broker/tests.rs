@@ -5,11 +5,11 @@ use crate::config::Fairness;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const FAIRNESS: Fairness = Fairness { headroom: 10, background_minimum: 10 };
+const FAIRNESS: Fairness = Fairness { headroom: 10, reserve: 0, background_minimum: 10 };
 const MINUTE: Rate = Rate { amount: 60, window: Duration::from_secs(60) };
 
 fn shares(interactive: u32, background: u32) -> Shares {
-    Shares { interactive, background, fairness: FAIRNESS }
+    Shares { interactive, background, heaviest: 1, fairness: FAIRNESS }
 }
 
 fn spender(client: &str, lane: Lane, weight: u32) -> Spender {
@@ -89,6 +89,40 @@ fn whoever_comes_later_finds_room_and_then_its_share() {
             granted(&mut broker, seconds(second));
         }
     }
+}
+
+/// With the reserve as it is unless told otherwise.
+fn with_reserve(interactive: u32) -> Shares {
+    Shares { fairness: Fairness { reserve: 25, ..FAIRNESS }, ..shares(interactive, 0) }
+}
+
+/// What one client that asks without end gets of the ten minutes before this, by the minute.
+fn greedy_for_ten_minutes(broker: &mut Broker) -> usize {
+    ask(broker, &spender("a", Lane::Interactive, 1), 100_000, seconds(0));
+    let all: usize = (0..600).map(|second| granted(broker, seconds(second)).values().sum::<usize>()).sum();
+    all / 10
+}
+
+#[test]
+fn a_whole_share_is_kept_for_one_who_comes_after_a_silence_however_long() {
+    let mut broker = Broker::new(&[MINUTE], with_reserve(4));
+    assert!((45..=47).contains(&greedy_for_ten_minutes(&mut broker)), "all but a share");
+    for (name, from) in [("b", 600), ("b", 2000), ("c", 2100)] {
+        (from - 60..from).for_each(|second| drop(granted(&mut broker, seconds(second))));
+        ask(&mut broker, &spender(name, Lane::Interactive, 1), 15, seconds(from));
+        assert_eq!(granted(&mut broker, seconds(from)).get(name), Some(&15), "{name} at {from}");
+    }
+}
+
+#[test]
+fn no_more_is_kept_for_one_who_may_come_than_its_share_or_the_reserve() {
+    for (clients, minute) in [(2, 45), (4, 45), (8, 53), (20, 54)] {
+        let mut broker = Broker::new(&[MINUTE], with_reserve(clients));
+        let got = greedy_for_ten_minutes(&mut broker);
+        assert!((minute..=minute + 2).contains(&got), "{clients} clients: {got}");
+    }
+    let mut broker = Broker::new(&[MINUTE], with_reserve(1));
+    assert_eq!(greedy_for_ten_minutes(&mut broker), 60, "nobody else may come");
 }
 
 #[test]

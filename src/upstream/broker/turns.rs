@@ -1,0 +1,160 @@
+//! From when on a client may make its next call, and whose turn it is.
+
+use std::time::Duration;
+
+use super::demand::Demand;
+use super::{Broker, Line, Waiting, amount};
+use crate::config::{Lane, Rate};
+
+/// In the order in which those who could go at once do go.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Class {
+    BackgroundWithinMinimum,
+    WithinShare,
+    BeyondShare,
+    BackgroundBeyondMinimum,
+}
+
+impl Class {
+    pub(super) const fn is_within(self) -> bool {
+        matches!(self, Self::BackgroundWithinMinimum | Self::WithinShare)
+    }
+}
+
+impl Broker {
+    /// From when on there is room for anybody at all.
+    fn room(&self, now: Duration) -> Option<Duration> {
+        let open = self.closed_until.max(now);
+        self.rates
+            .iter()
+            .try_fold(open, |at, rate| Some(at.max(self.all.room_at(amount(rate), rate.window)?)))
+    }
+
+    /// From when on a client can make its next call, as things stand.
+    pub(super) fn ready(&self, line: &Line, now: Duration) -> Option<Duration> {
+        let room = self.room(now);
+        if self.class(line, now).is_within() {
+            return room;
+        }
+        let within_again = self.share_room(line).and_then(|at| Some(at.max(room?)));
+        [within_again, self.beyond(line, now)].into_iter().flatten().min()
+    }
+
+    /// When a client's next call was due: when it was asked for, or when the share had room again.
+    pub(super) fn due(&self, line: &Line, next: &Waiting, now: Duration) -> Duration {
+        // Of a share of nothing all is beyond, and due when it comes.
+        let due = self.share_room(line).map_or(now, |at| at.max(next.since));
+        // What was due longer ago than that is not owed any more.
+        due.clamp(now.saturating_sub(self.longest), now)
+    }
+
+    /// From when on a client's next call is within its share.
+    fn share_room(&self, line: &Line) -> Option<Duration> {
+        let due = |rate: &Rate| self.spent(line).room_at(self.share(line, rate), rate.window);
+        self.rates.iter().try_fold(Duration::ZERO, |at, rate| Some(at.max(due(rate)?)))
+    }
+
+    /// What counts towards a client's share: its own calls, or those of the background lane.
+    fn spent<'a>(&'a self, line: &'a Line) -> &'a Demand {
+        match line.spender.lane {
+            Lane::Interactive => &line.demand,
+            Lane::Background => &self.background,
+        }
+    }
+
+    fn share(&self, line: &Line, rate: &Rate) -> usize {
+        match line.spender.lane {
+            Lane::Interactive => self.shares.interactive_share(amount(rate), line.spender.weight),
+            Lane::Background => self.shares.background_minimum(amount(rate)),
+        }
+    }
+
+    fn is_beyond(&self, line: &Line, rate: &Rate, now: Duration) -> bool {
+        self.spent(line).within(rate.window, now) >= self.share(line, rate)
+    }
+
+    pub(super) fn class(&self, line: &Line, now: Duration) -> Class {
+        let is_beyond = self.rates.iter().any(|rate| self.is_beyond(line, rate, now));
+        match (line.spender.lane, is_beyond) {
+            (Lane::Background, false) => Class::BackgroundWithinMinimum,
+            (Lane::Interactive, false) => Class::WithinShare,
+            (Lane::Interactive, true) => Class::BeyondShare,
+            (Lane::Background, true) => Class::BackgroundBeyondMinimum,
+        }
+    }
+
+    /// Calls in the first window by weight, in thousandths: the least goes first.
+    pub(super) fn used(&self, line: &Line, now: Duration) -> u64 {
+        let window = self.rates.first().map_or(Duration::ZERO, |rate| rate.window);
+        line.demand.within(window, now) as u64 * 1000 / u64::from(line.spender.weight.max(1))
+    }
+
+    /// When a client that has used up its share can have one more.
+    fn beyond(&self, line: &Line, now: Duration) -> Option<Duration> {
+        let beyond = self.rates.iter().filter(|rate| self.is_beyond(line, rate, now));
+        beyond
+            .map(|rate| self.beyond_in(line, rate, now))
+            .try_fold(self.room(now)?, |at, next| Some(at.max(next?)))
+    }
+
+    fn beyond_in(&self, line: &Line, rate: &Rate, now: Duration) -> Option<Duration> {
+        let kept = self.kept_from(line, rate, now);
+        let open = amount(rate).saturating_sub(kept);
+        let free = open.saturating_sub(self.all.within(rate.window, now));
+        if free == 0 {
+            return self.all.room_at(open, rate.window);
+        }
+        if self.is_alone(line, now) && open - free < amount(rate) / 2 {
+            return Some(now);
+        }
+        // Spread over the time until the oldest call leaves the window: with `free` more to give, the
+        // next is due one part in `free + 1` of the way from the last one to then.
+        let leaves = self.all.oldest(rate.window, now).unwrap_or(now) + rate.window;
+        let free = u32::try_from(free).unwrap_or(u32::MAX - 1);
+        Some((leaves + self.last_beyond * free) / (free + 1))
+    }
+
+    /// Whether nobody else has lately been calling, or waits. Half of an idle quota is then for the
+    /// taking at once; a page of many misses need not come in drop by drop for nobody's good.
+    fn is_alone(&self, line: &Line, now: Duration) -> bool {
+        let window = self.rates.first().map_or(Duration::ZERO, |rate| rate.window);
+        self.lines.values().all(|other| {
+            let is_idle = other.queue.is_empty() && other.demand.within(window, now) == 0;
+            is_idle || other.spender.client == line.spender.client
+        })
+    }
+
+    /// What of a window's amount is not for a client beyond its share: what the others are about to
+    /// use, and what one of them may come with unawares. A burst after a silence finds room only if it
+    /// was kept; of the pool's windows only the first is narrow enough for one to fill.
+    fn kept_from(&self, line: &Line, rate: &Rate, now: Duration) -> usize {
+        let is_first = self.rates.first() == Some(rate);
+        let (mut expected, mut unexpected) = (0, 0);
+        let mut keep = |demand: &Demand, share: usize| {
+            let soon = demand.expected(share, rate, is_first, now);
+            expected += soon;
+            unexpected = unexpected.max(share.saturating_sub(demand.within(rate.window, now) + soon));
+        };
+        for other in self.lines.values() {
+            if other.spender.lane == Lane::Interactive && other.spender.client != line.spender.client {
+                keep(&other.demand, self.share(other, rate));
+            }
+        }
+        if line.spender.lane == Lane::Interactive {
+            keep(&self.background, self.shares.background_minimum(amount(rate)));
+        }
+        let kept = if is_first {
+            let strangers = self.shares.of_a_stranger(amount(rate), self.weight_seen());
+            expected + unexpected.max(strangers).min(self.shares.reserve(amount(rate)))
+        } else {
+            expected
+        };
+        kept.max(self.shares.headroom(amount(rate)))
+    }
+
+    /// Of all interactive clients who have ever called.
+    fn weight_seen(&self) -> u32 {
+        let spenders = self.lines.values().map(|line| &line.spender);
+        spenders.filter(|spender| spender.lane == Lane::Interactive).map(|spender| spender.weight).sum()
+    }
+}
