@@ -66,5 +66,6 @@ mod tls_listener;
 mod tokens;
 mod tracing;
 mod upstream_faults;
+mod upstream_lost;
 mod upstream_requests;
 mod validation;

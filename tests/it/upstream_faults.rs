@@ -2,17 +2,14 @@
 //! is stored, hits go on, and two seconds after it is well again so are we. Each fault is tried cold
 //! (over a new connection), warm (over one that has worked) and in the middle of a body, over http
 //! and over https, for callers over HTTP/1 and over one connection of HTTP/2, in the clear and with
-//! TLS, for a route that is a GET and for one that is a POST.
+//! TLS, for a route that is a GET and for one that is a POST. What keeps connections from being made
+//! at all is in upstream_lost.rs.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::Method;
 use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::caller::{Begun, Caller, Version, begun, to_its_end};
@@ -258,129 +255,6 @@ async fn every_fault_over_https_costs_a_caller_over_http2_one_stream_at_most() {
 #[tokio::test]
 async fn every_fault_over_https_costs_a_caller_over_http2_and_tls_one_stream_at_most() {
     matrix(Protocol::Https, Version::Http2OverTls).await;
-}
-
-#[tokio::test]
-async fn no_connection_of_any_kind_is_a_502_that_says_which() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let refused = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
-    let unknown = "https://upstream.invalid".to_owned();
-    for (url, word) in [(refused, "connection_refused"), (unknown, "dns_error")] {
-        let world = World::with(|setup| {
-            setup.upstream = Some(url);
-            setup.https = Some(Trust::SomebodyElse);
-        })
-        .await;
-        let answer = within_the_deadline(world.get(&conversation_path("c-1"))).await;
-        check(word, &answer, &Problem(502, "upstream-unreachable", word), Ask::Conversation);
-        assert_eq!(entries(&world).await, 0.0);
-    }
-    let world = World::with(|setup| setup.https = Some(Trust::SomebodyElse)).await;
-    let answer = within_the_deadline(world.get(&conversation_path("c-1"))).await;
-    check("bad TLS", &answer, &bad_tls(), Ask::Conversation);
-    assert_eq!(world.standin.count(), 0, "nothing is said to a stranger");
-}
-
-#[tokio::test]
-async fn an_upstream_that_goes_away_and_comes_back_is_found_within_two_seconds() {
-    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
-    let hit = conversation_path(&conversation.conversation_id);
-    let mut world = World::of(vec![conversation]).await;
-    assert_eq!(world.get(&hit).await.status, 200);
-    let options = kore_gateway::standin::Options {
-        port: world.standin.address().port(),
-        clock: world.standin.clock().clone(),
-        ..Default::default()
-    };
-    let elsewhere = kore_gateway::standin::Standin::start(Default::default()).await.unwrap();
-    std::mem::replace(&mut world.standin, elsewhere).stop().await;
-    for n in 0..5 {
-        let answer = world.get(&conversation_path(&format!("c-{n}"))).await;
-        assert_eq!(answer.status, 502, "{answer:?}");
-        assert!(world.get(&hit).await.is_hit());
-    }
-    assert_eq!(world.get(&conversation_path("c-5")).await.status, 503, "the breaker is open");
-    world.standin = kore_gateway::standin::Standin::start(options).await.unwrap();
-    world.clock.advance(SECOND * 2);
-    assert_eq!(world.get(&conversation_path("c-6")).await.status, 404);
-}
-
-/// Knows where every name is, or none.
-#[derive(Default)]
-struct Names {
-    are_known: AtomicBool,
-}
-
-impl Resolve for Names {
-    fn resolve(&self, _: Name) -> Resolving {
-        let found: Result<Addrs, _> = if self.are_known.load(Ordering::SeqCst) {
-            // The port is the URL's.
-            Ok(Box::new(std::iter::once(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))))
-        } else {
-            Err("no such name".into())
-        };
-        Box::pin(std::future::ready(found))
-    }
-}
-
-#[tokio::test]
-async fn an_upstream_whose_name_was_not_known_is_found_within_two_seconds_of_being_known() {
-    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
-    let hit = conversation_path(&conversation.conversation_id);
-    let names = Arc::new(Names::default());
-    names.are_known.store(true, Ordering::SeqCst);
-    let world = World::with(|setup| {
-        setup.standin.conversations = vec![conversation];
-        setup.named = Some("kore.test");
-        setup.resolver = Some(names.clone());
-        setup.config = "upstream.allow_plain_http = true".to_owned();
-    })
-    .await;
-    assert_eq!(world.get(&hit).await.status, 200);
-    let stored = entries(&world).await;
-    names.are_known.store(false, Ordering::SeqCst);
-    for n in 0..5 {
-        let answer = within_the_deadline(world.get(&conversation_path(&format!("c-{n}")))).await;
-        check("no name", &answer, &Problem(502, "upstream-unreachable", "dns_error"), Ask::Conversation);
-        assert!(world.get(&hit).await.is_hit());
-    }
-    assert_eq!(world.get(&conversation_path("c-5")).await.status, 503, "the breaker is open");
-    assert_eq!((world.standin.count(), entries(&world).await), (1, stored));
-    names.are_known.store(true, Ordering::SeqCst);
-    world.advance(SECOND * 2);
-    assert_eq!(world.get(&conversation_path("c-6")).await.status, 404);
-    assert!(world.get(&hit).await.is_hit());
-    world.assert_no_violations();
-}
-
-fn bad_tls() -> Expected {
-    Problem(502, "upstream-unreachable", "tls_certificate_error")
-}
-
-#[tokio::test]
-async fn an_upstream_whose_certificate_was_wrong_is_found_within_two_seconds_of_showing_the_right_one() {
-    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
-    let hit = conversation_path(&conversation.conversation_id);
-    let world = World::with(|setup| {
-        setup.standin.conversations = vec![conversation];
-        setup.https = Some(Trust::Upstream);
-    })
-    .await;
-    assert_eq!(world.get(&hit).await.status, 200);
-    let front = world.front.as_ref().unwrap();
-    front.pretends(true);
-    for n in 0..5 {
-        let answer = world.get(&conversation_path(&format!("c-{n}"))).await;
-        check("bad TLS", &answer, &bad_tls(), Ask::Conversation);
-        assert!(world.get(&hit).await.is_hit());
-    }
-    assert_eq!(world.get(&conversation_path("c-5")).await.status, 503, "the breaker is open");
-    assert_eq!(world.standin.count(), 1, "nothing is said to a stranger");
-    front.pretends(false);
-    world.advance(SECOND * 2);
-    assert_eq!(world.get(&conversation_path("c-6")).await.status, 404);
-    assert!(world.get(&hit).await.is_hit());
 }
 
 /// In kibibytes: the most that a process has ever held.

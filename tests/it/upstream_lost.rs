@@ -1,0 +1,186 @@
+//! Where no connection can be made, a caller is told which way it failed, hits go on, what is there
+//! already is used, and two seconds after the upstream can be reached again it is.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Options, Standin};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::caller::{Caller, Version};
+use crate::tls::Trust;
+use crate::tls_listener::Authority;
+use crate::world::{DAY, Got, SECOND, World, before, conversation_path};
+
+fn check(answer: &Got, word: &str, cell: &str) {
+    assert_eq!((answer.status.as_u16(), &*answer.problem()), (502, "upstream-unreachable"), "{cell}");
+    let proxy_status = answer.header("proxy-status");
+    assert!(proxy_status.ends_with(&format!("; error={word}")), "{cell}: {proxy_status:?}");
+}
+
+async fn entries(world: &World) -> f64 {
+    world.metric("kore_gateway_cache_entries").await
+}
+
+#[tokio::test]
+async fn no_connection_of_any_kind_is_a_502_that_says_which() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    // As the machine looks it up.
+    let unknown = "https://upstream.invalid".to_owned();
+    for (url, word) in [(refused, "connection_refused"), (unknown, "dns_error")] {
+        let world = World::with(|setup| {
+            setup.upstream = Some(url);
+            setup.https = Some(Trust::SomebodyElse);
+        })
+        .await;
+        check(&world.get(&conversation_path("c-1")).await, word, word);
+        assert_eq!(entries(&world).await, 0.0);
+    }
+    let world = World::with(|setup| setup.https = Some(Trust::SomebodyElse)).await;
+    check(&world.get(&conversation_path("c-1")).await, "tls_certificate_error", "a stranger");
+    assert_eq!(world.standin.count(), 0, "nothing is said to a stranger");
+}
+
+/// Knows where every name is, or none.
+#[derive(Default)]
+struct Names {
+    are_known: AtomicBool,
+}
+
+impl Resolve for Names {
+    fn resolve(&self, _: Name) -> Resolving {
+        let found: Result<Addrs, _> = if self.are_known.load(Ordering::SeqCst) {
+            // The port is the URL's.
+            Ok(Box::new(std::iter::once(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))))
+        } else {
+            Err("no such name".into())
+        };
+        Box::pin(std::future::ready(found))
+    }
+}
+
+/// How an upstream gets lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lost {
+    /// Nobody listens where it was, and its connections are gone.
+    Refused,
+    /// Its name is not known any more.
+    NoName,
+    /// Somebody else answers in its place.
+    WrongCertificate,
+}
+
+impl Lost {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "connection_refused",
+            Self::NoName => "dns_error",
+            Self::WrongCertificate => "tls_certificate_error",
+        }
+    }
+}
+
+/// An upstream, and what is needed to lose it and to bring it back.
+struct Place {
+    world: World,
+    names: Arc<Names>,
+    /// What takes its port again.
+    options: Options,
+}
+
+impl Place {
+    async fn of(lost: Lost, is_warm: bool, stored: Conversation) -> Self {
+        let names = Arc::new(Names::default());
+        names.are_known.store(true, Ordering::SeqCst);
+        let world = World::with(|setup| {
+            setup.standin.conversations = vec![stored];
+            setup.https = (lost == Lost::WrongCertificate).then_some(Trust::Upstream);
+            setup.named = (lost == Lost::NoName).then_some("kore.test");
+            setup.resolver = Some(names.clone());
+            // Without a budget for repeats each call has a connection of its own; with one it goes over
+            // the one that is there.
+            let budget = if is_warm { 100 } else { 0 };
+            setup.config = format!(
+                "cache.back_off = \"1s\"\nupstream.allow_plain_http = true\n\
+                 upstream.retry = {{ budget = {budget}, first_wait = \"1ms\", longest_wait = \"2ms\" }}"
+            );
+        })
+        .await;
+        let (port, clock) = (world.standin.address().port(), world.standin.clock().clone());
+        Self { world, names, options: Options { port, clock, ..Options::default() } }
+    }
+
+    async fn lose(&mut self, lost: Lost) {
+        match lost {
+            Lost::Refused => {
+                let elsewhere = Standin::start(Options::default()).await.unwrap();
+                std::mem::replace(&mut self.world.standin, elsewhere).stop().await;
+            }
+            Lost::NoName => self.names.are_known.store(false, Ordering::SeqCst),
+            Lost::WrongCertificate => self.world.front.as_ref().unwrap().pretends(true),
+        }
+    }
+
+    async fn bring_back(&mut self, lost: Lost) {
+        match lost {
+            Lost::Refused => self.world.standin = Standin::start(self.options.clone()).await.unwrap(),
+            Lost::NoName => self.names.are_known.store(true, Ordering::SeqCst),
+            Lost::WrongCertificate => self.world.front.as_ref().unwrap().pretends(false),
+        }
+    }
+}
+
+async fn cell(lost: Lost, is_warm: bool, version: Version) {
+    let cell = format!("{lost:?}, {}, {version:?}", if is_warm { "warm" } else { "cold" });
+    let stored = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let hit = conversation_path(&stored.conversation_id);
+    let mut place = Place::of(lost, is_warm, stored).await;
+    let caller = Caller::of(&place.world, version, &Authority::new()).await;
+    assert_eq!(caller.get(&hit).await.status, 200, "{cell}");
+    let before = entries(&place.world).await;
+    let calls = place.world.standin.count();
+
+    place.lose(lost).await;
+    // A connection that is there goes on, whatever has become of the way to another one.
+    let goes_on = is_warm && lost != Lost::Refused;
+    for n in 0..5 {
+        let answer = caller.get(&conversation_path(&format!("c-{n}"))).await;
+        if goes_on {
+            assert_eq!(answer.status, 404, "{cell}: {answer:?}");
+        } else {
+            check(&answer, lost.word(), &cell);
+        }
+        assert!(caller.get(&hit).await.is_hit(), "{cell}: a hit");
+    }
+    if !goes_on {
+        assert_eq!(caller.get(&conversation_path("c-5")).await.status, 503, "{cell}: the breaker is open");
+        assert!(caller.get(&hit).await.is_hit(), "{cell}: a hit");
+        let said = if lost == Lost::Refused { 0 } else { calls };
+        assert_eq!(place.world.standin.count(), said, "{cell}: nothing is said to a stranger");
+    }
+    assert_eq!(entries(&place.world).await, before, "{cell}: stored");
+
+    place.bring_back(lost).await;
+    place.world.advance(SECOND * 2);
+    // One that failed, and a new one.
+    for n in [0, 6] {
+        let answer = caller.get(&conversation_path(&format!("c-{n}"))).await;
+        assert_eq!(answer.status, 404, "{cell}: two seconds after it came back: {answer:?}");
+    }
+    assert!(caller.get(&hit).await.is_hit(), "{cell}: a hit");
+    place.world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_lost_upstream_is_found_within_two_seconds_of_coming_back() {
+    for lost in [Lost::Refused, Lost::NoName, Lost::WrongCertificate] {
+        for is_warm in [false, true] {
+            for version in [Version::Http1, Version::Http2] {
+                cell(lost, is_warm, version).await;
+            }
+        }
+    }
+}
