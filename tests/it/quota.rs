@@ -146,13 +146,14 @@ async fn who_can_be_served_in_time_waits_and_who_cannot_is_told_at_once_for_how_
     let world = World::with(|setup| setup.without = vec!["one-bot"]).await;
     use_up(&world).await;
     world.advance(SECOND * 10);
-    let told = world.get(&conversation_path("c-1")).await;
+    let asked = async || at_once(&world, ask(&world, &conversation_path("c-1"), REPORTING)).await;
+    let told = asked().await;
     assert_eq!((told.status.as_u16(), wait_of(&told)), (503, 50));
     assert!(told.header("ratelimit").contains(r#""upstream";r=0;t=50"#));
 
     // Of the thirty seconds a tenth is kept for the exchange: 28 are too many, 27 are not.
     world.advance(SECOND * 22);
-    assert_eq!(wait_of(&world.get(&conversation_path("c-1")).await), 28);
+    assert_eq!(wait_of(&asked().await), 28);
     world.advance(SECOND);
     let waiting = ask(&world, &conversation_path("c-2"), REPORTING);
     until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
