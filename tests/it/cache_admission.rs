@@ -103,6 +103,29 @@ async fn a_body_that_ends_at_any_byte_is_never_stored() {
     }
 }
 
+/// Found by fuzzing: a string that nobody looks into may hold bytes that are no text, and then the body is
+/// no JSON (RFC 8259 §8.1).
+#[tokio::test]
+async fn a_body_that_is_no_utf8_is_passed_on_and_never_stored() {
+    for (route, path) in [
+        ("conversation", "/conversations/"),
+        ("window", "interactionDetails"),
+        ("transcript", "conversationDetails"),
+    ] {
+        let world = world().await;
+        let whole = ask(&self::world().await, route).await.body;
+        let end = whole.iter().rposition(|byte| *byte == b'}').unwrap();
+        let with = |string: &[u8]| [&whole[..end], b",\"more\":\"", string, b"\"}"].concat();
+        world.standin.serve_body(path, 200, "application/json", with(b"a \xbc b"));
+        let got = ask(&world, route).await;
+        assert_eq!(got.body, with(b"a \xbc b"), "{route}");
+        assert!(got.cache_status().ends_with("stored=?0; detail=unexpected-shape"), "{}", got.cache_status());
+        assert_eq!(world.app.cache.size().0, 1, "{route}");
+        world.standin.serve_body(path, 200, "application/json", with("a ¼ b".as_bytes()));
+        assert!(ask(&world, route).await.cache_status().ends_with("; stored"), "{route}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_does_not_push_out_what_is_stored() {
     let world = world().await;
