@@ -43,12 +43,14 @@ fn read(bytes: &[u8], piece: usize) -> (usize, Next) {
 fn chunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let line = |from: usize| {
         let end = bytes[from..].windows(2).position(|two| two == b"\r\n")?;
-        Some((std::str::from_utf8(&bytes[from..from + end]).unwrap_or("x"), from + end + 2))
+        Some((&bytes[from..from + end], from + end + 2))
     };
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let (size, data) = line(at)?;
-        let size = usize::from_str_radix(size.split(';').next()?, 16).ok()?;
+        // Behind the size there may be an extension, in any bytes but those that end it.
+        let size = std::str::from_utf8(size.split(|byte| *byte == b';').next()?).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
         at = data;
         if size == 0 {
             loop {
