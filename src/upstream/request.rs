@@ -1,7 +1,8 @@
 //! The request that goes upstream, built from a key and from nothing else.
 //!
 //! `auth`, `accountId` and `iId` are put in here and nowhere else in the crate. Nothing of the
-//! caller's request is at hand, so nothing of it can be forwarded.
+//! caller's request is at hand, so nothing of it can be forwarded. Which trace a call belongs to goes
+//! with it (`traceparent`, where tracing is on), and shapes no answer.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 
