@@ -85,6 +85,40 @@ async fn a_hundred_requests_never_cost_more_than_a_hundred_and_ten_calls() {
     }
 }
 
+/// A connection that has worked, and is cut where an answer should begin, looks as if it had been closed
+/// while it lay idle. The upstream has counted the call all the same.
+#[tokio::test]
+async fn a_repeat_after_a_connection_that_was_closed_idle_comes_out_of_the_same_budget() {
+    let world = world_with(1_000_000).await;
+    let (mut requests, mut repeated) = (0, 0);
+    // Twenty repeats are saved up; the rounds after that want a hundred.
+    for n in 0..REQUESTS {
+        world.get(&conversation_path(&format!("c-saved-{n}"))).await;
+        requests += 1;
+    }
+    for n in 0..100 {
+        for is_cut in [false, true] {
+            world.standin.clear_faults();
+            if is_cut {
+                world.standin.fault_next(1, Fault::Reset);
+            }
+            let before = world.standin.count();
+            let answer = world.get(&conversation_path(&format!("c-{n}-{is_cut}"))).await;
+            requests += 1;
+            let calls = count(&world);
+            assert!(calls * 100 <= requests * 110, "{calls} calls for {requests} requests");
+            let made = world.standin.calls().split_off(before);
+            if made.first().is_some_and(|call| call.reused && is_cut) {
+                repeated += made.len() - 1;
+                assert_eq!(answer.status, 404, "it does not show");
+            }
+        }
+        // After one such connection none is used again for a minute.
+        world.advance(SECOND * 61);
+    }
+    assert!(repeated >= 20, "{repeated}: that is what is tried here");
+}
+
 /// A budget that has something in it.
 async fn saved_up(world: &World) {
     for n in 0..10 {
