@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::tls_listener::{Authority, connected};
-use crate::world::{Got, REPORTING, World};
+use crate::world::{Got, MINUTE, REPORTING, World};
 
 /// How a caller speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,8 +82,10 @@ impl Caller {
         }
     }
 
+    /// All of an answer, which comes within a minute.
     pub async fn get(&self, path: &str) -> Got {
-        let (got, is_whole) = to_its_end(self.ask(Method::GET, path, "").await).await;
+        let asked = async { to_its_end(self.ask(Method::GET, path, "").await).await };
+        let (got, is_whole) = tokio::time::timeout(MINUTE, asked).await.expect("an answer");
         assert!(is_whole, "{got:?}");
         got
     }
