@@ -225,7 +225,8 @@ async fn a_connection_that_the_upstream_closed_never_shows() {
         if keep_alive == KeepAlive::ClosedWhenReused {
             assert!(stale >= 4.0, "{stale}: that is what is tried here");
         }
-        assert!(stale <= 10.0, "{stale} of 100");
+        // One a minute: after it, none is used again for so long.
+        assert!(stale <= 5.0, "{stale} of 100");
         world.assert_no_violations();
     }
 }
