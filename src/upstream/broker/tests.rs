@@ -91,6 +91,34 @@ fn whoever_comes_later_finds_room_and_then_its_share() {
     }
 }
 
+#[test]
+fn within_the_share_whoever_has_been_owed_a_call_for_longest_goes_first() {
+    let mut broker = Broker::new(&[Rate { amount: 2, ..MINUTE }], shares(2, 0));
+    let (a, b) = (spender("a", Lane::Interactive, 1), spender("b", Lane::Interactive, 1));
+    ask(&mut broker, &a, 1, seconds(10));
+    granted(&mut broker, seconds(10));
+    broker.close_until(seconds(80));
+    // a's share has room from 70 on.
+    ask(&mut broker, &a, 1, seconds(20));
+    ask(&mut broker, &b, 1, seconds(30));
+    let order = broker.grant(seconds(80)).into_iter().map(|(_, spender)| spender.client.to_string());
+    assert_eq!(order.collect::<Vec<_>>(), ["b", "a"]);
+}
+
+#[test]
+fn beyond_the_share_whoever_has_used_least_goes_first() {
+    let mut broker = Broker::new(&[Rate { amount: 8, ..MINUTE }], shares(4, 0));
+    let (a, b) = (spender("a", Lane::Interactive, 1), spender("b", Lane::Interactive, 1));
+    ask(&mut broker, &a, 4, seconds(0));
+    assert_eq!(granted(&mut broker, seconds(0))["a"], 4, "twice its share, for it is alone");
+    ask(&mut broker, &b, 2, seconds(1));
+    granted(&mut broker, seconds(1));
+    ask(&mut broker, &a, 1, seconds(2));
+    ask(&mut broker, &b, 1, seconds(3));
+    assert_eq!(granted(&mut broker, seconds(30)), HashMap::from([("b".to_owned(), 1)]));
+    assert_eq!(granted(&mut broker, seconds(45)), HashMap::from([("a".to_owned(), 1)]));
+}
+
 /// With the reserve as it is unless told otherwise.
 fn with_reserve(interactive: u32) -> Shares {
     Shares { fairness: Fairness { reserve: 25, ..FAIRNESS }, ..shares(interactive, 0) }
