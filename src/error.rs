@@ -267,14 +267,6 @@ impl Error {
         faults.into_iter().take(MOST_FAULTS).fold(Self::new(Kind::InvalidRequest, detail), Self::with_fault)
     }
 
-    /// An error that came up through tower, which boxes them. All of them are ours.
-    pub fn from_stack(error: tower::BoxError) -> Self {
-        match error.downcast::<Self>() {
-            Ok(error) => *error,
-            Err(_) => Self::new(Kind::Internal, "the gateway failed"),
-        }
-    }
-
     /// One more thing that is wrong with the request.
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.more.faults.push(fault);

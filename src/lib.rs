@@ -33,6 +33,7 @@ pub mod standing;
 pub mod clock;
 pub mod config;
 pub mod error;
+mod field;
 pub mod metrics;
 pub mod telemetry;
 pub mod trace;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::field::Field;
+
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST: usize = 128;
 /// 128 bits in hexadecimal.
@@ -12,22 +14,37 @@ const NEW: usize = 32;
 
 /// A request's id, as it is written. Cheap to clone.
 #[derive(Clone)]
-pub struct RequestId(HeaderValue);
+pub enum RequestId {
+    /// Hexadecimal digits.
+    New([u8; NEW]),
+    /// A plain one.
+    Callers(HeaderValue),
+}
 
 impl RequestId {
     /// The caller's id if it is a plain one, else a new one.
     pub fn of(headers: &HeaderMap, new: &RequestIds) -> Self {
         let theirs = headers.get(REQUEST_ID).filter(|id| is_plain(id.as_bytes()));
-        theirs.map_or_else(|| new.next(), |id| Self(id.clone()))
+        theirs.map_or_else(|| new.next(), |id| Self::Callers(id.clone()))
     }
 
     pub fn as_str(&self) -> &str {
-        // Plain ones and hexadecimal digits are visible.
-        self.0.to_str().unwrap_or_default()
+        // Digits and plain ones are visible.
+        match self {
+            Self::New(digits) => std::str::from_utf8(digits).unwrap_or_default(),
+            Self::Callers(id) => id.to_str().unwrap_or_default(),
+        }
     }
 
     pub fn header(&self) -> HeaderValue {
-        self.0.clone()
+        match self {
+            Self::New(_) => {
+                let mut field = Field::<NEW>::new();
+                field.push(self.as_str());
+                field.passing_value()
+            }
+            Self::Callers(id) => id.clone(),
+        }
     }
 }
 
@@ -39,7 +56,8 @@ fn is_plain(id: &[u8]) -> bool {
 /// New ids: unique, and not to be counted by. They are no secret, so two random numbers for a
 /// process are enough.
 pub struct RequestIds {
-    process: u64,
+    /// Digits.
+    process: [u8; NEW / 2],
     start: u64,
     made: AtomicU64,
 }
@@ -54,18 +72,24 @@ impl Default for RequestIds {
 
 impl RequestIds {
     fn from(process: u64, start: u64) -> Self {
-        Self { process, start, made: AtomicU64::new(0) }
+        Self { process: digits(process), start, made: AtomicU64::new(0) }
     }
 
     fn next(&self) -> RequestId {
         let number = self.start.wrapping_add(self.made.fetch_add(1, Ordering::Relaxed));
         let mut text = [0; NEW];
         let (process, own) = text.split_at_mut(NEW / 2);
-        // Each half is as long as its digits; it cannot fail.
-        let _ = hex::encode_to_slice(self.process.to_be_bytes(), process);
-        let _ = hex::encode_to_slice(scattered(number).to_be_bytes(), own);
-        RequestId(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-")))
+        process.copy_from_slice(&self.process);
+        own.copy_from_slice(&digits(scattered(number)));
+        RequestId::New(text)
     }
+}
+
+fn digits(number: u64) -> [u8; NEW / 2] {
+    let mut digits = [0; NEW / 2];
+    // Two for each byte; it cannot fail.
+    let _ = hex::encode_to_slice(number.to_be_bytes(), &mut digits);
+    digits
 }
 
 /// One number for each number, far from its neighbours': what a busy gateway answers to others

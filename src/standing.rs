@@ -16,3 +16,29 @@ pub struct Standing {
     /// Until all of them are back; with none left, until one is.
     pub reset: Duration,
 }
+
+/// Where a request stands against each limit that counts it, in the order in which it is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standings {
+    /// The client's, or that of an address without a client.
+    pub client: Option<Standing>,
+    pub subject: Option<Standing>,
+    pub upstream: Option<Standing>,
+}
+
+impl Standings {
+    /// The rates it stands against.
+    pub fn rates(&self) -> [Option<Rate>; 3] {
+        [&self.client, &self.subject, &self.upstream].map(|standing| standing.map(|standing| standing.rate))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Standing> {
+        [&self.client, &self.subject, &self.upstream].into_iter().flatten()
+    }
+}
+
+impl From<Standing> for Standings {
+    fn from(only: Standing) -> Self {
+        Self { client: Some(only), ..Self::default() }
+    }
+}

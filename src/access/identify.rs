@@ -81,8 +81,8 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a
     if !in_url.is_empty() {
         return Err(Error::invalid_request(in_url));
     }
-    let mut presented =
-        HEADERS.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)));
+    let known = |name| HEADERS.iter().find(|known| *known == name);
+    let mut presented = headers.iter().filter_map(|(name, value)| Some((known(name)?, value)));
     let Some((name, value)) = presented.next() else {
         return Err(Error::new(
             Kind::Unauthenticated,

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -19,7 +19,9 @@ use prometheus_client::metrics::counter::Counter;
 use crate::clock::Clock;
 use crate::config::Rate;
 use crate::error::whole_seconds;
-use crate::standing::Standing;
+use crate::field::Field;
+use crate::routes::{self, ROUTES};
+use crate::standing::{Standing, Standings};
 
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STANDING: HeaderName = HeaderName::from_static("ratelimit");
@@ -36,6 +38,8 @@ pub struct Limiter {
     limiter: RateLimiter<NotKeyed, InMemoryState, Clock, StateInformationMiddleware>,
     clock: Clock,
     refused: Counter,
+    /// `RateLimit-Policy` as it was first told on each route, and the rates it tells: they seldom change.
+    told: [OnceLock<([Option<Rate>; 3], HeaderValue)>; ROUTES.len()],
 }
 
 /// Limiters of many callers, at most so many at a time. Whoever asks often is kept, whoever asks
@@ -106,11 +110,19 @@ impl Limiter {
         let quota =
             Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(amount);
         let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { policy, rate, period, limiter, clock, refused }
+        Self { policy, rate, period, limiter, clock, refused, told: Default::default() }
     }
 
     pub fn rate(&self) -> Rate {
         self.rate
+    }
+
+    /// The same as [`headers`], for an answer on `route` to whom this limits.
+    pub fn headers(&self, route: routes::Name, standings: &Standings) -> [(HeaderName, HeaderValue); 2] {
+        let rates = standings.rates();
+        let (told, field) = self.told[route as usize].get_or_init(|| (rates, policies(standings)));
+        let field = if *told == rates { field.clone() } else { policies(standings) };
+        [(POLICY, field), (STANDING, standing(standings))]
     }
 
     /// Counts one request; those that are over the limit in `refused` too. Both ways out say where
@@ -131,28 +143,33 @@ impl Limiter {
     }
 }
 
-/// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy. On every
-/// answer, so they are written without the formatting machinery.
-pub fn headers(standings: &[Standing]) -> [(HeaderName, HeaderValue); 2] {
-    const MEMBER: usize = 48;
-    let list = |parameters: fn(&Standing) -> [(&'static str, u64); 2]| {
-        let mut text = Vec::with_capacity(MEMBER * standings.len());
-        let mut digits = itoa::Buffer::new();
-        for standing in standings {
-            let between: &[u8] = if text.is_empty() { b"\"" } else { b", \"" };
-            text.extend_from_slice(between);
-            text.extend_from_slice(standing.policy.as_bytes());
-            text.push(b'"');
-            for (name, number) in parameters(standing) {
-                text.extend_from_slice(name.as_bytes());
-                text.extend_from_slice(digits.format(number).as_bytes());
-            }
+/// More than a List of three members, each with a name and two numbers, can have.
+const LONGEST: usize = 192;
+
+/// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy.
+pub fn headers(standings: &Standings) -> [(HeaderName, HeaderValue); 2] {
+    [(POLICY, policies(standings)), (STANDING, standing(standings))]
+}
+
+fn policies(standings: &Standings) -> HeaderValue {
+    list(standings, ["\";q=", ";w="], |of| [of.rate.amount.into(), of.rate.window.as_secs()]).value()
+}
+
+fn standing(standings: &Standings) -> HeaderValue {
+    list(standings, ["\";r=", ";t="], |of| [of.left.into(), whole_seconds(of.reset)]).passing_value()
+}
+
+fn list(standings: &Standings, names: [&str; 2], numbers: impl Fn(&Standing) -> [u64; 2]) -> Field<LONGEST> {
+    let mut list = Field::<LONGEST>::new();
+    for standing in standings.iter() {
+        list.push(if list.is_empty() { "\"" } else { ", \"" });
+        list.push(standing.policy);
+        for (name, number) in names.iter().zip(numbers(standing)) {
+            list.push(name);
+            list.number(number);
         }
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
-    };
-    let policies = list(|of| [(";q=", of.rate.amount.into()), (";w=", of.rate.window.as_secs())]);
-    let standings = list(|of| [(";r=", of.left.into()), (";t=", whole_seconds(of.reset))]);
-    [(POLICY, policies), (STANDING, standings)]
+    }
+    list
 }
 
 #[cfg(test)]
@@ -213,8 +230,23 @@ mod tests {
         let rate = Rate { amount: 600, window: Duration::from_secs(60) };
         let client = Standing { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
         let upstream = Standing { policy: "upstream", left: 0, ..client };
-        let [(_, policies), (_, standings)] = headers(&[client, upstream]);
+        let [(_, policies), (_, standings)] =
+            headers(&Standings { client: Some(client), subject: None, upstream: Some(upstream) });
         assert_eq!(policies, r#""client";q=600;w=60, "upstream";q=600;w=60"#);
         assert_eq!(standings, r#""client";r=412;t=23, "upstream";r=0;t=23"#);
+
+        let most = Standing {
+            policy: "upstream",
+            rate: Rate { amount: u32::MAX, window: Duration::from_secs(u64::MAX) },
+            left: u32::MAX,
+            reset: Duration::from_secs(u64::MAX),
+        };
+        let [(_, policies), (_, standings)] =
+            headers(&Standings { client: Some(most), subject: Some(most), upstream: Some(most) });
+        let members = |value: &HeaderValue| {
+            value.to_str().map(|text| text.matches(";w=18446744073709551615").count()).ok()
+        };
+        assert_eq!(members(&policies), Some(3), "{policies:?}");
+        assert_eq!(standings.len(), policies.len(), "{standings:?}");
     }
 }

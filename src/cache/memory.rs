@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use prometheus_client::metrics::counter::Counter;
@@ -25,7 +26,7 @@ const MOST_VOIDED: usize = 1024;
 
 /// Entries by key. When it is full, what is asked for least goes first (TinyLFU).
 pub struct Memory {
-    slots: Cache<Key, Slot>,
+    slots: Cache<Key, Slot, RandomState>,
     capacity: u64,
     departed: Departed,
     writes: Mutex<Writes>,
@@ -111,7 +112,7 @@ impl Memory {
                 }
                 locked(&leave).push((slot.serial, slot.entry.groups.clone()));
             })
-            .build();
+            .build_with_hasher(RandomState::default());
         Self { slots, capacity, departed, writes: Mutex::default() }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use subtle::ConstantTimeEq;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::resolve::bots;
 use super::section::Section;
@@ -63,7 +63,7 @@ pub struct Clients {
     /// In the order of the file.
     all: Vec<Arc<Client>>,
     /// By the first eight bytes of the digest: what a look-up's time can tell is at most these.
-    keys: HashMap<u64, Vec<ApiKey>>,
+    keys: HashMap<u64, Vec<ApiKey>, foldhash::fast::RandomState>,
     have_origins: bool,
 }
 
@@ -84,7 +84,10 @@ impl Clients {
     }
 
     fn key(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
-        self.keys.get(&prefix(digest))?.iter().find(|key| key.digest.ct_eq(digest).into())
+        self.keys
+            .get(&prefix(digest))?
+            .iter()
+            .find(|key| verify_slices_are_equal(&key.digest, digest).is_ok())
     }
 
     /// The client at that place in the file.
@@ -129,7 +132,7 @@ impl Clients {
         redactions: &[Arc<Redaction>],
         oidc: &Oidc,
     ) -> Self {
-        let mut clients = Self { all: Vec::new(), keys: HashMap::new(), have_origins: false };
+        let mut clients = Self { all: Vec::new(), keys: HashMap::default(), have_origins: false };
         let mut names = HashSet::new();
         let sections = root.sections("clients");
         if sections.is_empty() {

@@ -9,6 +9,9 @@ use crate::cache::Coding;
 /// nothing or takes nothing that there is: an answer in a coding nobody asked for can still be read
 /// more often than a 406.
 pub fn best(headers: &HeaderMap) -> Coding {
+    if !headers.contains_key(ACCEPT_ENCODING) {
+        return Coding::Identity;
+    }
     let lists = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let accepted: Vec<(&str, u16)> = lists.flat_map(|list| list.split(',')).filter_map(weighted).collect();
     let weight = |coding: Coding| {

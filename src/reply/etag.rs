@@ -4,6 +4,7 @@
 use http::HeaderValue;
 
 use crate::cache::{Coding, Tag};
+use crate::field::Field;
 
 /// In hexadecimal.
 const DIGITS: usize = 2 * size_of::<Tag>();
@@ -11,16 +12,15 @@ const DIGITS: usize = 2 * size_of::<Tag>();
 /// The tag of an entry in `coding`.
 pub fn header(tag: &Tag, coding: Coding) -> HeaderValue {
     const LONGEST: usize = DIGITS + "\"-gzip\"".len();
-    let mut text = Vec::with_capacity(LONGEST);
-    text.push(b'"');
-    text.extend_from_slice(&digits(tag));
+    let mut text = Field::<LONGEST>::new();
+    text.push("\"");
+    text.push(std::str::from_utf8(&digits(tag)).unwrap_or_default());
     if coding != Coding::Identity {
-        text.push(b'-');
-        text.extend_from_slice(coding.as_str().as_bytes());
+        text.push("-");
+        text.push(coding.as_str());
     }
-    text.push(b'"');
-    // Quotes, letters and digits always make a header value.
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
+    text.push("\"");
+    text.value()
 }
 
 /// Which coding of an entry `text`, a strong tag or a weak one without its mark, names.

@@ -16,6 +16,7 @@ use crate::answer::Large;
 use crate::body::{Body, Response};
 use crate::cache::{Because, Coding, Entry, Forwarded, Served, Source};
 use crate::clock::Moment;
+use crate::field::Field;
 use crate::metrics::Outcome;
 use crate::phase::Phase;
 
@@ -88,7 +89,10 @@ pub fn response(
             if let Some(content_type) = &answer.content_type {
                 headers.insert(header::CONTENT_TYPE, content_type.clone());
             }
-            headers.insert(header::CONTENT_LENGTH, body.len().into());
+            // hyper tells the length of a body that it sees.
+            if conditions.is_head {
+                headers.insert(header::CONTENT_LENGTH, number(body.len() as u64));
+            }
             // Every 503 says when it is worth asking again, the upstream's own too.
             if status == StatusCode::SERVICE_UNAVAILABLE {
                 let wait = answer.retry_after.clone().unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
@@ -105,7 +109,7 @@ pub fn response(
     headers.insert(header::CACHE_CONTROL, cache_control(entry.phase));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     if !matches!(source, Source::Upstream { stored: Err(_), .. }) {
-        headers.insert(header::AGE, entry.age(now).into());
+        headers.insert(header::AGE, number(entry.age(now)));
     }
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -141,12 +145,21 @@ fn cache_control(phase: Phase) -> HeaderValue {
     }
 }
 
+fn number(number: u64) -> HeaderValue {
+    let mut text = Field::<20>::new();
+    text.number(number);
+    text.value()
+}
+
 /// RFC 9211.
 fn cache_status(source: Source, status: StatusCode) -> HeaderValue {
     let text = match source {
-        // The one that is written most, without the formatting machinery.
+        // The one that is written most.
         Source::Hit { left } => {
-            ["kore-gateway; hit; ttl=", itoa::Buffer::new().format(left.as_secs())].concat()
+            let mut text = Field::<48>::new();
+            text.push("kore-gateway; hit; ttl=");
+            text.number(left.as_secs());
+            return text.value();
         }
         Source::Stale { past, because } => {
             let detail = match because {

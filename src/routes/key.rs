@@ -5,7 +5,7 @@
 //! the upstream request is built from the key alone, so nothing that is not in the key can reach
 //! the upstream and shape an answer that others will get.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{Canonical, Ids, Name, ROUTES, Route};
 
@@ -46,15 +46,14 @@ impl Key {
             body,
         ];
         let length = parts.iter().map(|part| part.len() + size_of::<u32>()).sum::<usize>();
-        let mut key = BytesMut::with_capacity(length + 2);
-        key.put_u8(VERSION);
-        key.put_u8(route.name as u8);
+        let mut key = Vec::with_capacity(length + 2);
+        key.extend_from_slice(&[VERSION, route.name as u8]);
         for part in parts {
             // A part is at most a request body, which is far below 4 GiB.
-            key.put_u32(u32::try_from(part.len()).unwrap_or(u32::MAX));
-            key.put_slice(part.as_bytes());
+            key.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            key.extend_from_slice(part.as_bytes());
         }
-        Self(key.freeze())
+        Self(key.into())
     }
 
     /// A key for tests that need any.

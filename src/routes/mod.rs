@@ -12,9 +12,10 @@ mod interaction_details;
 mod key;
 pub mod openapi;
 mod params;
+mod path;
 mod query;
 
-use std::ops::Range;
+use std::sync::LazyLock;
 
 use http::Method;
 use http::uri::PathAndQuery;
@@ -24,6 +25,8 @@ use crate::error::Fault;
 pub use conversation_details::without_summary;
 pub use key::{Key, KeyParts};
 use openapi::Description;
+pub use path::Ids;
+use path::Pattern;
 pub use query::{Asked, Identity, Misfit, Query, Reading, Transcript};
 
 /// One route of the upstream's, served under the same path.
@@ -141,63 +144,6 @@ pub struct Canonical {
     pub asked: Asked,
 }
 
-/// The ids in a path, as they were sent.
-#[derive(Clone, Debug)]
-pub struct Ids {
-    path: PathAndQuery,
-    account: Option<Range<usize>>,
-    bot: Option<Range<usize>>,
-    conversation: Option<Range<usize>>,
-}
-
-impl Ids {
-    fn slice(&self, range: &Option<Range<usize>>) -> Option<&str> {
-        self.path.path().get(range.clone()?)
-    }
-
-    pub fn account(&self) -> Option<&str> {
-        self.slice(&self.account)
-    }
-
-    /// The stream or bot.
-    pub fn bot(&self) -> Option<&str> {
-        self.slice(&self.bot)
-    }
-
-    pub fn conversation(&self) -> Option<&str> {
-        self.slice(&self.conversation)
-    }
-
-    /// Whether each id has its shape.
-    pub fn are_well_formed(&self) -> bool {
-        let is = |id: Option<&str>, shape: fn(&str) -> Result<(), &'static str>| {
-            id.is_none_or(|id| shape(id).is_ok())
-        };
-        is(self.account(), ids::account)
-            && is(self.bot(), ids::stream)
-            && is(self.conversation(), ids::conversation)
-    }
-
-    /// Ids that are none; the shapes are the contract's.
-    pub fn faults(&self) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        let mut check = |id: Option<&str>,
-                         name: &'static str,
-                         shape: fn(&str) -> Result<(), &'static str>| {
-            if let Some(id) = id
-                && let Err(expected) = shape(id)
-            {
-                faults
-                    .push(Fault::in_parameter(name, format!("`{name}` is {}; it is {expected}", shown(id))));
-            }
-        };
-        check(self.account(), "accountId", ids::account);
-        check(self.bot(), "streamId", ids::stream);
-        check(self.conversation(), "conversationId", ids::conversation);
-        faults
-    }
-}
-
 /// A caller's value in an error: quoted, cut short, without control characters.
 fn shown(text: &str) -> String {
     const SHOWN: usize = 60;
@@ -216,11 +162,16 @@ pub enum Found {
     Nothing,
 }
 
+/// The paths of [`ROUTES`], read.
+static PATTERNS: LazyLock<[Vec<Pattern>; ROUTES.len()]> = LazyLock::new(|| {
+    ROUTES.each_ref().map(|route| route.paths.iter().map(|path| Pattern::of(path)).collect())
+});
+
 /// Finds the route of a request. GET answers HEAD too; POST, which is a query in truth, answers QUERY
 /// (RFC 10008).
 pub fn find(method: &Method, target: &PathAndQuery) -> Found {
-    for route in &ROUTES {
-        let Some(ids) = route.paths.iter().find_map(|pattern| matches(pattern, target)) else { continue };
+    for (route, patterns) in ROUTES.iter().zip(&*PATTERNS) {
+        let Some(ids) = patterns.iter().find_map(|pattern| pattern.ids(target)) else { continue };
         let head_of_get = route.method == Method::GET && method == Method::HEAD;
         let query_of_post = route.takes_query() && method == Method::QUERY;
         return if *method == route.method || head_of_get || query_of_post {
@@ -232,34 +183,6 @@ pub fn find(method: &Method, target: &PathAndQuery) -> Found {
         };
     }
     Found::Nothing
-}
-
-fn matches(pattern: &'static str, target: &PathAndQuery) -> Option<Ids> {
-    let path = target.path();
-    let (mut account, mut bot, mut conversation) = (None, None, None);
-    let (mut rest, mut at) = (pattern, 0);
-    while let Some((literal, after)) = rest.split_once('{') {
-        path.get(at..)?.strip_prefix(literal)?;
-        let start = at + literal.len();
-        let end = path.get(start..)?.find('/').map_or(path.len(), |length| start + length);
-        let (name, after) = after.split_once('}')?;
-        let id = match name {
-            "accountId" => &mut account,
-            "conversationId" => &mut conversation,
-            _ => &mut bot,
-        };
-        *id = Some(start..end);
-        (rest, at) = (after, end);
-    }
-    // A literal last segment, in any letter case.
-    let (before, last) = rest.rsplit_once('/').unwrap_or(("", rest));
-    let left = path.get(at..)?.strip_prefix(before)?;
-    let fits = if rest.is_empty() {
-        left.is_empty()
-    } else {
-        left.strip_prefix('/').is_some_and(|left| left.eq_ignore_ascii_case(last))
-    };
-    fits.then(|| Ids { path: target.clone(), account, bot, conversation })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -13,7 +14,6 @@ use axum::{Json, Router};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
-use subtle::ConstantTimeEq;
 
 use super::explain;
 use crate::app::App;
@@ -37,7 +37,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let Some(token) = &snapshot.config.ops.token else { return StatusCode::NOT_FOUND.into_response() };
     let presented = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     let presented = presented.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
-    if presented.ct_eq(token.expose_secret().as_bytes()).into() {
+    if verify_slices_are_equal(presented, token.expose_secret().as_bytes()).is_ok() {
         return next.run(request).await;
     }
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, r#"Bearer realm="kore-gateway ops""#)]).into_response()

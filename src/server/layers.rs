@@ -5,8 +5,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, Ready, ready};
@@ -25,6 +24,7 @@ use crate::access::{cors, forwarded};
 use crate::access_log::Line;
 use crate::app::{App, Snapshot};
 use crate::body::{Body, Response};
+use crate::clock::Moment;
 use crate::config::Clients;
 use crate::error::{Error, Kind};
 use crate::metrics::{Outcome, method_name};
@@ -88,17 +88,14 @@ fn answer(app: &Arc<App>, peer: IpAddr, id: &RequestId, request: Request<Incomin
     };
     exchange.route = Some(route);
     let address = forwarded::client(peer, &head.headers, &snapshot.config.server.proxies);
-    let (app, request_id, now) = (app.clone(), id.clone(), app.clock.moment());
+    let (app, request_id, now) = (app.clone(), id.clone(), exchange.began);
     let trace = exchange.trace.clone();
     let call = Call { app, snapshot, route, ids, request_id, trace, address, now, head, body };
-    let mut answering = stages::stack().call(Box::new(call));
-    // What is at hand is answered on the spot. What is not will be asked for again, by who waits.
-    match answering.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => at_once(exchange.answered(outcome.map_err(Error::from_stack))),
-        Poll::Pending => {
+    match stages::stack().call(Box::new(call)) {
+        Either::Left(outcome) => at_once(exchange.answered(outcome.into_inner())),
+        Either::Right(answering) => {
             let id = id.clone();
-            let answered =
-                answering.map(move |outcome| exchange.answered(outcome.map_err(Error::from_stack)));
+            let answered = answering.map(move |outcome| exchange.answered(outcome));
             let answered = AssertUnwindSafe(answered).catch_unwind();
             Either::Right(answered.map(move |done| Ok(done.unwrap_or_else(|_| failed(&id)))).boxed())
         }
@@ -115,7 +112,7 @@ struct Exchange {
     id: RequestId,
     /// Where somebody wants to know.
     trace: Option<Arc<Trace>>,
-    started: Instant,
+    began: Moment,
     version: Version,
     method: Method,
     origin: Option<HeaderValue>,
@@ -129,9 +126,9 @@ impl Exchange {
             before: app.metrics.active_requests.inc(),
             trace: Trace::begin(snapshot.tracer.as_ref(), snapshot.access_log.is_on(), head),
             snapshot,
+            began: app.clock.moment(),
             app,
             id,
-            started: Instant::now(),
             version: head.version,
             method: head.method.clone(),
             origin: cors::origin(&head.headers).cloned(),
@@ -182,7 +179,8 @@ impl Exchange {
             headers.insert(ACCEPT_QUERY, QUERY_FORMAT);
         }
         headers.insert(REQUEST_ID, self.id.header());
-        let (status, duration) = (response.status(), self.started.elapsed());
+        let duration = self.app.clock.uptime().saturating_sub(self.began.uptime);
+        let status = response.status();
         let exemplar = self.trace.as_ref().and_then(|trace| trace.recorded_id());
         self.app.metrics.request(self.route, &self.method, status.as_u16(), duration, exemplar);
         if let Some(route) = self.route {

@@ -47,7 +47,8 @@ pub struct Upstream {
     http: reqwest::Client,
     /// For upstreams that close connections while they lie idle.
     http_once: reqwest::Client,
-    accounts: HashMap<Arc<str>, State>,
+    /// Asked by every hit, for where the pool stands.
+    accounts: HashMap<Arc<str>, State, foldhash::fast::RandomState>,
     hosts: HashMap<String, Arc<Host>>,
     config: crate::config::Upstream,
     clock: Clock,

@@ -78,9 +78,10 @@ async fn five_minutes_of_mixed_load_never_cost_one_call_too_many_and_waste_next_
 
 #[tokio::test]
 async fn a_call_that_never_left_is_not_counted() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound, so that nobody else gets the port, but nobody listens.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
     let world = World::with(|setup| {
         setup.upstream = Some(url);
         setup.config = "upstream.breaker.failures = 1000".to_owned();

@@ -3,6 +3,10 @@
 use super::head::{Content, Judgement, judge};
 use super::{Limits, Refusal};
 
+/// Bytes up to which a good head is kept, so that the same one again need not be read again. Those who
+/// poll send the same head each time.
+const LONGEST_KEPT: usize = 1024;
+
 /// Digits of a chunk's size. A body may not be nearly as large as that.
 const MOST_CHUNK_DIGITS: u8 = 8;
 
@@ -28,6 +32,9 @@ pub struct Framing {
     state: State,
     /// Bytes of the head that is held back which have been searched for its end.
     searched: usize,
+    /// The last good head, and what follows one.
+    last: Vec<u8>,
+    last_content: Content,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +75,7 @@ enum Chunk {
 
 impl Framing {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Head, searched: 0 }
+        Self { limits, state: State::Head, searched: 0, last: Vec::new(), last_content: Content::Length(0) }
     }
 
     /// Reads on in `bytes`, which begin where the last ones were judged up to: how many of them are
@@ -80,6 +87,7 @@ impl Framing {
             match self.state {
                 State::Head => match self.head(rest) {
                     Judgement::Good { length, content } => {
+                        self.keep(&rest[..length], content);
                         judged += length;
                         self.searched = 0;
                         self.state = match content {
@@ -126,9 +134,21 @@ impl Framing {
         (judged, Next::More)
     }
 
+    fn keep(&mut self, head: &[u8], content: Content) {
+        if head.len() <= LONGEST_KEPT && head != self.last {
+            self.last.clear();
+            self.last.extend_from_slice(head);
+            self.last_content = content;
+        }
+    }
+
     /// Judges a head once its end is there; so the work for one that drips in stays in proportion to its
     /// bytes.
     fn head(&self, bytes: &[u8]) -> Judgement {
+        // A head's bytes are all that it is judged by, and it ends where they do.
+        if !self.last.is_empty() && bytes.starts_with(&self.last) {
+            return Judgement::Good { length: self.last.len(), content: self.last_content };
+        }
         let is_worth_it = self.searched == 0 || bytes.len() >= self.limits.max_head || {
             let from = self.searched.saturating_sub(3).min(bytes.len());
             memchr::memchr_iter(b'\n', &bytes[from..]).any(|at| {
@@ -299,6 +319,17 @@ mod tests {
         let refused = Next::Refused { refusal: Refusal::Version, is_head: false };
         let bytes = [GET, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].concat();
         assert_eq!(read_all_ways(&bytes), (GET.len(), refused));
+    }
+
+    #[test]
+    fn a_head_that_begins_like_the_one_before_is_judged_by_all_of_it() {
+        let begun = b"GET / HTTP/1.1\r\nHost: a\r\n";
+        let refused = Next::Refused { refusal: Refusal::HostRepeated, is_head: false };
+        let next = [&begun[..], b"Host: a\r\n\r\n"].concat();
+        assert_eq!(read_all_ways(&[GET, &next].concat()), (GET.len(), refused));
+        let with_body = post("Content-Length: 2\r\n", "ab");
+        let twice = [&with_body[..], &with_body, GET].concat();
+        assert_eq!(read_all_ways(&twice), (twice.len(), Next::More));
     }
 
     #[test]

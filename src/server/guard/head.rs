@@ -227,7 +227,8 @@ static PATH: [bool; 256] = {
 };
 
 pub(super) fn is_path(path: &[u8]) -> bool {
-    path.iter().all(|byte| PATH[usize::from(*byte)])
+    // Every byte, which takes less than stopping at the first that is not allowed.
+    path.iter().fold(true, |good, byte| good & PATH[usize::from(*byte)])
 }
 
 /// A name or an address with an optional port (RFC 9110 §7.2). No user, no percent-encoding, not empty.

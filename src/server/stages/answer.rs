@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::StatusCode;
-use tower::{BoxError, Service};
+use tower::Service;
 
-use super::{Valid, at_once, later};
+use super::{Call, Outcome, Valid, at_once, later};
 use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::{Projection, Unreadable};
@@ -18,7 +18,7 @@ use crate::body::Response;
 use crate::cache::{Entry, Served, Source};
 use crate::clock::UnixMillis;
 use crate::error::Error;
-use crate::metrics::Outcome;
+use crate::metrics;
 use crate::reply::{self, Conditions, Reply, Shown};
 use crate::request_id::RequestId;
 use crate::routes::{Asked, Ids, Key, Query};
@@ -29,14 +29,14 @@ pub struct Answer;
 
 impl Service<Valid> for Answer {
     type Response = Reply;
-    type Error = BoxError;
-    type Future = super::Outcome<Reply>;
+    type Error = Error;
+    type Future = Outcome<Reply>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, valid: Valid) -> Self::Future {
+    fn call(&mut self, valid: Valid) -> Outcome<Reply> {
         match at_hand(&valid) {
             Some(reply) => at_once(reply),
             None => later(answer(valid)),
@@ -47,7 +47,8 @@ impl Service<Valid> for Answer {
 /// The answer, if it is stored and fresh in the very form this caller gets: then there is nothing
 /// to wait for. `None` says nothing but that it is [`answer`]'s to find.
 fn at_hand(valid: &Valid) -> Option<Result<Reply, Error>> {
-    let Valid { app, snapshot, grant, query, conditions, now, .. } = valid;
+    let Valid { call, grant, query, conditions, .. } = valid;
+    let Call { app, snapshot, now, .. } = &**call;
     let is_whole = matches!(snapshot.projection(&grant.client, query.route), Ok(None));
     if !is_whole || valid.anew || snapshot.audit.is_on() || !app.is_current(snapshot) {
         return None;
@@ -60,7 +61,7 @@ fn at_hand(valid: &Valid) -> Option<Result<Reply, Error>> {
     };
     Some(may_see(grant, &entry, None).map(|()| {
         let response = reply::response(&entry, Source::Hit { left }, shown, body, conditions, *now);
-        Reply { response, client: grant.client.name.clone(), outcome: Outcome::Hit }
+        Reply { response, client: grant.client.name.clone(), outcome: metrics::Outcome::Hit }
     }))
 }
 
@@ -79,8 +80,8 @@ fn may_see(grant: &Grant, entry: &Entry, projection: Option<&Arc<Projection>>) -
 }
 
 async fn answer(valid: Valid) -> Result<Reply, Error> {
-    let Valid { app, snapshot, identity, grant, ids, request_id, trace, address, query, anew, .. } = valid;
-    let conditions = valid.conditions;
+    let Valid { call, identity, grant, query, anew, conditions } = valid;
+    let Call { app, snapshot, ids, request_id, trace, address, .. } = *call;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query) = (snapshot.upstream.clone(), query.clone());
@@ -164,7 +165,7 @@ struct Asker {
     address: IpAddr,
     query: Query,
     conditions: Conditions,
-    outcome: Outcome,
+    outcome: metrics::Outcome,
 }
 
 impl Asker {

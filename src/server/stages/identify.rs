@@ -1,7 +1,6 @@
 //! Who is asking?
 
-use tower::filter::AsyncPredicate;
-
+use super::check::Check;
 use super::rate_limit::{over_limit, with_standings};
 use super::{Call, Identified, Outcome, at_once, later};
 use crate::access::identify::{bearer_of, presented};
@@ -11,11 +10,10 @@ use crate::error::{Error, Kind};
 #[derive(Clone, Copy)]
 pub struct Identify;
 
-impl AsyncPredicate<Box<Call>> for Identify {
-    type Future = Outcome<Identified>;
-    type Request = Identified;
+impl Check<Box<Call>> for Identify {
+    type Checked = Identified;
 
-    fn check(&mut self, call: Box<Call>) -> Self::Future {
+    fn check(&self, call: Box<Call>) -> Outcome<Identified> {
         let query = call.head.uri.query().unwrap_or_default();
         let presented = match presented(&call.head.headers, query) {
             Ok(presented) => presented,
@@ -48,10 +46,10 @@ fn count_stranger(call: &Call, error: Error) -> Error {
     }
     let rate = call.snapshot.config.callers.unauthenticated;
     match call.app.strangers.check(Caller::at(call.address), rate) {
-        Ok(standing) => with_standings(error, &[standing]),
+        Ok(standing) => with_standings(error, standing.into()),
         Err(standing) => {
             let detail = "too many requests without a valid credential from this address";
-            over_limit(detail, &standing, &[standing])
+            over_limit(detail, &standing, standing.into())
         }
     }
 }

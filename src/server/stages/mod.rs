@@ -3,6 +3,7 @@
 //! because there is no value of the type the cache's stage takes.
 
 mod answer;
+mod check;
 mod identify;
 pub mod permit;
 mod rate_limit;
@@ -11,13 +12,13 @@ pub mod validate;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, Either, FutureExt, Ready, TryFutureExt, ready};
+use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::request::Parts;
 use hyper::body::Incoming;
-use tower::filter::{AsyncFilterLayer, FilterLayer};
-use tower::{BoxError, Service, ServiceBuilder};
+use tower::{Service, ServiceBuilder};
 
 use self::answer::Answer;
+use self::check::CheckLayer;
 use self::identify::Identify;
 use self::permit::Permit;
 use self::rate_limit::RateLimit;
@@ -35,13 +36,13 @@ use crate::trace::Trace;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
-pub fn stack() -> impl Service<Box<Call>, Response = Reply, Error = BoxError, Future: Send + Unpin> {
+pub fn stack() -> impl Service<Box<Call>, Response = Reply, Error = Error, Future = Outcome<Reply>> {
     ServiceBuilder::new()
-        .layer(AsyncFilterLayer::new(Identify)) // Call       -> Identified: whose credential it is
-        .layer(FilterLayer::new(Permit)) //        Identified -> Permitted:  route, account and bot are allowed
-        .layer(RateLimit) //                       Permitted  -> Permitted:  not too often
-        .layer(AsyncFilterLayer::new(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
-        .service(Answer) //                        Valid      -> Reply:      out of the cache, or filled
+        .layer(CheckLayer(Identify)) // Call       -> Identified: whose credential it is
+        .layer(CheckLayer(Permit)) //   Identified -> Permitted:  route, account and bot are allowed
+        .layer(RateLimit) //            Permitted  -> Permitted:  not too often
+        .layer(CheckLayer(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
+        .service(Answer) //             Valid      -> Reply:      out of the cache, or filled
 }
 
 /// A request for a route, under the configuration of the moment it came.
@@ -84,15 +85,9 @@ pub struct Permitted {
 
 /// A request that can be answered.
 pub struct Valid {
-    app: Arc<App>,
-    snapshot: Arc<Snapshot>,
+    call: Box<Call>,
     identity: Identity,
     grant: Grant,
-    ids: Ids,
-    request_id: RequestId,
-    trace: Option<Arc<Trace>>,
-    address: IpAddr,
-    now: Moment,
     query: Query,
     /// What is stored will not do.
     anew: bool,
@@ -100,12 +95,12 @@ pub struct Valid {
 }
 
 /// What a stage comes to: at once on the way of a hit, which then needs no box, or later.
-pub type Outcome<T> = Either<Ready<Result<T, BoxError>>, BoxFuture<'static, Result<T, BoxError>>>;
+pub type Outcome<T> = Either<Ready<Result<T, Error>>, BoxFuture<'static, Result<T, Error>>>;
 
 fn at_once<T>(outcome: Result<T, Error>) -> Outcome<T> {
-    Either::Left(ready(outcome.map_err(BoxError::from)))
+    Either::Left(ready(outcome))
 }
 
 fn later<T>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Outcome<T> {
-    Either::Right(work.map_err(BoxError::from).boxed())
+    Either::Right(work.boxed())
 }

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use tower::BoxError;
-use tower::filter::Predicate;
-
-use super::{Identified, Permitted};
+use super::check::Check;
+use super::{Identified, Outcome, Permitted, at_once};
 use crate::access::permit::{Grant, permit};
 use crate::config::{Client, Config};
 use crate::error::Error;
@@ -14,13 +12,15 @@ use crate::routes::{self, Route};
 #[derive(Clone, Copy)]
 pub struct Permit;
 
-impl Predicate<Identified> for Permit {
-    type Request = Permitted;
+impl Check<Identified> for Permit {
+    type Checked = Permitted;
 
-    fn check(&mut self, Identified { call, identity, client }: Identified) -> Result<Permitted, BoxError> {
-        let grant = allowed(&client, call.route, &call.contract(None), &call.snapshot.config)
-            .map_err(|error| error.for_client(&client.name))?;
-        Ok(Permitted { call, identity, grant })
+    fn check(&self, Identified { call, identity, client }: Identified) -> Outcome<Permitted> {
+        let grant = allowed(&client, call.route, &call.contract(None), &call.snapshot.config);
+        at_once(match grant {
+            Ok(grant) => Ok(Permitted { call, identity, grant }),
+            Err(error) => Err(error.for_client(&client.name)),
+        })
     }
 }
 

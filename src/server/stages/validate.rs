@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use tower::filter::AsyncPredicate;
 
+use super::check::Check;
 use super::{Outcome, Permitted, Valid, at_once, later};
 use crate::access::permit::Grant;
 use crate::access::refresh;
@@ -19,11 +19,10 @@ use crate::routes::{self, Key, Query, Route};
 #[derive(Clone, Copy)]
 pub struct Validate;
 
-impl AsyncPredicate<Permitted> for Validate {
-    type Future = Outcome<Valid>;
-    type Request = Valid;
+impl Check<Permitted> for Validate {
+    type Checked = Valid;
 
-    fn check(&mut self, request: Permitted) -> Self::Future {
+    fn check(&self, request: Permitted) -> Outcome<Valid> {
         let call = &request.call;
         if call.route.method == Method::POST {
             later(with_body(request))
@@ -49,21 +48,7 @@ fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) ->
     let query = canonical(&grant, call.route, &call.contract(body))?;
     let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
     let conditions = Conditions::of(&call.head.method, &call.head.headers);
-    let call = *call;
-    Ok(Valid {
-        app: call.app,
-        snapshot: call.snapshot,
-        identity,
-        grant,
-        ids: call.ids,
-        request_id: call.request_id,
-        trace: call.trace,
-        address: call.address,
-        now: call.now,
-        query,
-        anew,
-        conditions,
-    })
+    Ok(Valid { call, identity, grant, query, anew, conditions })
 }
 
 /// The query that a request comes to under a grant; all its faults, if it breaks the contract.

@@ -1,0 +1,47 @@
+//! The value of a header field, written piece by piece without the formatting machinery: some stand in
+//! every answer.
+
+use http::HeaderValue;
+
+/// A value under way, of at most `LONGEST` bytes. What does not fit is left out, piece by piece, so
+/// `LONGEST` is as long as anything that is ever put in.
+pub struct Field<const LONGEST: usize> {
+    text: [u8; LONGEST],
+    length: usize,
+}
+
+impl<const LONGEST: usize> Field<LONGEST> {
+    pub const fn new() -> Self {
+        Self { text: [0; LONGEST], length: 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    pub fn push(&mut self, text: &str) {
+        let end = self.length + text.len();
+        if let Some(room) = self.text.get_mut(self.length..end) {
+            room.copy_from_slice(text.as_bytes());
+            self.length = end;
+        }
+    }
+
+    /// In decimal.
+    pub fn number(&mut self, number: u64) {
+        self.push(itoa::Buffer::new().format(number));
+    }
+
+    /// The value, for a field that differs from answer to answer. HTTP/2 would otherwise remember each
+    /// for the connection, and look through all of them each time (RFC 7541 §6.2.3).
+    pub fn passing_value(&self) -> HeaderValue {
+        let mut value = self.value();
+        value.set_sensitive(true);
+        value
+    }
+
+    pub fn value(&self) -> HeaderValue {
+        let text = self.text.get(..self.length).unwrap_or_default();
+        HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static(""))
+    }
+}
