@@ -34,9 +34,10 @@ def wait_for(port, seconds):
         time.sleep(0.05)
 
 
-def gateway_toml(port, origin, clients=1, access=False, capacity="4GiB"):
+def gateway_toml(port, origin, ops_port=None, clients=1, access=False, capacity="4GiB", workers=None, share_port=False):
     text = (HERE / "peers/gateway.toml").read_text()
-    fills = {"port": port, "ops_port": port + 1000, "origin": origin, "access": str(access).lower(), "capacity": capacity}
+    fills = {"port": port, "ops_port": ops_port or port + 1000, "origin": origin, "access": str(access).lower(),
+             "capacity": capacity, "workers": f"workers = {workers}" if workers else "", "share_port": str(share_port).lower()}
     for name, value in fills.items():
         text = text.replace("{%s}" % name, str(value))
     for n in range(clients):
@@ -63,12 +64,17 @@ class Server:
             for name, value in fills.items():
                 text = text.replace("{%s}" % name, str(value))
             (self.tmp / peer).write_text(text)
-        options = {name: value for name, value in self.gateway.items() if name != "workers"}
-        (self.tmp / "gateway.toml").write_text(gateway_toml(self.port, ORIGIN, **options))
-        command = ["taskset", "-c", self.gateway.get("cores", SERVER_CORE), *(str(part).format(**fills) for part in self.start)]
-        env = {**os.environ, "BENCH_SECRET": "x" * 32, **self.gateway.get("env", {})}
+        options = dict(self.gateway)
+        cores, processes = options.pop("cores", SERVER_CORE), options.pop("processes", 1)
+        for n in range(processes):
+            text = gateway_toml(self.port, ORIGIN, ops_port=self.port + 1000 + n, share_port=processes > 1, **options)
+            (self.tmp / f"gateway-{n}.toml").write_text(text)
         log = open(self.tmp / "log", "w")
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env, preexec_fn=favoured)
+        env = {**os.environ, "BENCH_SECRET": "x" * 32}
+        self.processes = []
+        for n in range(processes):
+            command = ["taskset", "-c", cores, *(str(part).format(**fills, n=n) for part in self.start)]
+            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=env, preexec_fn=favoured))
         try:
             wait_for(self.port, 20)
         except BaseException:
@@ -77,16 +83,18 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         shutil.rmtree(self.tmp, ignore_errors=True)
 
     def pids(self):
-        found, queue = [], [self.process.pid]
+        found, queue = [], [process.pid for process in self.processes]
         while queue:
             pid = queue.pop()
             found.append(pid)
@@ -207,7 +215,7 @@ def latency(server, seconds):
 
 
 def servers(names):
-    gateway = [GATEWAY, "serve", "--config", "{tmp}/gateway.toml"]
+    gateway = [GATEWAY, "serve", "--config", "{tmp}/gateway-{n}.toml"]
     all_of_them = {
         "gateway": lambda **more: Server("gateway", 8301, gateway, **more),
         "nginx": lambda **_: Server("nginx", 8303, ["nginx", "-c", "{tmp}/nginx.conf"], h2_port=8304),
@@ -242,6 +250,11 @@ WORK = {
        for n in (1, 10, 100, 1_000)},
     **{f"connections-{n}": (f"hot GET over {n} connections", "us", OURS, lambda s, t, n=n: hot(s, t, connections=n), {})
        for n in (64, 500, 5_000)},
+    # On both cores, and so beside their load: compare these with each other only.
+    "workers-1": ("hot GET, one worker on two cores", "us", ["gateway"], hot, {"cores": "0,1", "workers": 1}),
+    "workers-2": ("hot GET, two workers", "us", ["gateway"], hot, {"cores": "0,1", "workers": 2}),
+    "processes-2": ("hot GET, two processes of one worker, an acceptor each", "us", ["gateway"], hot,
+                    {"cores": "0,1", "workers": 1, "processes": 2}),
 }
 
 

@@ -45,3 +45,20 @@ impl<const LONGEST: usize> Field<LONGEST> {
         HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static(""))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_and_numbers_are_written_and_what_does_not_fit_is_left_out() {
+        let mut field = Field::<12>::new();
+        assert!(field.is_empty());
+        field.push("a=");
+        field.number(1_234_567_890);
+        assert_eq!(field.value(), "a=1234567890");
+        field.push("!");
+        assert_eq!(field.value(), "a=1234567890");
+        assert!(field.passing_value().is_sensitive() && !field.value().is_sensitive());
+    }
+}

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::field::Field;
-
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST: usize = 128;
 /// 128 bits in hexadecimal.
@@ -38,10 +36,11 @@ impl RequestId {
 
     pub fn header(&self) -> HeaderValue {
         match self {
-            Self::New(_) => {
-                let mut field = Field::<NEW>::new();
-                field.push(self.as_str());
-                field.passing_value()
+            Self::New(digits) => {
+                let mut value = HeaderValue::from_bytes(digits).unwrap_or(HeaderValue::from_static("-"));
+                // Comes once: see [`crate::field::Field::passing_value`].
+                value.set_sensitive(true);
+                value
             }
             Self::Callers(id) => id.clone(),
         }

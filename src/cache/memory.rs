@@ -18,7 +18,7 @@ use super::group::Group;
 use super::index::{Index, Serial};
 use super::purge::{Began, Meant, Removed, Tombstones};
 use crate::clock::{Clock, Moment};
-use crate::routes::Key;
+use crate::routes::{Key, Name};
 use crate::seen::Sighting;
 
 /// Answers remembered that made what was stored void: more than there are calls within a deadline.
@@ -256,6 +256,10 @@ impl Memory {
 
     /// A fresh transcript with a summary that holds all that the one under `plain` would.
     pub fn summarised(&self, plain: &Key, now: Moment) -> Option<(Key, Arc<Entry>)> {
+        // No other route's answers hold one another.
+        if plain.route().name != Name::ConversationDetails {
+            return None;
+        }
         let keys = locked(&self.writes).index.keys(Group::plain(plain));
         let mut held = keys.into_iter().filter_map(|key| Some((key.clone(), self.get(&key)?)));
         held.find(|(_, entry)| matches!(entry.freshness(now), Freshness::Fresh { .. }))

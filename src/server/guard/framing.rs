@@ -333,6 +333,21 @@ mod tests {
     }
 
     #[test]
+    fn a_head_is_kept_up_to_a_length_and_judged_alike_beyond_it() {
+        let limits = Limits { max_head: 2 * LONGEST_KEPT, ..LIMITS };
+        for longer in [0, 1] {
+            let padding = LONGEST_KEPT + longer - GET.len() - "X: \r\n".len();
+            let head =
+                [&GET[..GET.len() - 2], format!("X: {}\r\n\r\n", "y".repeat(padding)).as_bytes()].concat();
+            let mut framing = Framing::new(limits);
+            for _ in 0..3 {
+                assert_eq!(framing.advance(&head), (head.len(), Next::More));
+                assert_eq!(framing.last.is_empty(), longer == 1);
+            }
+        }
+    }
+
+    #[test]
     fn a_head_that_drips_in_is_judged_when_its_end_is_there() {
         let head = post("Content-Length: 1\r\nContent-Length: 1\r\n", "");
         let refused = Next::Refused { refusal: Refusal::LengthRepeated, is_head: false };
