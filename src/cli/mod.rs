@@ -7,6 +7,7 @@ mod key;
 mod openapi;
 mod serve;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -106,11 +107,17 @@ impl Failure {
     }
 }
 
-/// A runtime of so many threads; `None` is one for each core.
+/// A runtime of so many threads; `None` is one for each core. One alone needs nothing that several
+/// share, which a hit is a tenth cheaper without (docs/PERFORMANCE.md).
 fn runtime(workers: Option<usize>) -> Result<tokio::runtime::Runtime, Failure> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = workers {
-        builder.worker_threads(workers);
-    }
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut builder = match workers.unwrap_or_else(cores) {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        several => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(several);
+            builder
+        }
+    };
     builder.enable_all().build().map_err(|error| Failure::new("cannot start the runtime", error))
 }

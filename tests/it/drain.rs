@@ -101,9 +101,9 @@ async fn twenty_restarts_under_load_and_not_one_request_fails() {
     let restarts = {
         let seen = seen.clone();
         tokio::task::spawn_blocking(move || {
-            let mut running = Process::take_over(&socket);
-            for _ in 0..RESTARTS {
-                let next = Process::take_over(&socket);
+            let mut running = Process::take_over(&socket, "1");
+            for workers in ["2", "1"].into_iter().cycle().take(RESTARTS) {
+                let next = Process::take_over(&socket, workers);
                 // The old one has answered some, so that it has connections to let go of.
                 let before = seen.answered.load(Ordering::Relaxed);
                 while seen.answered.load(Ordering::Relaxed) < before + 50 {

@@ -77,10 +77,10 @@ impl Process {
 
     /// With its main socket handed over, as systemd does it: as the first descriptor after the usual
     /// three, and told to nobody but the process with this id.
-    pub fn take_over(socket: &TcpListener) -> Self {
+    pub fn take_over(socket: &TcpListener, workers: &str) -> Self {
         let hand_over = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve --config "$1""#;
         let socket = OwnedFd::from(socket.try_clone().unwrap());
-        Self::run(hand_over, Stdio::from(socket), &[])
+        Self::run(hand_over, Stdio::from(socket), &[("SERVER__WORKERS", workers)])
     }
 
     /// Returns once it serves.
