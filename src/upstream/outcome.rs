@@ -61,7 +61,7 @@ impl Outcome {
         }
         // Copied: as it came, it is a slice of the connection's read buffer and would keep all of it.
         let copied = |name| HeaderValue::from_bytes(headers.get(name)?.as_bytes()).ok();
-        let content_type = copied(header::CONTENT_TYPE);
+        let content_type = copied(header::CONTENT_TYPE).map(common);
         let retry_after = copied(header::RETRY_AFTER);
         Self::Answered(match body {
             Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
@@ -162,6 +162,14 @@ fn date(headers: &HeaderMap) -> Option<UnixMillis> {
 fn parse_date(text: &str) -> Option<UnixMillis> {
     const PARSER: DateTimeParser = DateTimeParser::new();
     PARSER.parse_timestamp(text).ok().map(|at| UnixMillis(at.as_millisecond()))
+}
+
+/// The same value without an allocation of its own, if it is one that most answers have: there is one
+/// for each stored answer, and a hit would have to fetch it from memory.
+fn common(content_type: HeaderValue) -> HeaderValue {
+    const COMMON: [&str; 2] = ["application/json", "application/json; charset=utf-8"];
+    let known = COMMON.into_iter().find(|known| content_type == known);
+    known.map_or(content_type, HeaderValue::from_static)
 }
 
 #[cfg(test)]
