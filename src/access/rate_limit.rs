@@ -19,7 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::clock::Clock;
 use crate::config::Rate;
 use crate::error::whole_seconds;
-use crate::field::Field;
+use crate::field::{Field, passing};
 use crate::routes::{self, ROUTES};
 use crate::standing::{Standing, Standings};
 
@@ -152,14 +152,14 @@ pub fn headers(standings: &Standings) -> [(HeaderName, HeaderValue); 2] {
 }
 
 fn policies(standings: &Standings) -> HeaderValue {
-    list(standings, ["\";q=", ";w="], |of| [of.rate.amount.into(), of.rate.window.as_secs()]).value()
+    list(standings, ["\";q=", ";w="], |of| [of.rate.amount.into(), of.rate.window.as_secs()])
 }
 
 fn standing(standings: &Standings) -> HeaderValue {
-    list(standings, ["\";r=", ";t="], |of| [of.left.into(), whole_seconds(of.reset)]).passing_value()
+    passing(list(standings, ["\";r=", ";t="], |of| [of.left.into(), whole_seconds(of.reset)]))
 }
 
-fn list(standings: &Standings, names: [&str; 2], numbers: impl Fn(&Standing) -> [u64; 2]) -> Field<LONGEST> {
+fn list(standings: &Standings, names: [&str; 2], numbers: impl Fn(&Standing) -> [u64; 2]) -> HeaderValue {
     let mut list = Field::<LONGEST>::new();
     for standing in standings.iter() {
         list.push(if list.is_empty() { "\"" } else { ", \"" });
@@ -169,7 +169,7 @@ fn list(standings: &Standings, names: [&str; 2], numbers: impl Fn(&Standing) -> 
             list.number(number);
         }
     }
-    list
+    list.value()
 }
 
 #[cfg(test)]
@@ -226,6 +226,18 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_changes_is_told_as_it_is_now() {
+        let rate = |amount| Rate { amount, window: Duration::from_secs(60) };
+        let limiter = Limiter::new("client", rate(5), Clock::manual(UnixMillis(0)), Counter::default());
+        for upstream in [60, 60, 30, 60] {
+            let client = limiter.check().expect("within the limit");
+            let pool = Standing { policy: "upstream", rate: rate(upstream), ..client };
+            let standings = Standings { upstream: Some(pool), ..client.into() };
+            assert_eq!(limiter.headers(routes::Name::Conversation, &standings), headers(&standings));
+        }
+    }
+
+    #[test]
     fn the_fields_are_spelled_as_the_draft_spells_them() {
         let rate = Rate { amount: 600, window: Duration::from_secs(60) };
         let client = Standing { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
@@ -234,6 +246,7 @@ mod tests {
             headers(&Standings { client: Some(client), subject: None, upstream: Some(upstream) });
         assert_eq!(policies, r#""client";q=600;w=60, "upstream";q=600;w=60"#);
         assert_eq!(standings, r#""client";r=412;t=23, "upstream";r=0;t=23"#);
+        assert!(standings.is_sensitive() && !policies.is_sensitive());
 
         let most = Standing {
             policy: "upstream",

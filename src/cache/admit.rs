@@ -84,8 +84,8 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
     }
     let read = (query.route.read)(&query.asked, &answer.body);
     // The reader does not look into what it passes over, and what is no text is no JSON (RFC 8259 §8.1).
-    let is_text = std::str::from_utf8(&answer.body).is_ok();
-    let reading = match read.and_then(|reading| if is_text { Ok(reading) } else { Err(Misfit::Shape) }) {
+    let is_text = |_: &_| std::str::from_utf8(&answer.body).is_ok();
+    let reading = match read.and_then(|reading| Some(reading).filter(is_text).ok_or(Misfit::Shape)) {
         Ok(reading) => reading,
         Err(Misfit::Shape) => {
             let entry = Entry { is_opaque: true, ..bare(query, answer, &[]) };

@@ -44,6 +44,8 @@ pub fn outcome(served: &Served) -> Outcome {
 
 /// Seconds, where the upstream answers 503 and does not say.
 const WAIT_AFTER_503: &str = "5";
+/// Digits of a number of 64 bits.
+const LONGEST_NUMBER: usize = 20;
 /// Fields of a response, those that the stages put in included.
 const MOST_FIELDS: usize = 14;
 
@@ -146,7 +148,7 @@ fn cache_control(phase: Phase) -> HeaderValue {
 }
 
 fn number(number: u64) -> HeaderValue {
-    let mut text = Field::<20>::new();
+    let mut text = Field::<LONGEST_NUMBER>::new();
     text.number(number);
     text.value()
 }
@@ -156,8 +158,9 @@ fn cache_status(source: Source, status: StatusCode) -> HeaderValue {
     let text = match source {
         // The one that is written most.
         Source::Hit { left } => {
-            let mut text = Field::<48>::new();
-            text.push("kore-gateway; hit; ttl=");
+            const HIT: &str = "kore-gateway; hit; ttl=";
+            let mut text = Field::<{ HIT.len() + LONGEST_NUMBER }>::new();
+            text.push(HIT);
             text.number(left.as_secs());
             return text.value();
         }
