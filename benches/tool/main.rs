@@ -57,15 +57,60 @@ async fn listen(arguments: &Arguments, port: u64) -> TcpListener {
     TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await.expect("a free port")
 }
 
-/// A closed conversation of about 6 KB, as the vendor's samples have them.
+/// A conversation of about 6 KB with the vendor's members. Its ids, times and pages differ from one
+/// another as those of a real one do: a coding makes it smaller by three fifths, not to nothing.
 pub fn conversation(id: &str) -> Vec<u8> {
     let status = if is_open(id) { "OPEN" } else { "CLOSED" };
-    let participant = r#"{"queueId":"qu-241a4d7-e5d0-45a9-8032-823845050001","queueName":"Default Queue","agentId":"u-b19cd89e","name":"Agent One","status":"ACTIVE","assignedAt":"2025-05-22T04:55:05.452Z","isTransferred":false}"#;
-    let participants = [participant; 26].join(",");
+    let mut random = Numbers(1);
+    let participants: Vec<String> = (0..9)
+        .map(|n| {
+            let (queue, agent, second) = (random.hex(), random.hex(), random.below(10_000));
+            format!(
+                r#"{{"queueId":"qu-{queue}","queueName":"{}","agentId":"u-{agent}","name":"Agent {}","status":"INACTIVE","assignedAt":"2025-05-22T04:{n:02}:0{}.{:03}Z","startTimeStamp":"2025-05-22T04:{n:02}:1{}.{:03}Z","isTransferred":{}}}"#,
+                ["Default Queue", "Residential - Sales", "Billing", "Night Shift"][n % 4],
+                random.below(500),
+                second % 10,
+                random.below(1000),
+                random.below(10),
+                random.below(1000),
+                n % 3 == 0,
+            )
+        })
+        .collect();
+    let pages: Vec<String> = (0..28)
+        .map(|n| {
+            format!(
+                r#"{{"page":"/{}/{}","timestamp":"2025-05-22T04:{:02}:{:02}.{:03}Z","timespent":{}}}"#,
+                ["account/billing", "support/internet", "plans/compare", "support/contact"][n % 4],
+                random.hex(),
+                random.below(60),
+                random.below(60),
+                random.below(1000),
+                random.below(600_000),
+            )
+        })
+        .collect();
     format!(
-        r#"{{"_id":"{id}","botId":"st-1","status":"{status}","startTime":"2025-05-22T04:55:00.000Z","endTime":"2025-05-22T05:29:14.043Z","updatedAt":"2025-05-22T05:29:24.000Z","participants":[{participants}]}}"#
+        r#"{{"_id":"{id}","botId":"st-1","status":"{status}","startTime":"2025-05-22T04:55:00.000Z","endTime":"2025-05-22T05:29:14.043Z","updatedAt":"2025-05-22T05:29:24.000Z","participants":[{}],"agentDesktopMeta":{{"pagesVisited":[{}]}},"notes":["The customer could not reach the internet and had slow speeds for a week.","Transferred to sales at the customer's request: wants to compare the plan with the offer of April."]}}"#,
+        participants.join(","),
+        pages.join(","),
     )
     .into_bytes()
+}
+
+/// The same numbers each time, by a linear congruence.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+
+    fn hex(&mut self) -> String {
+        let mut part = |bits: u32| self.below(1 << bits);
+        format!("{:07x}-{:04x}-{:04x}-{:012x}", part(28), part(16), part(16), (part(31) << 16) | part(16))
+    }
 }
 
 pub fn is_open(id: &str) -> bool {
