@@ -11,6 +11,7 @@ use super::exchange::{self, Added, Broken};
 use super::host::{Connection, Host};
 use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
 use super::pool::{Exhausted, Pool, Reservation};
+use super::retry::Saved;
 use super::secrets::Use;
 use super::token::{Minter, Token};
 use super::{State, request, retry, shares};
@@ -52,6 +53,27 @@ struct Call<'a> {
     attempts: AtomicU32,
 }
 
+/// One attempt that is to be made.
+struct Turn<'a> {
+    attempt: Attempt,
+    /// Until when it may wait for quota.
+    patience: Duration,
+    /// What it is to make good; what the caller gets if it cannot be made.
+    failed: Option<Outcome>,
+    /// What pays for it, if that is the budget of retries.
+    saved: Option<Saved<'a>>,
+}
+
+impl Turn<'_> {
+    fn first(deadline: Deadline) -> Self {
+        Self { attempt: Attempt::First, patience: deadline.quota, failed: None, saved: None }
+    }
+
+    fn again(patience: Duration, failed: Option<Outcome>) -> Self {
+        Self { attempt: Attempt::Repeat, patience, failed, saved: None }
+    }
+}
+
 impl Call<'_> {
     fn usage(&self) -> Use {
         (self.query.route.name, self.query.bot.clone())
@@ -68,39 +90,40 @@ impl Upstream {
         trace: Option<&Trace>,
     ) -> Result<Fetched, Error> {
         let call = self.prepare(query, spenders, trace)?;
-        let mut outcome = self.attempt(&call, Attempt::First, call.deadline.quota).await?;
         let (mut may_remint, mut retries) = (true, 0);
+        let mut turn = Turn::first(call.deadline);
         loop {
-            let (token, told) = outcome;
-            let again = match &told {
+            // The one place where a call is made: it is a large future, and each place would hold another.
+            let (token, outcome) = match self.attempt(&call, turn.attempt, turn.patience).await {
+                Ok(made) => made,
+                // What went wrong says more than why it could not be tried again.
+                Err(error) => return turn.failed.map_or(Err(error), |failed| self.conclude(&call, failed)),
+            };
+            if let Some(saved) = turn.saved {
+                saved.spend();
+                retries += 1;
+                self.metrics.upstream_retry(query.route);
+            }
+            turn = match outcome {
                 Outcome::TokenRefused { date, .. } => {
-                    let is_worth_it = call.minter.refused(&token, &call.usage(), *date).await;
+                    let is_worth_it = call.minter.refused(&token, &call.usage(), date).await;
                     if !(is_worth_it && std::mem::take(&mut may_remint)) {
-                        return self.conclude(&call, told);
+                        return self.conclude(&call, outcome);
                     }
                     // Without another call nobody can say that the credential is at fault.
-                    Ok(self.attempt(&call, Attempt::Repeat, call.deadline.quota).await?)
+                    Turn::again(call.deadline.quota, None)
                 }
                 // The repeat was paid for before the connection was used.
-                Outcome::Broken(Broken::Stale(_)) => {
-                    self.attempt(&call, Attempt::Repeat, call.deadline.quota).await
-                }
+                Outcome::Broken(Broken::Stale(_)) => Turn::again(call.deadline.quota, Some(outcome)),
                 failed if retries < MOST_RETRIES && failed.is_worth_a_retry() => {
-                    match self.retry(&call, retries).await {
-                        Some(again) => {
-                            retries += 1;
-                            self.metrics.upstream_retry(query.route);
-                            Ok(again)
+                    match self.pause(&call, retries).await {
+                        Some(saved) => {
+                            Turn { saved: Some(saved), ..Turn::again(self.clock.uptime(), Some(failed)) }
                         }
-                        None => return self.conclude(&call, told),
+                        None => return self.conclude(&call, failed),
                     }
                 }
-                _ => return self.conclude(&call, told),
-            };
-            outcome = match again {
-                Ok(again) => again,
-                // What went wrong says more than why it could not be tried again.
-                Err(_) => return self.conclude(&call, told),
+                told => return self.conclude(&call, told),
             };
         }
     }
@@ -223,9 +246,9 @@ impl Upstream {
         reserved.map_err(|Exhausted(wait)| quota_used_up(wait))
     }
 
-    /// Another attempt, `nth` of its kind: if the budget has one, the wait for it fits the deadline,
-    /// and the quota has room at once. `None` if it was not made.
-    async fn retry(&self, call: &Call<'_>, nth: u32) -> Option<(Token, Outcome)> {
+    /// Waits before another attempt, `nth` of its kind: if the budget has one, the wait for it fits the
+    /// deadline, and the quota has room at once. `None` if it is not to be made.
+    async fn pause<'a>(&self, call: &Call<'a>, nth: u32) -> Option<Saved<'a>> {
         let wait = retry::full_jitter(&self.config.retry, nth, random()?);
         let is_in_time = self.clock.uptime() + wait < call.deadline.at;
         if !is_in_time || call.pool.standing().0 == 0 {
@@ -234,12 +257,7 @@ impl Upstream {
         let saved = call.host.budget.retry()?;
         // On the machine's time, like the exchange it stands between.
         tokio::time::sleep(wait).await;
-        let again = self.attempt(call, Attempt::Repeat, self.clock.uptime()).await.ok();
-        match again {
-            Some(_) => saved.spend(),
-            None => call.host.budget.refund_retry(saved),
-        }
-        again
+        Some(saved)
     }
 
     /// What the caller gets of the last outcome.

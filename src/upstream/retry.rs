@@ -27,7 +27,10 @@ pub struct Budget {
 }
 
 /// A repeat that is paid for. Paid back when it is dropped, unless it was made.
-pub struct Saved<'a>(&'a Budget);
+pub struct Saved<'a> {
+    budget: &'a Budget,
+    is_retry: bool,
+}
 
 impl Budget {
     /// A repeat for each hundred calls in `percent`.
@@ -50,19 +53,14 @@ impl Budget {
 
     /// Leave to make one more call, if there is one.
     pub fn set_aside(&self) -> Option<Saved<'_>> {
-        take(&self.saved).then(|| Saved(self))
+        take(&self.saved).then(|| Saved { budget: self, is_retry: false })
     }
 
     /// Leave to make a call again that failed.
     pub fn retry(&self) -> Option<Saved<'_>> {
-        let saved = self.set_aside()?;
-        take(&self.for_retries).then_some(saved)
-    }
-
-    /// The retry was not made after all.
-    pub fn refund_retry(&self, saved: Saved<'_>) {
-        drop(saved);
-        add(&self.for_retries, CALL, MOST_RETRIES_SAVED);
+        let mut saved = self.set_aside()?;
+        saved.is_retry = take(&self.for_retries);
+        saved.is_retry.then_some(saved)
     }
 }
 
@@ -75,7 +73,10 @@ impl Saved<'_> {
 
 impl Drop for Saved<'_> {
     fn drop(&mut self) {
-        add(&self.0.saved, CALL, MOST_SAVED);
+        add(&self.budget.saved, CALL, MOST_SAVED);
+        if self.is_retry {
+            add(&self.budget.for_retries, CALL, MOST_RETRIES_SAVED);
+        }
     }
 }
 
@@ -122,8 +123,7 @@ mod tests {
         for _ in 0..10 {
             budget.deposit();
         }
-        let saved = budget.retry().expect("one");
-        budget.refund_retry(saved);
+        drop(budget.retry().expect("one"));
         assert_eq!(retries(&budget, 2), 1);
     }
 

@@ -44,6 +44,9 @@ where
         let (ticket, landing) = self.0.join(key, common);
         if let Some(landing) = landing {
             let fill = fill(ticket.common.clone());
+            // On the heap from the start: a call in its many states is some kilobytes, which the runtime
+            // would move each time its task takes another state.
+            let fill = Box::pin(fill);
             tokio::spawn(async move {
                 let outcome = fill.await;
                 landing.land(outcome);
