@@ -168,16 +168,15 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
         // Where the machine has no certificates to trust and something is https.
-        let no_https = |path: &'static str| {
-            move |error: reqwest::Error| {
-                let problem = format!(
-                    "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
-                );
-                vec![Fault { path: path.to_owned(), problem }]
-            }
+        let no_https = |path: &'static str, error: &dyn std::error::Error| {
+            let problem = format!(
+                "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
+            );
+            vec![Fault { path: path.to_owned(), problem }]
         };
         let known = previous.map(|previous| &previous.issuers);
-        let issuers = Issuers::new(&config, clock, metrics, known).map_err(no_https("oidc"))?;
+        let issuers =
+            Issuers::new(&config, clock, metrics, known).map_err(|error| no_https("oidc", &error))?;
         let access_log =
             AccessLog::open(&config.log, metrics.access_lines_dropped.clone()).map_err(|error| {
                 let problem = format!("cannot be written: {error}");
@@ -194,8 +193,8 @@ impl Snapshot {
         })?;
         // Last of what can fail: it takes over what the one of before has counted.
         let known = previous.map(|previous| &*previous.upstream);
-        let upstream =
-            Upstream::start(&config, clock, metrics, resolver, known).map_err(no_https("upstream"))?;
+        let upstream = Upstream::start(&config, clock, metrics, resolver, known)
+            .map_err(|error| no_https("upstream", &error))?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
             let kept = previous.and_then(|previous| {

@@ -304,8 +304,8 @@ impl Error {
     }
 
     /// What lies behind it, for the log.
-    pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        self.more.source = Some(Arc::new(source));
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.more.source = Some(Arc::from(source.into()));
         self
     }
 

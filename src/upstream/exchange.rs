@@ -1,20 +1,22 @@
 //! One request and its answer, over a connection of the pool.
 
-use std::cell::Cell;
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::io;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use tokio::time::error::Elapsed;
 
+use super::client::{self, Client};
 use super::pool::Reservation;
+use super::request;
 use super::token::Token;
-use super::{Resolver, request};
 use crate::answer::{Bounds, Parts};
 use crate::config;
 use crate::error::{Error, Kind};
@@ -35,6 +37,8 @@ pub enum Body {
     /// More than is held: from its first byte on, as it comes.
     Large(Parts, Bounds),
 }
+
+type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// How an exchange came to nothing, and what its caller is told.
 pub enum Broken {
@@ -72,50 +76,6 @@ impl Broken {
     }
 }
 
-tokio::task_local! {
-    /// Whether a connection was made for the exchange of this task.
-    static CONNECTED: Cell<bool>;
-}
-
-/// Whether connections are kept for the next call.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Connections {
-    Kept,
-    UsedOnce,
-}
-
-/// The client for all upstreams. Fails where the machine has no certificates to trust and one is
-/// needed.
-pub fn client(
-    config: &config::Upstream,
-    connections: Connections,
-    any_https: bool,
-    resolver: Option<&Resolver>,
-) -> Result<reqwest::Client, reqwest::Error> {
-    let mut client = reqwest::Client::builder()
-        .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(config.connect_timeout)
-        .pool_idle_timeout(config.idle_timeout)
-        // A redirect would carry the token to wherever it points.
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .connector_layer(NoteConnects);
-    if connections == Connections::UsedOnce {
-        client = client.pool_max_idle_per_host(0);
-    }
-    if let Some(resolver) = resolver {
-        client = client.dns_resolver(resolver.clone());
-    }
-    if let Some(pem) = &config.ca {
-        client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
-    } else if !any_https {
-        // Nobody to trust: a machine without certificates will do.
-        client = client.tls_certs_only([]);
-    }
-    client.build()
-}
-
 /// What goes with a query that is not in it.
 pub struct Added<'a> {
     pub token: &'a Token,
@@ -126,7 +86,7 @@ pub struct Added<'a> {
 /// Sends a query and reads the answer, decoded, as far as `max_body` allows. The quota's
 /// reservation is spent as soon as the request may have left.
 pub async fn exchange(
-    client: &reqwest::Client,
+    client: &Client,
     query: &Query,
     account: &config::Account,
     added: Added<'_>,
@@ -138,21 +98,19 @@ pub async fn exchange(
         Broken::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
     })?;
     headers.extend(added.traceparent.map(|context| (TRACEPARENT, context)));
-    let url = request::url(query, account);
-    let mut request = client.request(query.route.method.clone(), url).headers(headers);
-    let body = query.key.parts().body;
-    if !body.is_empty() {
-        request = request.body(body.to_owned());
-    }
+    let target = Uri::try_from(request::url(query, account)).map_err(|error| {
+        let detail = "the gateway cannot write the upstream's URL";
+        Broken::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
+    })?;
+    let body = Bytes::copy_from_slice(query.key.parts().body.as_bytes());
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = query.route.method.clone();
+    *request.uri_mut() = target;
+    *request.headers_mut() = headers;
     reservation.make();
-    let (sent, has_connected) = CONNECTED
-        .scope(Cell::new(false), async {
-            let sent = request.send().await;
-            (sent, CONNECTED.with(Cell::get))
-        })
-        .await;
+    let (sent, has_connected) = client.send(request).await;
     reservation.over();
-    let mut response = sent.map_err(|error| broken(error, !has_connected)).inspect_err(|broken| {
+    let mut response = sent.map_err(|error| not_answered(error, !has_connected)).inspect_err(|broken| {
         if let Broken::NotSent(_) = broken {
             reservation.unmake();
         }
@@ -168,23 +126,25 @@ pub async fn exchange(
         ));
     }
     // The client takes the length of a compressed body away with its coding.
-    let is_framed = response.content_length().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
-    let body = match read(&mut response, config.max_body).await? {
+    let mut body = response.into_body();
+    let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
+    let body = match read(&mut body, config.max_body).await? {
         Ok(body) => Body::Whole(body),
         Err(start) => {
             let until = Instant::now() + config.large_timeout;
             let bounds = Bounds { is_framed, until, patience: config.timeout };
-            Body::Large(rest(start, response, config.timeout), bounds)
+            Body::Large(rest(start, body, config.timeout), bounds)
         }
     };
     Ok(Received { status, headers, body })
 }
 
 /// The whole body; or, where it is larger than that, what came of it so far.
-async fn read(response: &mut reqwest::Response, max_body: usize) -> Result<Result<Bytes, Bytes>, Broken> {
+async fn read(body: &mut client::Body, max_body: usize) -> Result<Result<Bytes, Bytes>, Broken> {
     // Parts, for a buffer that grows by doubling would hold three times the cap for a moment.
     let (mut parts, mut length) = (Vec::new(), 0);
-    while let Some(part) = response.chunk().await.map_err(|error| broken(error, false))? {
+    while let Some(part) = next(body).await {
+        let part = part.map_err(broken_off)?;
         length += part.len();
         parts.push(part);
         if length > max_body {
@@ -195,15 +155,26 @@ async fn read(response: &mut reqwest::Response, max_body: usize) -> Result<Resul
     Ok(Ok(parts.concat().into()))
 }
 
+/// What comes next of a body; trailers tell nothing that anybody gets.
+async fn next(body: &mut client::Body) -> Option<Result<Bytes, BoxError>> {
+    loop {
+        match body.frame().await?.map(Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(_)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
 /// A body from its start, which has been read, to its end, as it comes. Each part of it has to come
 /// within `patience`.
-fn rest(start: Bytes, response: reqwest::Response, patience: Duration) -> Parts {
-    let parts = stream::unfold(Some(response), move |response| async move {
-        let mut response = response?;
-        match tokio::time::timeout(patience, response.chunk()).await {
-            Ok(Ok(None)) => None,
-            Ok(Ok(Some(part))) => Some((Ok(part), Some(response))),
-            Ok(Err(error)) => Some((Err(broken(error, false).into_error()), None)),
+fn rest(start: Bytes, body: client::Body, patience: Duration) -> Parts {
+    let parts = stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout(patience, next(&mut body)).await {
+            Ok(None) => None,
+            Ok(Some(Ok(part))) => Some((Ok(part), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(broken_off(error).into_error()), None)),
             Err(_) => {
                 let detail = "the upstream stopped in the middle of its answer";
                 Some((Err(Error::new(Kind::UpstreamTimeout, detail)), None))
@@ -213,43 +184,49 @@ fn rest(start: Bytes, response: reqwest::Response, patience: Duration) -> Parts 
     Parts::new(stream::once(async { Ok(start) }).chain(parts).boxed())
 }
 
-/// An exchange that broke. The URL is taken out of the cause: its query may name anything.
-fn broken(error: reqwest::Error, is_reused: bool) -> Broken {
-    let error = error.without_url();
+/// An exchange that broke before the head of an answer.
+fn not_answered(error: legacy::Error, is_reused: bool) -> Broken {
     if error.is_connect() {
-        let (kind, detail, proxy_status) = if error.is_timeout() {
+        let (kind, detail, proxy_status) = if is_late(&error) {
             (Kind::UpstreamTimeout, "connecting to the upstream took too long", "connection_timeout")
         } else {
             (Kind::UpstreamUnreachable, "the upstream cannot be reached", connect_failure(&error))
         };
         return Broken::NotSent(Error::new(kind, detail).proxy_status(proxy_status).caused_by(error));
     }
-    if error.is_timeout() {
-        let detail = "the upstream did not answer in time";
-        let timeout = Error::new(Kind::UpstreamTimeout, detail).proxy_status("http_response_timeout");
-        return Broken::TimedOut(timeout.caused_by(error));
+    match broken_off(error.into()) {
+        Broken::Cut(told) if is_reused => Broken::Stale(told),
+        broken => broken,
     }
-    let is_cut = has_ended(&error);
-    let is_before_the_head = error.is_request();
+}
+
+/// An exchange that broke.
+fn broken_off(error: BoxError) -> Broken {
+    let is_cut = has_ended(&*error);
     let (detail, proxy_status) = if is_cut {
         ("the upstream broke off its answer", "http_response_incomplete")
     } else {
         ("the upstream's answer cannot be decoded", "http_protocol_error")
     };
     let told = Error::new(Kind::UpstreamInvalid, detail).proxy_status(proxy_status).caused_by(error);
-    match (is_cut, is_before_the_head && is_reused) {
-        (true, true) => Broken::Stale(told),
-        (true, false) => Broken::Cut(told),
-        (false, _) => Broken::Invalid(told),
-    }
+    if is_cut { Broken::Cut(told) } else { Broken::Invalid(told) }
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(error.source(), |cause| (**cause).source())
+/// An error and what caused it.
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |cause| (**cause).source())
+}
+
+/// Whether a connection did not come about in time: by our clock, or by the system's.
+fn is_late(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        cause.is::<Elapsed>() || by_socket == Some(io::ErrorKind::TimedOut)
+    })
 }
 
 /// Whether the connection ended before the answer did.
-fn has_ended(error: &reqwest::Error) -> bool {
+fn has_ended(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let by_http = cause.downcast_ref::<hyper::Error>();
         let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -268,7 +245,7 @@ fn has_ended(error: &reqwest::Error) -> bool {
 }
 
 /// Which of RFC 9209's error types a failed connect is.
-fn connect_failure(error: &reqwest::Error) -> &'static str {
+fn connect_failure(error: &(dyn StdError + 'static)) -> &'static str {
     let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
     let tells = |words: &str| texts.iter().any(|text| text.contains(words));
     if tells("certificate") {
@@ -277,36 +254,5 @@ fn connect_failure(error: &reqwest::Error) -> &'static str {
         "dns_error"
     } else {
         "connection_refused"
-    }
-}
-
-/// Notes on [`CONNECTED`] that a connection is made: the one thing the client does not tell.
-#[derive(Clone, Copy)]
-struct NoteConnects;
-
-#[derive(Clone)]
-struct Noting<S>(S);
-
-impl<S> Layer<S> for NoteConnects {
-    type Service = Noting<S>;
-
-    fn layer(&self, inner: S) -> Noting<S> {
-        Noting(inner)
-    }
-}
-
-impl<S: Service<R>, R> Service<R> for Noting<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> S::Future {
-        // Outside of an exchange nobody asks.
-        let _ = CONNECTED.try_with(|connected| connected.set(true));
-        self.0.call(request)
     }
 }

@@ -5,6 +5,7 @@ mod bots;
 mod breaker;
 mod broker;
 mod call;
+mod client;
 mod exchange;
 mod host;
 mod outcome;
@@ -19,6 +20,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio_rustls::rustls;
+
 use crate::clock::Clock;
 use crate::config::{Account, Client, Config, Fairness, Lane, Rate};
 use crate::error::{Error, Kind};
@@ -29,14 +32,12 @@ use crate::standing::Standing;
 use bots::BotPools;
 use broker::Shares;
 use call::{left_alone, quota_used_up};
-use exchange::Connections;
+use client::Connections;
+pub use client::Resolver;
 use host::Host;
 use pool::Pool;
 use token::Minter;
 pub use token::random_id;
-
-/// What finds the addresses of upstreams by their names, in place of the machine.
-pub type Resolver = Arc<dyn reqwest::dns::Resolve>;
 
 /// How often tokens are looked after, and the files of their secrets.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
@@ -44,9 +45,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(5);
 /// The way to the upstream. Knows the tokens and the quota of every account, and how every base URL
 /// is doing.
 pub struct Upstream {
-    http: reqwest::Client,
+    http: client::Client,
     /// For upstreams that close connections while they lie idle.
-    http_once: reqwest::Client,
+    http_once: client::Client,
     /// Asked by every hit, for where the pool stands.
     accounts: HashMap<Arc<str>, State, foldhash::fast::RandomState>,
     hosts: HashMap<String, Arc<Host>>,
@@ -89,14 +90,14 @@ impl Upstream {
         metrics: &Arc<Metrics>,
         resolver: Option<&Resolver>,
         previous: Option<&Self>,
-    ) -> Result<Arc<Self>, reqwest::Error> {
+    ) -> Result<Arc<Self>, rustls::Error> {
         let bases = config
             .accounts
             .iter()
             .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
         // What can fail comes first: a configuration that is refused changes nothing of what goes on.
         let any_https = bases.clone().any(|base| !base.starts_with("http:"));
-        let client = |connections| exchange::client(&config.upstream, connections, any_https, resolver);
+        let client = |connections| client::Client::new(&config.upstream, connections, any_https, resolver);
         let (http, http_once) = (client(Connections::Kept)?, client(Connections::UsedOnce)?);
         let accounts = config.accounts.iter().map(|account| {
             let minters = account.credentials.iter();

@@ -1,12 +1,14 @@
 //! Where no connection can be made, a caller is told which way it failed, hits go on, what is there
 //! already is used, and two seconds after the upstream can be reached again it is.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hyper_util::client::legacy::connect::dns::Name;
 use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Options, Standin};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use kore_gateway::upstream::Resolver;
 
 use crate::caller::{Caller, Version};
 use crate::tls::Trust;
@@ -50,15 +52,15 @@ struct Names {
     are_known: AtomicBool,
 }
 
-impl Resolve for Names {
-    fn resolve(&self, _: Name) -> Resolving {
-        let found: Result<Addrs, _> = if self.are_known.load(Ordering::SeqCst) {
+impl Names {
+    fn resolver(self: &Arc<Self>) -> Resolver {
+        let names = self.clone();
+        Resolver::new(tower::service_fn(move |_: Name| {
             // The port is the URL's.
-            Ok(Box::new(std::iter::once(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))))
-        } else {
-            Err("no such name".into())
-        };
-        Box::pin(std::future::ready(found))
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let found = names.are_known.load(Ordering::SeqCst).then(|| vec![address].into_iter());
+            std::future::ready(found.ok_or_else(|| io::Error::other("no such name")))
+        }))
     }
 }
 
@@ -99,7 +101,7 @@ impl Place {
             setup.standin.conversations = vec![stored];
             setup.https = (lost == Lost::WrongCertificate).then_some(Trust::Upstream);
             setup.named = (lost == Lost::NoName).then_some("kore.test");
-            setup.resolver = Some(names.clone());
+            setup.resolver = Some(names.resolver());
             // Without a budget for repeats each call has a connection of its own; with one it goes over
             // the one that is there.
             let budget = if is_warm { 100 } else { 0 };

@@ -282,7 +282,6 @@ fn http_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only([])
-        .no_gzip()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .unwrap()
