@@ -32,6 +32,7 @@ pub mod standing;
 
 pub mod clock;
 pub mod config;
+mod digest;
 pub mod error;
 mod field;
 pub mod metrics;

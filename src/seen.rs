@@ -5,13 +5,13 @@
 //! leaves a sighting here, and the transcript's phase is looked up. The table is bounded: an id
 //! that was pushed out is unknown again, and unknown is treated as live.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use moka::ops::compute::Op;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use foldhash::quality::RandomState;
+use hashlink::LruCache;
 
 use crate::clock::Moment;
+use crate::digest;
 use crate::phase::Phase;
 
 /// What kind of id an answer named. The kinds do not share a name space.
@@ -22,8 +22,19 @@ pub enum Kind {
     Call,
 }
 
-/// An id and its kind.
-pub type Name = (Kind, String);
+/// An id and its kind, to be compared: a digest of the id, which is small, of one size, and tells
+/// nobody whose conversation it is. Two ids in 2^60 would share one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Name {
+    pub kind: Kind,
+    pub digest: [u8; 15],
+}
+
+impl Name {
+    pub fn new(kind: Kind, id: &str) -> Self {
+        Self { kind, digest: digest::short(id.as_bytes()) }
+    }
+}
 
 /// Names one conversation goes by beyond which no more are remembered.
 const MOST_NAMES: usize = 64;
@@ -41,30 +52,32 @@ pub struct Known {
     pub phase: Phase,
     /// When the answer that told it was asked for.
     pub asked_at: Moment,
-    /// Every name the conversation goes by, this one included.
+    /// Every name the conversation goes by; none, and no memory, where this is the only one.
     pub names: Arc<[Name]>,
+}
+
+/// The ids with the phase they were last seen in, per account.
+pub struct Seen(Mutex<Table>);
+
+struct Table {
+    known: LruCache<Id, Known, RandomState>,
+    /// Those it has heard of, by their number: as few as are configured.
+    accounts: Vec<Arc<str>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
 struct Id {
-    account: Arc<str>,
-    kind: Kind,
-    id: Box<str>,
-}
-
-/// The table of ids with the phase they were last seen in, per account.
-pub struct Seen {
-    known: Cache<Id, Known>,
-    /// Those it has heard of: as few as are configured.
-    accounts: RwLock<Vec<Arc<str>>>,
+    account: usize,
+    name: Name,
 }
 
 impl Seen {
     /// A table of at most `capacity` ids; those named longest ago are forgotten first. (By use, a
     /// new conversation would never push out an old one.)
     pub fn new(capacity: u64) -> Self {
-        let known = Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build();
-        Self { known, accounts: RwLock::default() }
+        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+        let known = LruCache::with_hasher(capacity, RandomState::default());
+        Self(Mutex::new(Table { known, accounts: Vec::new() }))
     }
 
     /// Remembers what an answer told that was asked for at `asked_at`. The newest word counts, so a
@@ -72,51 +85,74 @@ impl Seen {
     /// a later one said. What is told by one answer, as by the rows of a window, holds
     /// together: a session with two conversations is over when both are.
     pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: Moment) {
-        if !self.accounts().contains(account) {
-            let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
-            accounts.push(account.clone());
-        }
+        let mut table = self.table();
+        let account = table.number(account).unwrap_or_else(|| table.add(account));
         for Sighting { names, phase } in sightings {
-            let names: Arc<[Name]> = names.as_slice().into();
-            for (kind, id) in names.iter() {
-                let id = Id { account: account.clone(), kind: *kind, id: id.as_str().into() };
-                let told = Known { phase: *phase, asked_at, names: names.clone() };
-                self.known.entry(id).and_compute_with(|held| match held.map(moka::Entry::into_value) {
-                    Some(held) if held.asked_at.is_after(asked_at) => Op::Nop,
-                    Some(held) => {
-                        let phase =
-                            if held.asked_at == asked_at { held.phase.and(told.phase) } else { told.phase };
-                        Op::Put(Known { phase, names: together(told.names, &held.names), ..told })
-                    }
-                    None => Op::Put(told),
-                });
+            let all: Arc<[Name]> = if names.len() > 1 { names.as_slice().into() } else { Arc::default() };
+            for name in names {
+                let told = Known { phase: *phase, asked_at, names: all.clone() };
+                let id = Id { account, name: *name };
+                match table.known.get_mut(&id) {
+                    Some(held) => held.hear(told),
+                    None => drop(table.known.insert(id, told)),
+                }
             }
         }
     }
 
     /// What else goes by that name is called, in any account.
-    pub fn names(&self, name: &Name) -> Vec<Name> {
-        let known = self.accounts().into_iter().filter_map(|account| self.get(&account, name));
-        known.flat_map(|known| known.names.to_vec()).filter(|other| other != name).collect()
+    pub fn names(&self, name: Name) -> Vec<Name> {
+        let table = self.table();
+        let known = (0..table.accounts.len()).filter_map(|account| table.known.peek(&Id { account, name }));
+        known.flat_map(|known| known.names.to_vec()).filter(|other| *other != name).collect()
     }
 
-    fn accounts(&self) -> Vec<Arc<str>> {
-        self.accounts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is known of `name`; nothing if it was never named, or too long ago.
+    pub fn get(&self, account: &str, name: Name) -> Option<Known> {
+        let table = self.table();
+        let account = table.number(account)?;
+        table.known.peek(&Id { account, name }).cloned()
     }
 
-    /// What is known of `id`; nothing if it was never named, or too long ago.
-    pub fn get(&self, account: &Arc<str>, (kind, id): &Name) -> Option<Known> {
-        self.known.get(&Id { account: account.clone(), kind: *kind, id: id.as_str().into() })
+    /// No change is left half done by a panic: there is none to panic between two steps.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn number(&self, account: &str) -> Option<usize> {
+        self.accounts.iter().position(|known| **known == *account)
+    }
+
+    fn add(&mut self, account: &Arc<str>) -> usize {
+        self.accounts.push(account.clone());
+        self.accounts.len() - 1
+    }
+}
+
+impl Known {
+    /// Takes in what an answer told.
+    fn hear(&mut self, told: Self) {
+        if self.asked_at.is_after(told.asked_at) {
+            return;
+        }
+        let phase = if self.asked_at == told.asked_at { self.phase.and(told.phase) } else { told.phase };
+        let names = together(&told.names, &self.names);
+        *self = Self { phase, names, ..told };
     }
 }
 
 /// What was told, and what was known before and is not told again: one route names the call, the
 /// other does not.
-fn together(told: Arc<[Name]>, held: &[Name]) -> Arc<[Name]> {
+fn together(told: &Arc<[Name]>, held: &Arc<[Name]>) -> Arc<[Name]> {
+    if told.iter().all(|name| held.contains(name)) {
+        return held.clone();
+    }
     let more = held.iter().filter(|name| !told.contains(name));
     let room = MOST_NAMES.saturating_sub(told.len());
-    let more: Vec<_> = more.take(room).cloned().collect();
-    if more.is_empty() { told } else { told.iter().cloned().chain(more).collect() }
+    let more: Vec<_> = more.take(room).copied().collect();
+    if more.is_empty() { told.clone() } else { told.iter().copied().chain(more).collect() }
 }
 
 #[cfg(test)]
@@ -132,15 +168,15 @@ mod tests {
     }
 
     fn name(kind: Kind) -> Name {
-        (kind, "x-1".to_owned())
+        Name::new(kind, "x-1")
     }
 
     fn sighting(names: &[Name], phase: Phase) -> [Sighting; 1] {
         [Sighting { names: names.to_vec(), phase }]
     }
 
-    fn phase(seen: &Seen, account: &Arc<str>, kind: Kind) -> Option<Phase> {
-        seen.get(account, &name(kind)).map(|known| known.phase)
+    fn phase(seen: &Seen, account: &str, kind: Kind) -> Option<Phase> {
+        seen.get(account, name(kind)).map(|known| known.phase)
     }
 
     #[test]
@@ -174,11 +210,51 @@ mod tests {
         let seen = Seen::new(10);
         let account: Arc<str> = "a".into();
         let (session, call) = (name(Kind::Session), name(Kind::Call));
-        seen.note(&account, &sighting(&[session.clone(), call.clone()], OVER), at(1));
-        seen.note(&account, &sighting(&[session.clone(), name(Kind::Conversation)], OVER), at(2));
-        let names = seen.get(&account, &session).expect("known").names;
+        seen.note(&account, &sighting(&[session, call], OVER), at(1));
+        seen.note(&account, &sighting(&[session, name(Kind::Conversation)], OVER), at(2));
+        let names = seen.get(&account, session).expect("known").names;
         assert_eq!(names.len(), 3);
         assert!(names.contains(&call));
+    }
+
+    #[test]
+    fn what_is_named_alone_keeps_the_names_it_is_known_by() {
+        let seen = Seen::new(10);
+        let account: Arc<str> = "a".into();
+        let (session, call) = (name(Kind::Session), name(Kind::Call));
+        seen.note(&account, &sighting(&[session], OVER), at(1));
+        assert_eq!(seen.names(session), []);
+        seen.note(&account, &sighting(&[session, call], OVER), at(2));
+        seen.note(&account, &sighting(&[session], Phase::Live), at(3));
+        assert_eq!(seen.names(session), [call]);
+        assert_eq!(phase(&seen, &account, Kind::Session), Some(Phase::Live));
+        assert_eq!(phase(&seen, &account, Kind::Call), Some(OVER));
+    }
+
+    #[test]
+    fn the_names_of_one_conversation_are_bounded() {
+        let seen = Seen::new(1000);
+        let account: Arc<str> = "a".into();
+        let session = name(Kind::Session);
+        for n in 0..100 {
+            let call = Name::new(Kind::Call, &format!("k-{n}"));
+            seen.note(&account, &sighting(&[session, call], OVER), at(n));
+        }
+        assert_eq!(seen.names(session).len(), MOST_NAMES - 1);
+    }
+
+    #[test]
+    fn what_was_named_longest_ago_is_forgotten_first_however_often_it_is_asked_for() {
+        let seen = Seen::new(2);
+        let account: Arc<str> = "a".into();
+        let [old, named_again, new] = ["x-1", "x-2", "x-3"].map(|id| Name::new(Kind::Session, id));
+        for name in [named_again, old, named_again] {
+            seen.note(&account, &sighting(&[name], OVER), at(1));
+        }
+        assert!(seen.get(&account, old).is_some());
+        seen.note(&account, &sighting(&[new], OVER), at(1));
+        let known = [old, named_again, new].map(|name| seen.get(&account, name).is_some());
+        assert_eq!(known, [false, true, true]);
     }
 
     #[test]
@@ -186,13 +262,12 @@ mod tests {
         let seen = Seen::new(100);
         let account: Arc<str> = "a".into();
         for n in 0..10_000 {
-            let names = [(Kind::Conversation, format!("c-{n}"))];
+            let names = [Name::new(Kind::Conversation, &format!("c-{n}"))];
             seen.note(&account, &sighting(&names, Phase::Live), at(0));
         }
-        seen.known.run_pending_tasks();
-        assert!(seen.known.entry_count() <= 100);
+        assert_eq!(seen.table().known.len(), 100);
         // The newest push out the oldest.
-        assert!(seen.get(&account, &(Kind::Conversation, "c-9999".to_owned())).is_some());
-        assert!(seen.get(&account, &(Kind::Conversation, "c-0".to_owned())).is_none());
+        assert!(seen.get(&account, Name::new(Kind::Conversation, "c-9999")).is_some());
+        assert!(seen.get(&account, Name::new(Kind::Conversation, "c-0")).is_none());
     }
 }

@@ -162,7 +162,7 @@ fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
     match &reading.identity {
         Identity::Proven => true,
         Identity::ProvenIf(name) => {
-            let known = query.asked.name().and_then(|asked| seen.get(&query.account, &asked));
+            let known = query.asked.name().and_then(|asked| seen.get(&query.account, asked));
             known.is_some_and(|known| known.names.contains(name))
         }
         Identity::Unproven => false,
@@ -172,7 +172,7 @@ fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
 /// What other answers have said of the conversation: over only if every name of it that is known
 /// is. One that ended after this answer was asked for was not over in it.
 fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: Moment) -> Phase {
-    let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, name));
+    let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, *name));
     match known.map(|known| known.phase).reduce(Phase::and) {
         Some(Phase::Over { since }) if since > asked_at.wall => Phase::Live,
         Some(phase) => phase,
@@ -183,11 +183,11 @@ fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: Moment) -> Ph
 /// All that the conversations in a body are called, here and in other answers.
 fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
     let told = reading.sightings.iter().flat_map(|sighting| &sighting.names);
-    let mut names: Vec<Name> = query.asked.name().into_iter().chain(told.cloned()).collect();
+    let mut names: Vec<Name> = query.asked.name().into_iter().chain(told.copied()).collect();
     for name in &reading.known_by {
-        names.push(name.clone());
-        if let Some(known) = seen.get(&query.account, name) {
-            names.extend(known.names.iter().cloned());
+        names.push(*name);
+        if let Some(known) = seen.get(&query.account, *name) {
+            names.extend(known.names.iter());
         }
     }
     names.sort_unstable();
@@ -199,7 +199,7 @@ fn groups(query: &Query, bots: &[String], names: &[Name]) -> Arc<[Group]> {
     let bots = query.bot.as_deref().into_iter().chain(bots.iter().map(String::as_str)).map(Group::bot);
     let mut groups: Vec<Group> = std::iter::once(Group::account(&query.account))
         .chain(bots)
-        .chain(names.iter().map(Group::named))
+        .chain(names.iter().copied().map(Group::named))
         .chain(query.plain.as_ref().map(Group::plain))
         .collect();
     groups.sort_unstable();

@@ -4,13 +4,12 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
-
 use super::group::Group;
 use super::index::MEMBERSHIP;
 use super::variants::Variants;
 use crate::answer::Answer;
 use crate::clock::Moment;
+use crate::digest;
 use crate::phase::{Phase, Standing};
 use crate::routes::Key;
 
@@ -55,10 +54,7 @@ pub struct Tag(pub [u8; 16]);
 
 impl Tag {
     pub fn of(body: &[u8]) -> Self {
-        let mut short = [0; 16];
-        let whole = digest::digest(&digest::SHA256, body);
-        short.iter_mut().zip(whole.as_ref()).for_each(|(short, byte)| *short = *byte);
-        Self(short)
+        Self(digest::short(body))
     }
 }
 

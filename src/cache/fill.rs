@@ -17,6 +17,7 @@ use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing, Summary};
 use crate::routes::{Query, without_summary};
+use crate::seen::Name;
 
 /// What a fill leaves to everyone who waits for it.
 pub type Filled = Result<Landed, Error>;
@@ -87,9 +88,9 @@ impl Inner {
         self.compare(query, &entry);
 
         // Names seen live, in this answer or in a later one that came before it.
-        let live_at = |name| self.seen.get(account, name).filter(|known| known.phase == Phase::Live);
+        let live_at = |name: &Name| self.seen.get(account, *name).filter(|known| known.phase == Phase::Live);
         let live = names.iter().filter(|name| live_at(name).is_some_and(|known| known.asked_at == asked_at));
-        let live: Vec<Group> = live.map(Group::named).collect();
+        let live: Vec<Group> = live.copied().map(Group::named).collect();
         if !live.is_empty() {
             self.memory.reopen(&live, asked_at);
         }

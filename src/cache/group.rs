@@ -1,16 +1,15 @@
 //! What an entry is about, in a form that can be looked up: cache groups (RFC 9875).
 
-use aws_lc_rs::digest;
-
+use crate::digest;
 use crate::routes::{self, Key};
 use crate::seen;
 
-/// Something entries have in common. 128 bits of a digest, so that it is small, of one size, and
-/// tells nobody an id.
+/// Something entries have in common. A digest, so that it is small, of one size, and tells nobody an
+/// id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Group {
     kind: Kind,
-    digest: [u8; 16],
+    digest: [u8; 15],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -34,13 +33,13 @@ impl Group {
         Self::new(Kind::Bot, id.as_bytes())
     }
 
-    pub fn named((kind, id): &seen::Name) -> Self {
-        let kind = match kind {
+    pub fn named(name: seen::Name) -> Self {
+        let kind = match name.kind {
             seen::Kind::Conversation => Kind::Conversation,
             seen::Kind::Session => Kind::Session,
             seen::Kind::Call => Kind::Call,
         };
-        Self::new(kind, id.as_bytes())
+        Self { kind, digest: name.digest }
     }
 
     /// The transcripts with a summary that answer `key`, which asks for none.
@@ -54,10 +53,7 @@ impl Group {
     }
 
     fn new(kind: Kind, bytes: &[u8]) -> Self {
-        let mut short = [0; 16];
-        let whole = digest::digest(&digest::SHA256, bytes);
-        short.iter_mut().zip(whole.as_ref()).for_each(|(short, byte)| *short = *byte);
-        Self { kind, digest: short }
+        Self { kind, digest: digest::short(bytes) }
     }
 
     /// Whether all of a route's answers in it are about what it is linked to. A session, or a call, can

@@ -227,7 +227,7 @@ impl Memory {
             return;
         }
         for Sighting { names, .. } in sightings {
-            let groups: Vec<Group> = names.iter().map(Group::named).collect();
+            let groups: Vec<Group> = names.iter().copied().map(Group::named).collect();
             if !writes.tombstones.learn(&groups) {
                 continue;
             }

@@ -243,7 +243,7 @@ impl Cache {
     /// gets an answer that was asked for after this.
     pub fn purge(&self, purge: Purge) -> Removed {
         let removed = self.0.memory.purge(|| match &purge {
-            Purge::Named(name) => Meant::by(&purge, &self.0.seen.names(name)),
+            Purge::Named(name) => Meant::by(&purge, &self.0.seen.names(*name)),
             Purge::All | Purge::Account(_) | Purge::Bot(_) => Meant::by(&purge, &[]),
         });
         // Which of the flights are meant is known when they land, but a request that joins one now

@@ -22,11 +22,11 @@ pub enum Purge {
 
 impl Purge {
     pub fn conversation(id: &str) -> Self {
-        Self::Named((seen::Kind::Conversation, id.to_owned()))
+        Self::Named(seen::Name::new(seen::Kind::Conversation, id))
     }
 
     pub fn session(id: &str) -> Self {
-        Self::Named((seen::Kind::Session, id.to_owned()))
+        Self::Named(seen::Name::new(seen::Kind::Session, id))
     }
 
     pub fn bot(id: &str) -> Self {
@@ -59,7 +59,8 @@ impl Meant {
             Purge::Account(id) => Self::Group(Group::account(id)),
             Purge::Bot(id) => Self::Group(Group::bot(id)),
             Purge::Named(name) => {
-                Self::Linked { group: Group::named(name), links: links.iter().map(Group::named).collect() }
+                let links = links.iter().copied().map(Group::named).collect();
+                Self::Linked { group: Group::named(*name), links }
             }
         }
     }
@@ -205,12 +206,12 @@ mod tests {
     #[test]
     fn a_conversation_takes_its_sessions_transcripts_and_rows_along_and_no_other_record() {
         use Name::{Conversation, ConversationDetails, InteractionDetails};
-        let name = |kind, id: &str| (kind, id.to_owned());
+        let name = seen::Name::new;
         let (first, second) = (name(seen::Kind::Conversation, "c-1"), name(seen::Kind::Conversation, "c-2"));
         let session = name(seen::Kind::Session, "s");
-        let purge = Meant::by(&Purge::conversation("c-1"), std::slice::from_ref(&session));
-        let of_the_second = [Group::named(&second), Group::named(&session)];
-        let of_the_session = [Group::named(&session)];
+        let purge = Meant::by(&Purge::conversation("c-1"), &[session]);
+        let of_the_second = [Group::named(second), Group::named(session)];
+        let of_the_session = [Group::named(session)];
         for (route, groups, takes) in [
             (Conversation, &of_the_second[..], false),
             (InteractionDetails, &of_the_session, true),

@@ -13,7 +13,7 @@ use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
 use crate::phase::{Phase, Summary};
-use crate::seen::{Kind, Sighting};
+use crate::seen::{self, Kind, Sighting};
 
 pub const ROUTE: Route = Route {
     name: Name::Conversation,
@@ -183,7 +183,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         (Kind::Call, body.conversation_id.0.as_ref()),
         (Kind::Call, body.call_id_data.0.as_ref()),
     ];
-    let names = told.into_iter().filter_map(|(kind, id)| Some((kind, id?.to_string()))).collect();
+    let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, id?))).collect();
     Ok(Reading {
         phase,
         sightings: vec![Sighting { names, phase }],

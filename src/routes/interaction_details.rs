@@ -15,7 +15,7 @@ use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
 use crate::phase::{Phase, Summary};
-use crate::seen::{Kind, Sighting};
+use crate::seen::{self, Kind, Sighting};
 
 pub const ROUTE: Route = Route {
     name: Name::InteractionDetails,
@@ -300,7 +300,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
             reading.bots.push(bot.into_owned());
         }
         let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
-        let names = told.into_iter().filter_map(|(kind, id)| Some((kind, id?.into_owned()))).collect();
+        let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))).collect();
         reading.sightings.push(Sighting { names, phase });
     }
     Ok(reading)
@@ -352,7 +352,7 @@ mod tests {
             {"sessionId":"s2","finalStatus":"TRANSIENT_OPEN"}]}"#;
         let sightings = read(&asked, body).expect("the right shape").sightings;
         let over = Phase::Over { since: UnixMillis(1000) };
-        let name = |kind, id: &str| (kind, id.to_owned());
+        let name = seen::Name::new;
         let first = vec![name(Kind::Session, "s1"), name(Kind::Conversation, "c-1")];
         let second = vec![name(Kind::Session, "s2")];
         assert_eq!(

@@ -56,9 +56,9 @@ impl Asked {
     /// The same, and what it names.
     pub fn name(&self) -> Option<Name> {
         match self {
-            Self::Conversation { id } => Some((Kind::Conversation, id.clone())),
+            Self::Conversation { id } => Some(Name::new(Kind::Conversation, id)),
             Self::Window { .. } => None,
-            Self::Transcript(Transcript { kind, id, .. }) => Some((*kind, id.clone())),
+            Self::Transcript(Transcript { kind, id, .. }) => Some(Name::new(*kind, id)),
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
 use kore_gateway::config::Lane;
@@ -160,7 +160,8 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
     let ask_all = async || {
         let before = calls.load(Ordering::SeqCst);
         for query in &queries {
-            let (calls, asked_at, id) = (calls.clone(), world.clock.moment(), query.asked.name().unwrap().1);
+            let (calls, asked_at, id) =
+                (calls.clone(), world.clock.moment(), query.asked.id().unwrap().to_owned());
             let fill = move |_| {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let body = format!(r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z"}}"#);
