@@ -1,7 +1,7 @@
 //! What the upstream answered: the part of it that callers get.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +16,41 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    pub content_type: Option<HeaderValue>,
-    /// The upstream's `Retry-After`, as it was.
-    pub retry_after: Option<HeaderValue>,
-    pub body: Bytes,
+    pub content_type: Option<ContentType>,
+    /// The upstream's `Retry-After`, as it was. In a box: hardly any answer has one.
+    pub retry_after: Option<Box<HeaderValue>>,
+    pub body: Arc<[u8]>,
     /// When the request for it was sent: nothing in it is older (RFC 9111 §4.2.3).
     pub asked_at: Moment,
+}
+
+/// A `Content-Type`. Those that most answers have take no memory, which there would be one of for each
+/// stored answer, for a hit to fetch.
+#[derive(Clone, Debug)]
+pub enum ContentType {
+    Common(&'static HeaderValue),
+    Other(Box<HeaderValue>),
+}
+
+static COMMON: [HeaderValue; 2] = [
+    HeaderValue::from_static("application/json"),
+    HeaderValue::from_static("application/json; charset=utf-8"),
+];
+
+impl From<HeaderValue> for ContentType {
+    fn from(value: HeaderValue) -> Self {
+        let common = COMMON.iter().find(|common| **common == value);
+        common.map_or_else(|| Self::Other(value.into()), Self::Common)
+    }
+}
+
+impl ContentType {
+    pub fn value(&self) -> HeaderValue {
+        match self {
+            Self::Common(value) => HeaderValue::clone(value),
+            Self::Other(value) => HeaderValue::clone(value),
+        }
+    }
 }
 
 /// What a call to the upstream brings.
@@ -54,7 +83,7 @@ impl Fetched {
 /// An answer larger than what is held: it is passed on as it comes, and nobody has looked into it.
 pub struct Large {
     pub status: StatusCode,
-    pub content_type: Option<HeaderValue>,
+    pub content_type: Option<ContentType>,
     pub body: Parts,
 }
 

@@ -1,9 +1,10 @@
 //! The body of a response: bytes that are at hand, or bytes as they come.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream};
@@ -15,14 +16,14 @@ pub type Response = http::Response<Body>;
 
 /// No box around bytes that are at hand: most bodies are those of hits.
 pub enum Body {
-    Whole(Bytes),
+    Whole(Octets),
     /// An error where they broke off; the connection is cut then.
     Parts(BoxStream<'static, Result<Bytes, BoxError>>),
 }
 
 impl Body {
     pub const fn empty() -> Self {
-        Self::Whole(Bytes::new())
+        Self::Whole(Octets::Own(Bytes::new()))
     }
 
     /// What comes of a malformed request in HTTP/2: its stream ends in an error, and no answer is sent.
@@ -33,29 +34,36 @@ impl Body {
 
     /// Whether it is known to have no byte.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+        matches!(self, Self::Whole(octets) if !octets.has_remaining())
     }
 }
 
-impl<T: Into<Bytes>> From<T> for Body {
-    fn from(bytes: T) -> Self {
-        Self::Whole(bytes.into())
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Octets::Own(bytes))
+    }
+}
+
+impl From<Arc<[u8]>> for Body {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        Self::Whole(Octets::Stored { bytes, sent: 0 })
     }
 }
 
 impl HttpBody for Body {
-    type Data = Bytes;
+    type Data = Octets;
     type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Octets>, BoxError>>> {
         match self.get_mut() {
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Whole(octets) if !octets.has_remaining() => Poll::Ready(None),
+            Self::Whole(octets) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(octets))))),
             Self::Parts(parts) => {
-                parts.as_mut().poll_next(context).map(|part| part.map(|part| part.map(Frame::data)))
+                let frame = |part| Frame::data(Octets::Own(part));
+                parts.as_mut().poll_next(context).map(|part| part.map(|part| part.map(frame)))
             }
         }
     }
@@ -66,8 +74,62 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Whole(octets) => SizeHint::with_exact(octets.remaining() as u64),
             Self::Parts(_) => SizeHint::default(),
         }
+    }
+}
+
+/// Bytes on their way out.
+pub enum Octets {
+    Own(Bytes),
+    /// Shared with what is stored, and not as [`Bytes`]: those would count in a block of their own who
+    /// holds them, one more for each stored body to keep and for each hit to fetch.
+    Stored {
+        bytes: Arc<[u8]>,
+        sent: usize,
+    },
+}
+
+impl Default for Octets {
+    fn default() -> Self {
+        Self::Own(Bytes::new())
+    }
+}
+
+impl Buf for Octets {
+    fn remaining(&self) -> usize {
+        self.chunk().len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Stored { bytes, sent } => bytes.get(*sent..).unwrap_or_default(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Own(bytes) => bytes.advance(count),
+            Self::Stored { sent, .. } => *sent += count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_goes_out_in_any_pieces_and_stays_as_it_is() {
+        let stored: Arc<[u8]> = (*b"0123456789").into();
+        let Body::Whole(mut octets) = Body::from(stored.clone()) else { panic!("in one piece") };
+        assert_eq!(octets.copy_to_bytes(3), "012");
+        octets.advance(2);
+        assert_eq!((octets.remaining(), octets.chunk()), (5, &b"56789"[..]));
+        octets.advance(5);
+        assert!(Body::Whole(octets).is_end_stream());
+        assert_eq!(*stored, *b"0123456789");
     }
 }

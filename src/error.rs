@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -365,7 +366,7 @@ impl Error {
     /// The answer to the caller.
     pub fn into_response(self, request_id: &str) -> Response {
         let document = self.document(request_id).to_string();
-        let mut response = Response::new(Body::from(document));
+        let mut response = Response::new(Body::from(Bytes::from(document)));
         *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
         headers.extend(self.more.headers);

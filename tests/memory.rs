@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
@@ -56,7 +55,7 @@ fn query(account: &Arc<str>, n: u64) -> (Query, String) {
 }
 
 /// 0.1 to 2.1 KiB, most of them small.
-fn body(n: u64, id: &str) -> Bytes {
+fn body(n: u64, id: &str) -> Arc<[u8]> {
     let bulk = usize::try_from(n.wrapping_mul(2_654_435_761) % 2048).unwrap() >> (n % 4);
     let head = format!(
         r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z","botSessionId":"{n:024x}"}}"#

@@ -6,7 +6,6 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use kore_gateway::answer::Answer;
@@ -64,11 +63,11 @@ fn is_kept(query: &Query, body: &[u8]) -> bool {
         status: StatusCode::OK,
         content_type: None,
         retry_after: None,
-        body: Bytes::copy_from_slice(body),
+        body: body.into(),
         asked_at: Clock::manual(UnixMillis(NOON)).moment(),
     };
     judge(query, &RULE, &Seen::new(16), answer).is_ok_and(|judgement| {
-        assert_eq!(judgement.entry.answer.body, body);
+        assert_eq!(*judgement.entry.answer.body, *body);
         judgement.verdict.is_ok()
     })
 }

@@ -16,7 +16,7 @@ pub struct Grant {
 impl Grant {
     /// Whether a body that names `bots` as its own may go to this client. A client of some bots
     /// asks under one of them, but only the answer tells whose conversation it was.
-    pub fn may_see(&self, bots: &[String]) -> Result<(), Error> {
+    pub fn may_see(&self, bots: &[Box<str>]) -> Result<(), Error> {
         // Without a look at the names where any will do: most hits are of such clients.
         let may = self.client.bots == Bots::Any || bots.iter().all(|bot| self.client.bots.include(bot));
         if may { Ok(()) } else { Err(forbidden()) }

@@ -149,7 +149,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         word,
         standing: Some(allowed.standing),
         groups: groups(query, &reading.bots, &names),
-        bots: reading.bots,
+        bots: reading.bots.into(),
         is_opaque: false,
         lifetime,
         variants: Variants::default(),
@@ -195,8 +195,8 @@ fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
     names
 }
 
-fn groups(query: &Query, bots: &[String], names: &[Name]) -> Arc<[Group]> {
-    let bots = query.bot.as_deref().into_iter().chain(bots.iter().map(String::as_str)).map(Group::bot);
+fn groups(query: &Query, bots: &[Box<str>], names: &[Name]) -> Arc<[Group]> {
+    let bots = query.bot.as_deref().into_iter().chain(bots.iter().map(AsRef::as_ref)).map(Group::bot);
     let mut groups: Vec<Group> = std::iter::once(Group::account(&query.account))
         .chain(bots)
         .chain(names.iter().copied().map(Group::named))
@@ -232,7 +232,7 @@ fn bare(query: &Query, answer: Answer, names: &[Name]) -> Entry {
         word: Word::Told,
         standing: None,
         groups: groups(query, &[], names),
-        bots: Vec::new(),
+        bots: Box::default(),
         is_opaque: false,
         lifetime: Lifetime::default(),
         variants: Variants::default(),

@@ -7,7 +7,7 @@ use super::group::Group;
 use crate::routes::Key;
 
 /// Bytes a membership takes: group, serial and key handle in a B-tree that is two thirds full.
-pub const MEMBERSHIP: usize = 100;
+pub const MEMBERSHIP: usize = 72;
 
 /// One insertion into the store: another for every insertion, the same key's too.
 pub type Serial = u64;

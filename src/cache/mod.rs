@@ -21,8 +21,6 @@ mod variants;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::answer::{Fetched, Large};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Kind};
@@ -254,7 +252,7 @@ impl Cache {
 
     /// The body of an entry in `coding`, if it need not be made first: as it is, where that coding
     /// does not make it smaller.
-    pub fn body_at_hand(&self, entry: &Entry, coding: Coding) -> Option<(Coding, Bytes)> {
+    pub fn body_at_hand(&self, entry: &Entry, coding: Coding) -> Option<(Coding, Arc<[u8]>)> {
         let identity = || (Coding::Identity, entry.answer.body.clone());
         if coding == Coding::Identity {
             return Some(identity());
@@ -268,7 +266,7 @@ impl Cache {
 
     /// The body of what was served, in `coding` if that makes it smaller. Made once; what is stored
     /// is weighed again with it.
-    pub async fn body(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> (Coding, Bytes) {
+    pub async fn body(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> (Coding, Arc<[u8]>) {
         if let Some(body) = self.body_at_hand(entry, coding) {
             return body;
         }

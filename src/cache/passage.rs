@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 
 use super::brackets::Brackets;
-use crate::answer::{Bounds, Large, Parts};
+use crate::answer::{Bounds, ContentType, Large, Parts};
 use crate::error::{Error, Kind};
 
 /// Parts that a caller may be behind the others.
@@ -33,7 +33,7 @@ enum Part {
 #[derive(Debug)]
 pub struct Passage {
     status: StatusCode,
-    content_type: Option<HeaderValue>,
+    content_type: Option<ContentType>,
     boarding: mpsc::UnboundedSender<mpsc::Sender<Part>>,
 }
 

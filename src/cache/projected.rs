@@ -4,8 +4,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::entry::{Entry, Tag};
 use super::variants::Variants;
 use super::{Cache, Source};
@@ -46,7 +44,7 @@ impl Cache {
         };
         let entry = Arc::new(Entry {
             tag: Tag::of(&shown),
-            answer: Answer { body: Bytes::from(shown), ..whole.answer.clone() },
+            answer: Answer { body: shown.into(), ..whole.answer.clone() },
             phase: whole.phase,
             word: whole.word,
             standing: whole.standing,
@@ -92,7 +90,7 @@ mod tests {
                 status: StatusCode::OK,
                 content_type: None,
                 retry_after: None,
-                body: Bytes::from_static(body.as_bytes()),
+                body: body.as_bytes().into(),
                 asked_at: clock.moment(),
             };
             let lifetime = Lifetime { ttl: Duration::from_secs(1), ..Default::default() };
@@ -102,7 +100,7 @@ mod tests {
                 phase: Phase::Unknown,
                 word: Word::Told,
                 standing: None,
-                bots: Vec::new(),
+                bots: Box::default(),
                 is_opaque: false,
                 groups: Arc::from([]),
                 lifetime,
@@ -113,7 +111,7 @@ mod tests {
             let source = Source::Hit { left: lifetime.ttl };
             let project = |answer: &Answer| Ok(answer.body.to_vec());
             let shown = cache.projected(&key, (&entry, source), b"id", project).await;
-            assert_eq!(shown.expect("a view").1.answer.body, body);
+            assert_eq!(*shown.expect("a view").1.answer.body, *body.as_bytes());
         }
     }
 }

@@ -1,10 +1,9 @@
 //! An entry's body in the codings that callers take, made once, on first demand.
 
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use brotli::enc::BrotliEncoderParams;
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -38,46 +37,54 @@ impl Coding {
     }
 }
 
-/// What has been made so far. A variant that would not be smaller is remembered as none.
+/// What has been made so far. No memory but a pointer's before anything was asked for.
 #[derive(Debug, Default)]
-pub struct Variants {
-    gzip: OnceLock<Option<Bytes>>,
-    brotli: OnceLock<Option<Bytes>>,
+pub struct Variants(OnceLock<Box<Made>>);
+
+/// A variant that would not be smaller is remembered as none.
+#[derive(Debug, Default)]
+struct Made {
+    gzip: OnceLock<Option<Arc<[u8]>>>,
+    brotli: OnceLock<Option<Arc<[u8]>>>,
 }
 
-impl Variants {
-    fn slot(&self, coding: Coding) -> Option<&OnceLock<Option<Bytes>>> {
+impl Made {
+    fn slot(&self, coding: Coding) -> Option<&OnceLock<Option<Arc<[u8]>>>> {
         match coding {
             Coding::Identity => None,
             Coding::Gzip => Some(&self.gzip),
             Coding::Brotli => Some(&self.brotli),
         }
     }
+}
 
+impl Variants {
     /// Whether `coding` still has to be made.
     pub fn lacks(&self, coding: Coding) -> bool {
-        self.slot(coding).is_some_and(|slot| slot.get().is_none())
+        let made = || self.0.get()?.slot(coding)?.get();
+        coding != Coding::Identity && made().is_none()
     }
 
     /// `body` in that coding; none if it is no smaller. Whoever comes first makes it, the others
     /// wait for him.
-    pub fn get_or_make(&self, coding: Coding, body: &[u8]) -> Option<Bytes> {
-        self.slot(coding)?.get_or_init(|| smaller(coding, body)).clone()
+    pub fn get_or_make(&self, coding: Coding, body: &[u8]) -> Option<Arc<[u8]>> {
+        self.0.get_or_init(Box::default).slot(coding)?.get_or_init(|| smaller(coding, body)).clone()
     }
 
     /// Bytes of all that has been made.
     pub fn len(&self) -> usize {
-        [&self.gzip, &self.brotli].into_iter().filter_map(OnceLock::get).flatten().map(Bytes::len).sum()
+        let Some(made) = self.0.get() else { return 0 };
+        let bodies = [&made.gzip, &made.brotli].into_iter().filter_map(OnceLock::get).flatten();
+        bodies.map(|body| body.len()).sum()
     }
 }
 
-fn smaller(coding: Coding, body: &[u8]) -> Option<Bytes> {
+fn smaller(coding: Coding, body: &[u8]) -> Option<Arc<[u8]>> {
     if body.len() < SMALLEST {
         return None;
     }
     let made = compressed(coding, body).ok()?;
-    // Exactly as large as it is: the encoder's buffer may be up to twice that.
-    (made.len() < body.len()).then(|| Bytes::from(made.into_boxed_slice()))
+    (made.len() < body.len()).then(|| made.into())
 }
 
 fn compressed(coding: Coding, body: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -6,7 +6,6 @@ mod etag;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -73,7 +72,7 @@ pub fn response(
     entry: &Entry,
     source: Source,
     shown: Shown,
-    body: Option<(Coding, Bytes)>,
+    body: Option<(Coding, Arc<[u8]>)>,
     conditions: &Conditions,
     now: Moment,
 ) -> Response {
@@ -89,7 +88,7 @@ pub fn response(
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
             }
             if let Some(content_type) = &answer.content_type {
-                headers.insert(header::CONTENT_TYPE, content_type.clone());
+                headers.insert(header::CONTENT_TYPE, content_type.value());
             }
             // hyper tells the length of a body that it sees.
             if conditions.is_head {
@@ -97,7 +96,8 @@ pub fn response(
             }
             // Every 503 says when it is worth asking again, the upstream's own too.
             if status == StatusCode::SERVICE_UNAVAILABLE {
-                let wait = answer.retry_after.clone().unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
+                let told = answer.retry_after.as_deref().cloned();
+                let wait = told.unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
                 headers.insert(header::RETRY_AFTER, wait);
             }
             (status, if conditions.is_head { Body::empty() } else { Body::from(body) })
@@ -134,7 +134,7 @@ pub fn large(large: Large, source: Source, conditions: &Conditions) -> Response 
     headers.insert(header::CACHE_CONTROL, cache_control(Phase::Unknown));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     if let Some(content_type) = large.content_type {
-        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::CONTENT_TYPE, content_type.value());
     }
     response
 }

@@ -189,7 +189,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         sightings: vec![Sighting { names, phase }],
         known_by: Vec::new(),
         // One that names no bot is nobody's: only who may see them all gets it.
-        bots: vec![body.bot_id.0.map(Cow::into_owned).unwrap_or_default()],
+        bots: vec![body.bot_id.0.unwrap_or_default().into()],
         identity: Identity::Proven,
         summary: Summary::NotAsked,
     })
@@ -252,7 +252,7 @@ mod tests {
     fn a_member_of_another_type_does_not_hide_whose_conversation_it_is() {
         let odd = r#","botId":"st-2","status":1,"endTime":5,"CallIDData":{},"botSessionId":null"#;
         let read = reading(&format!(r#"{{"_id":"c-1"{odd}}}"#)).expect("the right shape");
-        assert_eq!((read.bots, read.phase), (vec!["st-2".to_owned()], Phase::Live));
+        assert_eq!((read.bots, read.phase), (vec!["st-2".into()], Phase::Live));
         assert_eq!(reading(&format!(r#"{{"_id":"c-2"{odd}}}"#)), Err(Misfit::Other));
     }
 

@@ -295,9 +295,9 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
             reading.identity = Identity::Unproven;
         }
         if let Some(bot) = row.bot_id
-            && !reading.bots.iter().any(|known| *known == bot)
+            && !reading.bots.iter().any(|known| **known == *bot)
         {
-            reading.bots.push(bot.into_owned());
+            reading.bots.push(bot.into());
         }
         let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
         let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))).collect();

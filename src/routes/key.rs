@@ -5,16 +5,17 @@
 //! the upstream request is built from the key alone, so nothing that is not in the key can reach
 //! the upstream and shape an answer that others will get.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
 use super::{Canonical, Ids, Name, ROUTES, Route};
 
 /// Changes when the layout or the meaning of a canonical form does.
 const VERSION: u8 = 1;
 
-/// A canonical request. Equal keys, equal meaning. Cheap to clone.
+/// A canonical request. Equal keys, equal meaning. Cheap to clone, and in one block of memory: there are
+/// as many as there are entries.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Bytes);
+pub struct Key(Arc<[u8]>);
 
 /// What a key is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +60,7 @@ impl Key {
     /// A key for tests that need any.
     #[cfg(test)]
     pub fn of_nothing(route: &Route) -> Self {
-        Self(Bytes::copy_from_slice(&[VERSION, route.name as u8]))
+        Self(Arc::from([VERSION, route.name as u8]))
     }
 
     /// The name of what a projection shows of the answer: the key, and behind its last part the

@@ -77,7 +77,7 @@ pub struct Reading {
     /// The ids under which its phase may have been seen.
     pub known_by: Vec<Name>,
     /// The bots the body names: its own, or those of its rows.
-    pub bots: Vec<String>,
+    pub bots: Vec<Box<str>>,
     /// Whether it is what was asked for.
     pub identity: Identity,
     /// What it has of a summary.

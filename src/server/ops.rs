@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http_body_util::{BodyExt, Collected};
 use serde_json::json;
 
 use super::{admin, guard};
@@ -41,9 +41,11 @@ async fn nothing(State(app): State<Arc<App>>, request: Request) -> Response {
         Err(refusal) => refusal.into(),
     };
     let id = RequestId::of(&head.headers, &app.request_ids);
-    let mut response = error.into_response(id.as_str());
-    response.headers_mut().insert(REQUEST_ID, id.header());
-    response.map(Body::new)
+    let (mut head, body) = error.into_response(id.as_str()).into_parts();
+    head.headers.insert(REQUEST_ID, id.header());
+    // It is at hand, though not as axum's kind of body.
+    let document = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    Response::from_parts(head, document.into())
 }
 
 /// 200 when requests are welcome, 503 when not. Costs the upstream nothing.

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ pub struct Received {
 /// What came after the head.
 pub enum Body {
     /// To its end.
-    Whole(Bytes),
+    Whole(Arc<[u8]>),
     /// More than is held: from its first byte on, as it comes.
     Large(Parts, Bounds),
 }
@@ -140,7 +141,7 @@ pub async fn exchange(
 }
 
 /// The whole body; or, where it is larger than that, what came of it so far.
-async fn read(body: &mut client::Body, max_body: usize) -> Result<Result<Bytes, Bytes>, Broken> {
+async fn read(body: &mut client::Body, max_body: usize) -> Result<Result<Arc<[u8]>, Bytes>, Broken> {
     // Parts, for a buffer that grows by doubling would hold three times the cap for a moment.
     let (mut parts, mut length) = (Vec::new(), 0);
     while let Some(part) = next(body).await {
@@ -152,7 +153,14 @@ async fn read(body: &mut client::Body, max_body: usize) -> Result<Result<Bytes, 
         }
     }
     // Exactly as large as it is: what a buffer has over would be kept by the store, uncounted.
-    Ok(Ok(parts.concat().into()))
+    Ok(Ok(match &*parts {
+        [whole] => Arc::from(&**whole),
+        _ => {
+            let whole = parts.concat();
+            drop(parts);
+            whole.into()
+        }
+    }))
 }
 
 /// What comes next of a body; trailers tell nothing that anybody gets.

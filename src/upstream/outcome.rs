@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::exchange::{Body, Broken, Received};
-use crate::answer::{Answer, Fetched, Large};
+use crate::answer::{Answer, ContentType, Fetched, Large};
 use crate::clock::{Moment, UnixMillis};
 use crate::error::{Error, Kind};
 
@@ -61,8 +61,8 @@ impl Outcome {
         }
         // Copied: as it came, it is a slice of the connection's read buffer and would keep all of it.
         let copied = |name| HeaderValue::from_bytes(headers.get(name)?.as_bytes()).ok();
-        let content_type = copied(header::CONTENT_TYPE).map(common);
-        let retry_after = copied(header::RETRY_AFTER);
+        let content_type = copied(header::CONTENT_TYPE).map(ContentType::from);
+        let retry_after = copied(header::RETRY_AFTER).map(Box::new);
         Self::Answered(match body {
             Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
             Body::Large(body, bounds) => Fetched::Large(Large { status, content_type, body }, bounds),
@@ -164,25 +164,16 @@ fn parse_date(text: &str) -> Option<UnixMillis> {
     PARSER.parse_timestamp(text).ok().map(|at| UnixMillis(at.as_millisecond()))
 }
 
-/// The same value without an allocation of its own, if it is one that most answers have: there is one
-/// for each stored answer, and a hit would have to fetch it from memory.
-fn common(content_type: HeaderValue) -> HeaderValue {
-    const COMMON: [&str; 2] = ["application/json", "application/json; charset=utf-8"];
-    let known = COMMON.into_iter().find(|known| content_type == known);
-    known.map_or(content_type, HeaderValue::from_static)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn of(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Outcome {
         let headers = headers.iter().map(|(name, value)| {
             (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
         });
         let status = StatusCode::from_u16(status).expect("a status");
-        let body = Body::Whole(Bytes::from_static(body.as_bytes()));
+        let body = Body::Whole(body.as_bytes().into());
         let received = Received { status, headers: headers.collect(), body };
         let asked_at = Moment { wall: UnixMillis(0), uptime: Duration::ZERO };
         Outcome::of(received, asked_at, UnixMillis(0))

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use bytes::Bytes;
 use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
 use kore_gateway::config::Lane;
@@ -165,7 +164,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
             let fill = move |_| {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let body = format!(r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z"}}"#);
-                let body = Bytes::from(body);
+                let body = body.into_bytes().into();
                 let answer =
                     Answer { status: StatusCode::OK, content_type: None, retry_after: None, body, asked_at };
                 async { Ok(Fetched::Whole(answer)) }
