@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::counted::Counted;
 use super::http::Http;
-use super::pulse::{Order, Pulse};
+use super::pulse::{Listening, Order, Pulse};
 use super::stream::Stream;
 use crate::server::guard::io::Guarded;
 
@@ -69,9 +69,9 @@ pub fn timed_out(error: &BoxError) -> bool {
 /// Does something before there is HTTP; `None` if the connection is told to end meanwhile.
 pub async fn obeying<T>(pulse: &Pulse, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
+    let mut listening = Listening::default();
     poll_fn(|context| {
-        pulse.listen(context);
-        if pulse.order() >= Order::Finish {
+        if listening.order(pulse, context) >= Order::Finish {
             return Poll::Ready(None);
         }
         work.as_mut().poll(context).map(Some)
@@ -82,10 +82,10 @@ pub async fn obeying<T>(pulse: &Pulse, work: impl Future<Output = T>) -> Option<
 /// Runs a connection; from the order `last` on it takes no new requests.
 async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> hyper::Result<()> {
     let mut connection = pin!(connection);
+    let mut listening = Listening::default();
     let mut is_ending = false;
     poll_fn(|context| {
-        pulse.listen(context);
-        match pulse.order() {
+        match listening.order(pulse, context) {
             Order::Close | Order::Reset => return Poll::Ready(Ok(())),
             order if order >= last && !is_ending => {
                 is_ending = true;

@@ -5,9 +5,8 @@
 //! clock on account of time-outs: hyper's own for heads costs a boxed timer for each request.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::Context;
-
-use futures_util::task::AtomicWaker;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Waker};
 
 /// What a connection has been told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,7 +39,8 @@ pub struct Pulse {
     read_at_end: AtomicU64,
     speaks_http2: AtomicBool,
     order: AtomicU8,
-    waker: AtomicWaker,
+    /// Of the connection's task.
+    waker: Mutex<Option<Waker>>,
 }
 
 /// A [`Pulse`] at one moment.
@@ -61,7 +61,8 @@ pub struct Reading {
 }
 
 impl Pulse {
-    // What only the connection's own task counts is loaded and stored: cheaper than a locked add.
+    // What only the connection's own task counts is loaded and stored: cheaper than a locked add. Its
+    // requests are its own too, but in HTTP/2, where each stream has a task.
 
     pub fn has_read(&self, bytes: usize) {
         self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
@@ -86,20 +87,36 @@ impl Pulse {
 
     pub fn begins(&self) {
         self.begun.store(self.begun.load(Relaxed) + 1, Relaxed);
-        self.under_way.fetch_add(1, Relaxed);
+        self.one_more(&self.under_way);
     }
 
     pub fn ends(&self) {
         self.read_at_end.store(self.read.load(Relaxed), Relaxed);
-        self.under_way.fetch_sub(1, Relaxed);
+        self.one_less(&self.under_way);
     }
 
     /// A body has something to give, or is itself waiting, or is gone.
     pub fn holds_up(&self, has_more: bool) {
         if has_more {
-            self.held_up.fetch_add(1, Relaxed);
+            self.one_more(&self.held_up);
         } else {
-            self.held_up.fetch_sub(1, Relaxed);
+            self.one_less(&self.held_up);
+        }
+    }
+
+    fn one_more(&self, count: &AtomicU32) {
+        if self.speaks_http2.load(Relaxed) {
+            count.fetch_add(1, Relaxed);
+        } else {
+            count.store(count.load(Relaxed) + 1, Relaxed);
+        }
+    }
+
+    fn one_less(&self, count: &AtomicU32) {
+        if self.speaks_http2.load(Relaxed) {
+            count.fetch_sub(1, Relaxed);
+        } else {
+            count.store(count.load(Relaxed) - 1, Relaxed);
         }
     }
 
@@ -117,8 +134,10 @@ impl Pulse {
 
     /// Tells the connection what to do; a milder order than the last one is none.
     pub fn tell(&self, order: Order) {
-        if self.order.fetch_max(order as u8, Relaxed) < order as u8 {
-            self.waker.wake();
+        if self.order.fetch_max(order as u8, Relaxed) < order as u8
+            && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            waker.wake_by_ref();
         }
     }
 
@@ -131,9 +150,21 @@ impl Pulse {
             _ => Order::Reset,
         }
     }
+}
 
-    /// Whoever polls the connection hears of orders.
-    pub fn listen(&self, context: &Context<'_>) {
-        self.waker.register(context.waker());
+/// Lets a task hear of orders, whenever it is polled: as long as it is the same one, it has to say so only
+/// once.
+#[derive(Default)]
+pub struct Listening(Option<Waker>);
+
+impl Listening {
+    /// The order that a connection has been given. Of a later one the task of `context` will hear.
+    pub fn order(&mut self, pulse: &Pulse, context: &Context<'_>) -> Order {
+        let waker = context.waker();
+        if !self.0.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *pulse.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+            self.0 = Some(waker.clone());
+        }
+        pulse.order()
     }
 }
