@@ -82,7 +82,7 @@ impl App {
         let snapshot = Snapshot::new(written, config, &clock, &metrics, resolver.as_ref(), None)?;
         metrics.config_loaded(true, clock.now());
         let most = snapshot.config.callers.tracked;
-        let table = |policy, refused: &Counter| Table::new(policy, most, clock.clone(), refused.clone());
+        let table = |policy, refused: &Counter| Table::new(policy, most, refused.clone());
         Ok(Arc::new(Self {
             strangers: table("address", &metrics.addresses_limited),
             subjects: table("subject", &metrics.subjects_limited),
@@ -204,7 +204,7 @@ impl Snapshot {
             let kept = kept.filter(|limiter| limiter.rate() == client.rate_limit).cloned();
             let new = || {
                 let refused = metrics.rate_limited(&client.name);
-                Arc::new(Limiter::new("client", client.rate_limit, clock.clone(), refused))
+                Arc::new(Limiter::new("client", client.rate_limit, refused))
             };
             kept.unwrap_or_else(new)
         };

@@ -157,15 +157,6 @@ impl Clock {
     }
 }
 
-/// The rate limiter's view of the same clock.
-impl governor::clock::Clock for Clock {
-    type Instant = governor::nanos::Nanos;
-
-    fn now(&self) -> Self::Instant {
-        self.uptime().into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,22 +1,19 @@
-//! How often a client may ask: GCRA per client, and the header fields that tell where it stands.
+//! How often a client may ask: GCRA per client, and the header fields that tell where it stands. Nothing
+//! here reads a clock.
 //!
 //! The fields are those of draft-ietf-httpapi-ratelimit-headers-11; this is the one place that
 //! writes them, for the draft still moves.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use http::{HeaderName, HeaderValue};
 use moka::sync::Cache;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::clock::Clock;
 use crate::config::Rate;
 use crate::error::whole_seconds;
 use crate::field::{Field, passing};
@@ -33,10 +30,12 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(3600);
 pub struct Limiter {
     policy: &'static str,
     rate: Rate,
-    /// The time in which one request's worth comes back.
-    period: Duration,
-    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, StateInformationMiddleware>,
-    clock: Clock,
+    /// Nanoseconds in which one request's worth comes back, and in which all of it does.
+    period: u64,
+    window: u64,
+    /// When all of it is back, in nanoseconds of the clock's uptime. That is all that GCRA remembers
+    /// (ITU-T I.371: the theoretical arrival time).
+    whole_at: AtomicU64,
     refused: Counter,
     /// `RateLimit-Policy` as it was first told on each route, and the rates it tells: they seldom change.
     told: [OnceLock<([Option<Rate>; 3], HeaderValue)>; ROUTES.len()],
@@ -47,26 +46,25 @@ pub struct Limiter {
 pub struct Table {
     policy: &'static str,
     limiters: Cache<[u8; 16], Arc<Limiter>>,
-    clock: Clock,
     refused: Counter,
 }
 
 impl Table {
     /// A table of `most` callers; the requests over their limits are counted in `refused`.
-    pub fn new(policy: &'static str, most: u64, clock: Clock, refused: Counter) -> Self {
+    pub fn new(policy: &'static str, most: u64, refused: Counter) -> Self {
         let limiters = Cache::builder().max_capacity(most).time_to_idle(LONGEST_WINDOW).build();
-        Self { policy, limiters, clock, refused }
+        Self { policy, limiters, refused }
     }
 
-    /// Counts one request of `caller` against `rate`.
-    pub fn check(&self, caller: Caller, rate: Rate) -> Result<Standing, Standing> {
-        let new = || Arc::new(Limiter::new(self.policy, rate, self.clock.clone(), self.refused.clone()));
+    /// Counts one request of `caller` against `rate`, at `now` of the clock's uptime.
+    pub fn check(&self, caller: Caller, rate: Rate, now: Duration) -> Result<Standing, Standing> {
+        let new = || Arc::new(Limiter::new(self.policy, rate, self.refused.clone()));
         let mut limiter = self.limiters.get_with(caller.0, new);
         if limiter.rate() != rate {
             limiter = new();
             self.limiters.insert(caller.0, limiter.clone());
         }
-        limiter.check()
+        limiter.check(now)
     }
 
     /// How many callers are in it, after the housekeeping that is due.
@@ -103,14 +101,12 @@ impl Caller {
 }
 
 impl Limiter {
-    pub fn new(policy: &'static str, rate: Rate, clock: Clock, refused: Counter) -> Self {
-        let amount = NonZeroU32::new(rate.amount).unwrap_or(NonZeroU32::MIN);
-        let period = rate.window / amount.get();
+    pub fn new(policy: &'static str, rate: Rate, refused: Counter) -> Self {
+        let amount = rate.amount.max(1);
         // A rate of billions a second has a period of less than a nanosecond: one will do.
-        let quota =
-            Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MAX)).allow_burst(amount);
-        let limiter = RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
-        Self { policy, rate, period, limiter, clock, refused, told: Default::default() }
+        let period = nanos(rate.window / amount).max(1);
+        let window = period.saturating_mul(amount.into());
+        Self { policy, rate, period, window, whole_at: AtomicU64::new(0), refused, told: Default::default() }
     }
 
     pub fn rate(&self) -> Rate {
@@ -125,22 +121,36 @@ impl Limiter {
         [(POLICY, field), (STANDING, standing(standings))]
     }
 
-    /// Counts one request; those that are over the limit in `refused` too. Both ways out say where
-    /// the caller stands; an `Err` is over the limit.
-    pub fn check(&self) -> Result<Standing, Standing> {
-        let standing = |left, reset| Standing { policy: self.policy, rate: self.rate, left, reset };
-        match self.limiter.check() {
-            Ok(state) => {
-                let left = state.remaining_burst_capacity();
+    /// Counts one request at `now` of the clock's uptime; those that are over the limit in `refused` too.
+    /// Both ways out say where the caller stands; an `Err` is over the limit.
+    pub fn check(&self, now: Duration) -> Result<Standing, Standing> {
+        let now = nanos(now);
+        let whole_after = |whole_at: u64| whole_at.max(now).saturating_add(self.period);
+        let counted = self.whole_at.fetch_update(Relaxed, Relaxed, |whole_at| {
+            let whole_at = whole_after(whole_at);
+            (whole_at - now <= self.window).then_some(whole_at)
+        });
+        let standing = |left, reset| {
+            let reset = Duration::from_nanos(reset);
+            Standing { policy: self.policy, rate: self.rate, left, reset }
+        };
+        match counted {
+            Ok(before) => {
+                let left = (self.window - (whole_after(before) - now)) / self.period;
+                let left = u32::try_from(left).unwrap_or(u32::MAX);
                 let units = if left == 0 { 1 } else { self.rate.amount.saturating_sub(left) };
-                Ok(standing(left, self.period * units))
+                Ok(standing(left, self.period.saturating_mul(units.into())))
             }
-            Err(not_until) => {
+            Err(before) => {
                 self.refused.inc();
-                Err(standing(0, not_until.wait_time_from(governor::clock::Clock::now(&self.clock))))
+                Err(standing(0, whole_after(before) - now - self.window))
             }
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// More than a List of three members, each with a name and two numbers, can have.
@@ -175,42 +185,58 @@ fn list(standings: &Standings, names: [&str; 2], numbers: impl Fn(&Standing) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
 
     #[test]
     fn waiting_as_long_as_told_works_and_a_moment_less_does_not() {
-        let clock = Clock::manual(UnixMillis(0));
-        let limiter = Limiter::new(
-            "client",
-            Rate { amount: 3, window: Duration::from_secs(60) },
-            clock.clone(),
-            Counter::default(),
-        );
+        let rate = Rate { amount: 3, window: Duration::from_secs(60) };
+        let limiter = Limiter::new("client", rate, Counter::default());
+        let now = Duration::from_secs(1000);
         for left in [2, 1, 0] {
-            assert_eq!(limiter.check().map(|standing| standing.left), Ok(left));
+            assert_eq!(limiter.check(now).map(|standing| standing.left), Ok(left));
         }
-        let over = limiter.check().expect_err("over the limit");
+        let over = limiter.check(now).expect_err("over the limit");
         assert_eq!(over.reset, Duration::from_secs(20));
-        clock.advance(over.reset - Duration::from_millis(1));
-        assert!(limiter.check().is_err());
-        clock.advance(Duration::from_millis(1));
-        assert!(limiter.check().is_ok());
+        assert!(limiter.check(now + over.reset - Duration::from_nanos(1)).is_err());
+        assert!(limiter.check(now + over.reset).is_ok());
+    }
+
+    #[test]
+    fn no_window_holds_more_than_the_amount_and_the_pause_between_two_is_even() {
+        let rate = Rate { amount: 10, window: Duration::from_secs(10) };
+        let limiter = Limiter::new("client", rate, Counter::default());
+        // Ten times as many as may pass, for a minute, by requests that overtake one another by a little.
+        let passed = (0..600_u64).filter(|n| {
+            let now = Duration::from_millis(100 * n - 50 * (n % 3).min(*n));
+            limiter.check(now).is_ok()
+        });
+        assert_eq!(passed.count(), 10 + 59);
+    }
+
+    #[test]
+    fn the_fastest_and_the_slowest_rate_are_kept() {
+        for (amount, window) in [(u32::MAX, 1), (1_000_000_000, 1), (1, 3600)] {
+            let rate = Rate { amount, window: Duration::from_secs(window) };
+            let limiter = Limiter::new("client", rate, Counter::default());
+            let standing = limiter.check(Duration::ZERO).expect("the first one passes");
+            assert_eq!(standing.left, amount - 1, "{rate:?}");
+            assert_eq!(limiter.check(Duration::from_secs(1)).is_ok(), amount > 1, "{rate:?}");
+        }
     }
 
     #[test]
     fn many_strangers_leave_the_table_small_and_the_one_who_insists_is_still_limited() {
-        let clock = Clock::manual(UnixMillis(0));
         let refused = Counter::default();
-        let table = Table::new("address", 1_000, clock, refused.clone());
+        let table = Table::new("address", 1_000, refused.clone());
+        let now = Duration::from_secs(5);
         let rate = Rate { amount: 60, window: Duration::from_secs(60) };
         for n in 0..50_000_u32 {
-            let _ = table.check(Caller::at(IpAddr::from(n.to_be_bytes())), rate);
+            let _ = table.check(Caller::at(IpAddr::from(n.to_be_bytes())), rate, now);
             let network = (0x2001_0db8_u128 << 96) + (u128::from(n) << 64);
-            let _ = table.check(Caller::at(IpAddr::from(network.to_be_bytes())), rate);
+            let _ = table.check(Caller::at(IpAddr::from(network.to_be_bytes())), rate, now);
         }
         assert!(table.callers() <= 1_000, "{}", table.callers());
         let insisting = Caller::at(IpAddr::from([203, 0, 113, 69]));
-        let passed = (0..1000).filter(|_| table.check(insisting, rate).is_ok()).count();
+        let passed = (0..1000).filter(|_| table.check(insisting, rate, now).is_ok()).count();
         assert!(passed < 200, "{passed}");
         assert_eq!(refused.get(), 1000 - passed as u64);
     }
@@ -228,9 +254,9 @@ mod tests {
     #[test]
     fn a_policy_that_changes_is_told_as_it_is_now() {
         let rate = |amount| Rate { amount, window: Duration::from_secs(60) };
-        let limiter = Limiter::new("client", rate(5), Clock::manual(UnixMillis(0)), Counter::default());
+        let limiter = Limiter::new("client", rate(5), Counter::default());
         for upstream in [60, 60, 30, 60] {
-            let client = limiter.check().expect("within the limit");
+            let client = limiter.check(Duration::ZERO).expect("within the limit");
             let pool = Standing { policy: "upstream", rate: rate(upstream), ..client };
             let standings = Standings { upstream: Some(pool), ..client.into() };
             assert_eq!(limiter.headers(routes::Name::Conversation, &standings), headers(&standings));

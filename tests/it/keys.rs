@@ -273,7 +273,7 @@ async fn a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_
             0 => IpAddr::from(*random.first_chunk::<4>().unwrap()),
             _ => IpAddr::from(*random.first_chunk::<16>().unwrap()),
         };
-        let _ = world.app.strangers.check(Caller::at(address), rate);
+        let _ = world.app.strangers.check(Caller::at(address), rate, world.app.clock.uptime());
         // From here on the table is full, and what is loaded on first use is loaded.
         if n == 200_000 {
             full = resident();

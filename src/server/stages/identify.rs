@@ -45,7 +45,7 @@ fn count_stranger(call: &Call, error: Error) -> Error {
         return error;
     }
     let rate = call.snapshot.config.callers.unauthenticated;
-    match call.app.strangers.check(Caller::at(call.address), rate) {
+    match call.app.strangers.check(Caller::at(call.address), rate, call.app.clock.uptime()) {
         Ok(standing) => with_standings(error, standing.into()),
         Err(standing) => {
             let detail = "too many requests without a valid credential from this address";

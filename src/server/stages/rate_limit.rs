@@ -68,14 +68,14 @@ fn may_now(request: &Permitted) -> Result<Standings, Error> {
         let standing = call
             .app
             .subjects
-            .check(bearer, rate)
+            .check(bearer, rate, call.now.uptime)
             .map_err(|over| over_limit("the rate limit of this user is used up", &over, over.into()))?;
         standings.subject = Some(standing);
     }
     let Some(limiter) = call.snapshot.limiter(client) else {
         return Err(Error::new(Kind::Internal, "a client without a limiter"));
     };
-    match limiter.check() {
+    match limiter.check(call.now.uptime) {
         Ok(standing) => standings.client = Some(standing),
         Err(over) => {
             standings.client = Some(over);
