@@ -60,6 +60,8 @@ pub struct Snapshot {
     limiters: Vec<Arc<Limiter>>,
     /// What each client is shown, by route; none where that is everything.
     projections: Vec<[Option<Arc<Projection>>; ROUTES.len()]>,
+    /// Another one has taken its place.
+    is_superseded: AtomicBool,
 }
 
 impl App {
@@ -103,17 +105,15 @@ impl App {
         self.current.load_full()
     }
 
-    /// Whether `snapshot` is the configuration of now.
-    pub fn is_current(&self, snapshot: &Arc<Snapshot>) -> bool {
-        Arc::ptr_eq(&self.current.load(), snapshot)
-    }
-
     /// Reads the sources again and swaps the configuration, whole: from here on new requests see
     /// the new one, those under way keep theirs. If anything is wrong with it, the old one stays.
     pub fn reload(&self) -> Result<(), Vec<Fault>> {
         // Before they are read: what changes meanwhile is another change.
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = self.fingerprint();
-        let swapped = self.reloaded().map(|snapshot| self.current.store(Arc::new(snapshot)));
+        let swapped = self.reloaded().map(|snapshot| {
+            let previous = self.current.swap(Arc::new(snapshot));
+            previous.is_superseded.store(true, Ordering::Release);
+        });
         self.metrics.config_loaded(swapped.is_ok(), self.clock.now());
         match &swapped {
             Ok(()) => tracing::info!("the configuration was reloaded"),
@@ -231,7 +231,13 @@ impl Snapshot {
             tls,
             limiters,
             projections,
+            is_superseded: AtomicBool::new(false),
         })
+    }
+
+    /// Whether it is the configuration of now.
+    pub fn is_current(&self) -> bool {
+        !self.is_superseded.load(Ordering::Acquire)
     }
 
     /// What the API promises under this configuration.

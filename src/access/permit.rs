@@ -40,8 +40,14 @@ pub fn forbidden() -> Error {
     Error::new(Kind::Forbidden, "this client may not use this route, account or bot")
 }
 
-/// Decides from the path alone, before a byte of the body is read. `ids` must be well-formed.
-pub fn permit(client: &Arc<Client>, route: &Route, ids: &Ids, config: &Config) -> Result<Grant, Error> {
+/// Decides from the path alone, before a byte of the body is read, which account a client may ask about.
+/// `ids` must be well-formed.
+pub fn permit<'a>(
+    client: &Client,
+    route: &Route,
+    ids: &Ids,
+    config: &'a Config,
+) -> Result<&'a Arc<Account>, Error> {
     if !client.may_use(route) {
         return Err(forbidden());
     }
@@ -69,7 +75,5 @@ pub fn permit(client: &Arc<Client>, route: &Route, ids: &Ids, config: &Config) -
         }
         (None, None) => None,
     };
-    let account =
-        account.filter(|account| account.credential(route.scope, bot).is_some()).ok_or_else(forbidden)?;
-    Ok(Grant { client: client.clone(), account: account.clone() })
+    account.filter(|account| account.credential(route.scope, bot).is_some()).ok_or_else(forbidden)
 }

@@ -67,7 +67,9 @@ pub fn shown(entry: &Entry, conditions: &Conditions) -> Shown {
     conditions.held(&entry.tag).map_or(Shown::Whole(conditions.coding), Shown::NotModified)
 }
 
-/// The response that shows it. `body` is what [`Shown::Whole`] came to; a 304 needs none.
+/// The response that shows it. `body` is what [`Shown::Whole`] came to; a 304 needs none. Its fields are
+/// written into `headers`, whose own are dropped: a request's own table is at hand and in the processor's
+/// cache, and hyper reads the next request of the connection into the one that an answer was sent from.
 pub fn response(
     entry: &Entry,
     source: Source,
@@ -75,10 +77,12 @@ pub fn response(
     body: Option<(Coding, Arc<[u8]>)>,
     conditions: &Conditions,
     now: Moment,
+    mut headers: HeaderMap,
 ) -> Response {
     let answer = &entry.answer;
     let status = answer.status;
-    let mut headers = HeaderMap::with_capacity(MOST_FIELDS);
+    headers.clear();
+    headers.reserve(MOST_FIELDS);
     let (status, body) = match (shown, body) {
         (Shown::Whole(_), Some((coding, body))) => {
             if status == StatusCode::OK {

@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 
 use super::layers;
 use super::stages::{permit, validate};
-use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
 use crate::cache::{Prospect, Source};
-use crate::config::Client;
+use crate::config::{Account, Client};
 use crate::error::{Error, Kind, whole_seconds};
 use crate::routes::{self, Query, Route};
 
@@ -74,7 +73,7 @@ fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error>
     };
     let allowed = permit::allowed(client, route, &request, &snapshot.config);
     told["policy"] = policy(client, &allowed);
-    let grant = allowed?;
+    let account = allowed?;
 
     let body = match &supposed.body {
         Value::Null => String::new(),
@@ -83,7 +82,7 @@ fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error>
     };
     let has_body = route.method == Method::POST;
     let body = has_body.then_some(body.as_bytes());
-    let query = validate::canonical(&grant, route, &routes::Request { body, ..request })?;
+    let query = validate::canonical(account, route, &routes::Request { body, ..request })?;
     let parts = query.key.parts();
     told["canonical"] = json!({ "query": parts.query, "body": parts.body });
     told["key"] = hex::encode(query.key.as_bytes()).into();
@@ -100,10 +99,10 @@ fn target(supposed: &Supposed) -> Result<PathAndQuery, Error> {
     PathAndQuery::try_from(target).map_err(|_| Error::new(Kind::NotFound, "`path` is no path"))
 }
 
-fn policy(client: &Arc<Client>, allowed: &Result<Grant, Error>) -> Value {
+fn policy(client: &Client, allowed: &Result<&Arc<Account>, Error>) -> Value {
     json!({
         "decision": if allowed.is_ok() { "allow" } else { "deny" },
-        "account": allowed.as_ref().ok().map(|grant| &*grant.account.id),
+        "account": allowed.as_ref().ok().map(|account| &*account.id),
         "rate_limit": client.rate_limit.to_string(),
         "redact": client.redact.iter().map(|profile| &*profile.name).collect::<Vec<_>>(),
         "filter_rows": client.filter_rows,

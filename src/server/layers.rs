@@ -148,10 +148,14 @@ impl Exchange {
 
     /// What the stack came to, or what kept the request from it.
     fn answered(mut self, outcome: Result<Reply, Error>) -> Response {
-        let told = Told::of(&outcome);
-        let mut response = match outcome {
-            Ok(reply) => reply.response,
-            Err(error) => error.into_response(self.id.as_str()),
+        let (mut response, told) = match outcome {
+            Ok(Reply { response, client, outcome }) => {
+                (response, Told { client: Some(client), outcome: Some(outcome), error: None })
+            }
+            Err(error) => {
+                let told = Told::of(&error);
+                (error.into_response(self.id.as_str()), told)
+            }
         };
         if let Some(origin) = &self.origin {
             // By the configuration of now, like the answer itself.
@@ -161,16 +165,18 @@ impl Exchange {
             let headers = cors::answer(origin, client.map(Arc::as_ref), clients);
             response.headers_mut().extend(headers.into_iter().flatten());
         }
-        self.end(response, &told)
+        self.end(&mut response, &told);
+        response
     }
 
     /// What has nothing to do with the stack.
-    fn told(self, outcome: Result<Response, Error>) -> Response {
-        let response = outcome.unwrap_or_else(|error| error.into_response(self.id.as_str()));
-        self.end(response, &Told::default())
+    fn told(mut self, outcome: Result<Response, Error>) -> Response {
+        let mut response = outcome.unwrap_or_else(|error| error.into_response(self.id.as_str()));
+        self.end(&mut response, &Told::default());
+        response
     }
 
-    fn end(mut self, mut response: Response, told: &Told) -> Response {
+    fn end(&mut self, response: &mut Response, told: &Told) {
         let headers = response.headers_mut();
         if self.snapshot.config.clients.have_origins() {
             varies_on_origin(headers);
@@ -190,7 +196,6 @@ impl Exchange {
             self.log(told, status, duration);
         }
         self.tell(Some(status), told);
-        response
     }
 }
 
@@ -294,16 +299,11 @@ struct Told {
 }
 
 impl Told {
-    fn of(outcome: &Result<Reply, Error>) -> Self {
-        match outcome {
-            Ok(reply) => {
-                Self { client: Some(reply.client.clone()), outcome: Some(reply.outcome), error: None }
-            }
-            Err(error) => Self {
-                client: error.client.clone(),
-                outcome: None,
-                error: Some((error.kind.as_str(), error.cause())),
-            },
+    fn of(error: &Error) -> Self {
+        Self {
+            client: error.client.clone(),
+            outcome: None,
+            error: Some((error.kind.as_str(), error.cause())),
         }
     }
 }

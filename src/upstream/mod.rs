@@ -161,8 +161,15 @@ impl Upstream {
         found.ok_or_else(|| Error::new(Kind::Internal, "no credential serves this route"))
     }
 
-    /// Where the pool stands that a call to `route` would be counted by. Takes no lock.
-    pub fn standing(&self, account: &str, route: &Route, bot: Option<&str>) -> Option<Standing> {
+    /// Where the pool stands, at `now` of the clock's uptime, that a call to `route` would be counted by.
+    /// Takes no lock.
+    pub fn standing(
+        &self,
+        account: &str,
+        route: &Route,
+        bot: Option<&str>,
+        now: Duration,
+    ) -> Option<Standing> {
         let state = self.accounts.get(account)?;
         let rates = match route.base {
             Base::ContactCenter => &state.account.quota.account,
@@ -172,10 +179,10 @@ impl Upstream {
         let (left, reset) = match (route.base, bot) {
             // A bot is given a pool by its first call, not by being asked about.
             (Base::Automation, Some(bot)) => match state.bot_pools.peek(bot) {
-                Some(pool) => pool.standing(),
+                Some(pool) => pool.standing_at(now),
                 None => (least(rates)?, Duration::ZERO),
             },
-            _ => state.pool.standing(),
+            _ => state.pool.standing_at(now),
         };
         Some(Standing { policy: "upstream", rate, left, reset })
     }
@@ -184,7 +191,8 @@ impl Upstream {
     /// would not be made at once. Changes nothing.
     pub fn outlook(&self, query: &Query) -> Result<Outlook, Error> {
         let (_, minter, host) = self.way(query)?;
-        let standing = self.standing(&query.account, query.route, query.bot.as_deref());
+        let now = self.clock.uptime();
+        let standing = self.standing(&query.account, query.route, query.bot.as_deref(), now);
         let left_alone = host.breaker.check().err().map(left_alone);
         let used_up =
             standing.filter(|standing| standing.left == 0).map(|standing| quota_used_up(standing.reset));

@@ -194,7 +194,11 @@ impl Pool {
     /// until one has. Waits for nobody: while somebody else is at work on the pool it tells what was
     /// so before.
     pub fn standing(&self) -> (u32, Duration) {
-        let now = self.clock.uptime();
+        self.standing_at(self.clock.uptime())
+    }
+
+    /// The same, for who has just read the clock.
+    pub fn standing_at(&self, now: Duration) -> (u32, Duration) {
         let mut outlook = **self.outlook.load();
         // Once for each call that leaves a window.
         if now >= outlook.holds_until

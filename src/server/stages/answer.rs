@@ -1,18 +1,17 @@
 //! The answer: what is at hand at once, everything else by way of a fill.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tower::Service;
 
-use super::{Call, Outcome, Valid, at_once, later};
+use super::{Admitted, Call, Outcome, Valid, at_once, later};
 use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::{Projection, Unreadable};
 use crate::answer::Answer as Whole;
-use crate::app::{App, Snapshot};
+use crate::app::Snapshot;
 use crate::audit::Record;
 use crate::body::Response;
 use crate::cache::{Entry, Served, Source};
@@ -20,8 +19,7 @@ use crate::clock::UnixMillis;
 use crate::error::Error;
 use crate::metrics;
 use crate::reply::{self, Conditions, Reply, Shown};
-use crate::request_id::RequestId;
-use crate::routes::{Asked, Ids, Key, Query};
+use crate::routes::{Asked, Key, Query};
 use crate::spender::{Spender, Spenders};
 
 #[derive(Clone, Copy)]
@@ -36,21 +34,26 @@ impl Service<Valid> for Answer {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, valid: Valid) -> Outcome<Reply> {
-        match at_hand(&valid) {
-            Some(reply) => at_once(reply),
-            None => later(answer(valid)),
+    fn call(&mut self, mut valid: Valid) -> Outcome<Reply> {
+        match at_hand(&mut valid) {
+            Some(answered) => at_once(answered),
+            None => later(async move {
+                let mut reply = answer(&valid).await.map_err(|error| valid.admitted.refused(error))?;
+                valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
+                Ok(reply)
+            }),
         }
     }
 }
 
 /// The answer, if it is stored and fresh in the very form this caller gets: then there is nothing
 /// to wait for. `None` says nothing but that it is [`answer`]'s to find.
-fn at_hand(valid: &Valid) -> Option<Result<Reply, Error>> {
-    let Valid { call, grant, query, conditions, .. } = valid;
+fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
+    let Valid { admitted, query, conditions, .. } = valid;
+    let Admitted { call, grant, .. } = admitted;
     let Call { app, snapshot, now, .. } = &**call;
     let is_whole = matches!(snapshot.projection(&grant.client, query.route), Ok(None));
-    if !is_whole || valid.anew || snapshot.audit.is_on() || !app.is_current(snapshot) {
+    if !is_whole || valid.anew || snapshot.audit.is_on() || !snapshot.is_current() {
         return None;
     }
     let (entry, left) = app.cache.fresh(&query.key, *now)?;
@@ -59,10 +62,16 @@ fn at_hand(valid: &Valid) -> Option<Result<Reply, Error>> {
         Shown::NotModified(_) => None,
         Shown::Whole(coding) => Some(app.cache.body_at_hand(&entry, coding)?),
     };
-    Some(may_see(grant, &entry, None).map(|()| {
-        let response = reply::response(&entry, Source::Hit { left }, shown, body, conditions, *now);
-        Reply { response, client: grant.client.name.clone(), outcome: metrics::Outcome::Hit }
-    }))
+    if let Err(error) = may_see(grant, &entry, None) {
+        return Some(Err(admitted.refused(error)));
+    }
+    let (source, now) = (Source::Hit { left }, *now);
+    let headers = std::mem::take(&mut admitted.call.head.headers);
+    let response = reply::response(&entry, source, shown, body, conditions, now, headers);
+    let client = admitted.grant.client.name.clone();
+    let mut reply = Reply { response, client, outcome: metrics::Outcome::Hit };
+    admitted.tell(&mut reply, now.uptime);
+    Some(Ok(reply))
 }
 
 /// Whether an answer may go to who is granted this, now that it says whose it is.
@@ -79,12 +88,12 @@ fn may_see(grant: &Grant, entry: &Entry, projection: Option<&Arc<Projection>>) -
     Ok(())
 }
 
-async fn answer(valid: Valid) -> Result<Reply, Error> {
-    let Valid { call, identity, grant, query, anew, conditions } = valid;
-    let Call { app, snapshot, ids, request_id, trace, address, .. } = *call;
+async fn answer(valid: &Valid) -> Result<Reply, Error> {
+    let Valid { admitted: Admitted { call, identity, grant, .. }, query, anew, conditions } = valid;
+    let Call { app, snapshot, trace, .. } = &**call;
     let config = &snapshot.config;
     let fill = {
-        let (upstream, query) = (snapshot.upstream.clone(), query.clone());
+        let (upstream, query, trace) = (snapshot.upstream.clone(), query.clone(), trace.clone());
         move |spenders: Spenders| {
             let (upstream, query, trace) = (upstream.clone(), query.clone(), trace.clone());
             async move { upstream.call(&query, &spenders, trace.as_deref()).await }
@@ -93,27 +102,27 @@ async fn answer(valid: Valid) -> Result<Reply, Error> {
     let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
     // The fill is the same for everyone; who waits for it only pays for it.
     let spender = Spender::from(&*grant.client);
-    let served = app.cache.get_or_fill(&query, rule, wait, anew, spender, fill).await?;
+    let served = app.cache.get_or_fill(query, rule, wait, *anew, spender, fill).await?;
     let outcome = reply::outcome(&served);
 
-    let asker = Asker { identity, ids, request_id, address, query, conditions, outcome };
-    let mut policy = Policy { snapshot, grant };
+    let asker = Asker { call, identity, query, conditions, outcome };
+    let mut policy = Policy { snapshot: snapshot.clone(), grant: grant.clone() };
     let response = match served {
         Served::Entry(entry, source) => loop {
-            policy = policy.of_now(&app, &asker)?;
-            let response = asker.shown(&app, &policy, (&entry, source)).await?;
-            asker.audit(&app, &policy, response.status(), !response.body().is_empty()).await?;
+            policy = policy.of_now(&asker)?;
+            let response = asker.shown(&policy, (&entry, source)).await?;
+            asker.audit(&policy, response.status(), !response.body().is_empty()).await?;
             // Making it and writing down who gets it take their time too.
-            if policy.is_of_now(&app) {
+            if policy.snapshot.is_current() {
                 break response;
             }
         },
         Served::Large(large, source) => {
-            policy = policy.of_now(&app, &asker)?;
+            policy = policy.of_now(&asker)?;
             policy.may_see_unread(&asker)?;
-            let response = reply::large(large, source, &asker.conditions);
-            asker.audit(&app, &policy, response.status(), !response.body().is_empty()).await?;
-            policy = policy.of_now(&app, &asker)?;
+            let response = reply::large(large, source, conditions);
+            asker.audit(&policy, response.status(), !response.body().is_empty()).await?;
+            policy = policy.of_now(&asker)?;
             policy.may_see_unread(&asker)?;
             response
         }
@@ -130,26 +139,23 @@ struct Policy {
 impl Policy {
     /// The same by now: an answer that took its time is handed out by the configuration of now, and
     /// to whom the credential still makes a client.
-    fn of_now(self, app: &App, asker: &Asker) -> Result<Self, Error> {
+    fn of_now(self, asker: &Asker<'_>) -> Result<Self, Error> {
+        let Call { app, ids, .. } = asker.call;
         let snapshot = app.snapshot();
         let client = asker.identity.client(&snapshot.config.clients, app.clock.now())?;
         if Arc::ptr_eq(&snapshot, &self.snapshot) {
             return Ok(self);
         }
-        let grant = permit(&client, asker.query.route, &asker.ids, &snapshot.config)?;
+        let account = permit(&client, asker.query.route, ids, &snapshot.config)?.clone();
         // A bot that has come to be another account's: this is the answer of the one it was.
-        if grant.account.id != asker.query.account {
+        if account.id != asker.query.account {
             return Err(forbidden());
         }
-        Ok(Self { snapshot, grant })
-    }
-
-    fn is_of_now(&self, app: &App) -> bool {
-        app.is_current(&self.snapshot)
+        Ok(Self { snapshot, grant: Grant { client, account } })
     }
 
     /// Whether a body may be handed out that nobody has looked into.
-    fn may_see_unread(&self, asker: &Asker) -> Result<(), Error> {
+    fn may_see_unread(&self, asker: &Asker<'_>) -> Result<(), Error> {
         match self.snapshot.projection(&self.grant.client, asker.query.route)? {
             Some(_) => Err(Unreadable::TooLarge.into()),
             None => self.grant.may_see_unread(),
@@ -158,53 +164,47 @@ impl Policy {
 }
 
 /// Who asked what, and how.
-struct Asker {
-    identity: Identity,
-    ids: Ids,
-    request_id: RequestId,
-    address: IpAddr,
-    query: Query,
-    conditions: Conditions,
+struct Asker<'a> {
+    call: &'a Call,
+    identity: &'a Identity,
+    query: &'a Query,
+    conditions: &'a Conditions,
     outcome: metrics::Outcome,
 }
 
-impl Asker {
+impl Asker<'_> {
     /// What the policy leaves of an entry.
     async fn shown(
         &self,
-        app: &App,
         policy: &Policy,
         (entry, source): (&Arc<Entry>, Source),
     ) -> Result<Response, Error> {
-        let query = &self.query;
+        let query = self.query;
         let projection = policy.snapshot.projection(&policy.grant.client, query.route)?;
         may_see(&policy.grant, entry, projection)?;
         let Some(projection) = projection.cloned() else {
-            return Ok(self.response(app, &query.key, (entry, source)).await);
+            return Ok(self.response(&query.key, (entry, source)).await);
         };
         let id = *projection.id();
         let project = move |answer: &Whole| Ok(projection.apply(&answer.body, answer.status.is_success())?);
-        let (key, entry) = app.cache.projected(&query.key, (entry, source), &id, project).await?;
-        Ok(self.response(app, &key, (&entry, source)).await)
+        let cache = &self.call.app.cache;
+        let (key, entry) = cache.projected(&query.key, (entry, source), &id, project).await?;
+        Ok(self.response(&key, (&entry, source)).await)
     }
 
-    async fn response(&self, app: &App, key: &Key, (entry, source): (&Arc<Entry>, Source)) -> Response {
-        let shown = reply::shown(entry, &self.conditions);
+    async fn response(&self, key: &Key, (entry, source): (&Arc<Entry>, Source)) -> Response {
+        let app = &self.call.app;
+        let shown = reply::shown(entry, self.conditions);
         let body = match shown {
             Shown::NotModified(_) => None,
             Shown::Whole(coding) => Some(app.cache.body(key, entry, coding).await),
         };
-        reply::response(entry, source, shown, body, &self.conditions, app.clock.moment())
+        let (now, headers) = (app.clock.moment(), HeaderMap::new());
+        reply::response(entry, source, shown, body, self.conditions, now, headers)
     }
 
     /// Writes down who is handed an answer, if it has a body.
-    async fn audit(
-        &self,
-        app: &App,
-        policy: &Policy,
-        status: StatusCode,
-        has_body: bool,
-    ) -> Result<(), Error> {
+    async fn audit(&self, policy: &Policy, status: StatusCode, has_body: bool) -> Result<(), Error> {
         let audit = &policy.snapshot.audit;
         if !audit.is_on() || !has_body {
             return Ok(());
@@ -215,11 +215,11 @@ impl Asker {
             _ => None,
         };
         let record = Record {
-            time: rfc3339(app.clock.now()),
-            request_id: self.request_id.as_str(),
+            time: rfc3339(self.call.app.clock.now()),
+            request_id: self.call.request_id.as_str(),
             client: &client.name,
             who: &self.identity.who(),
-            address: self.address,
+            address: self.call.address,
             route: self.query.route.name.as_str(),
             account: &account.id,
             bot: self.query.bot.as_deref(),

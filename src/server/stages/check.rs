@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, FutureExt};
 use tower::{Layer, Service};
 
 use super::{Outcome, at_once, later};
@@ -13,7 +13,19 @@ use crate::reply::Reply;
 pub trait Check<Request> {
     type Checked;
 
-    fn check(&self, request: Request) -> Outcome<Self::Checked>;
+    fn check(&self, request: Request) -> Checking<Self::Checked>;
+}
+
+/// What a check comes to.
+pub enum Checking<T> {
+    Done(Result<T, Error>),
+    UnderWay(BoxFuture<'static, Result<T, Error>>),
+}
+
+impl<T> Checking<T> {
+    pub fn of(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
+        Self::UnderWay(work.boxed())
+    }
 }
 
 /// Puts a check in front of a service.
@@ -51,11 +63,9 @@ where
     /// What is checked on the spot is passed on on the spot.
     fn call(&mut self, request: Request) -> Outcome<Reply> {
         match self.check.check(request) {
-            Either::Left(checked) => match checked.into_inner() {
-                Ok(checked) => self.inner.call(checked),
-                Err(error) => at_once(Err(error)),
-            },
-            Either::Right(checking) => {
+            Checking::Done(Ok(checked)) => self.inner.call(checked),
+            Checking::Done(Err(error)) => at_once(Err(error)),
+            Checking::UnderWay(checking) => {
                 let mut inner = self.inner.clone();
                 later(async move { inner.call(checking.await?).await })
             }

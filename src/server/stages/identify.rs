@@ -1,8 +1,8 @@
 //! Who is asking?
 
-use super::check::Check;
+use super::check::{Check, Checking};
 use super::rate_limit::{over_limit, with_standings};
-use super::{Call, Identified, Outcome, at_once, later};
+use super::{Call, Identified};
 use crate::access::identify::{bearer_of, presented};
 use crate::access::rate_limit::Caller;
 use crate::error::{Error, Kind};
@@ -13,17 +13,17 @@ pub struct Identify;
 impl Check<Box<Call>> for Identify {
     type Checked = Identified;
 
-    fn check(&self, call: Box<Call>) -> Outcome<Identified> {
+    fn check(&self, call: Box<Call>) -> Checking<Identified> {
         let query = call.head.uri.query().unwrap_or_default();
         let presented = match presented(&call.head.headers, query) {
             Ok(presented) => presented,
-            Err(error) => return at_once(Err(count_stranger(&call, error))),
+            Err(error) => return Checking::Done(Err(count_stranger(&call, error))),
         };
         match (presented.as_key(&call.snapshot.config.clients, call.now.wall), presented.token()) {
-            (Ok((identity, client)), _) => at_once(Ok(Identified { call, identity, client })),
-            (Err(error), None) => at_once(Err(count_stranger(&call, error))),
+            (Ok((identity, client)), _) => Checking::Done(Ok(Identified { call, identity, client })),
+            (Err(error), None) => Checking::Done(Err(count_stranger(&call, error))),
             // Its issuer's keys may have to be fetched first.
-            (Err(_), Some(token)) => later(by_token(token.to_vec(), call)),
+            (Err(_), Some(token)) => Checking::of(by_token(token.to_vec(), call)),
         }
     }
 }

@@ -32,17 +32,18 @@ use crate::error::Error;
 use crate::reply::{Conditions, Reply};
 use crate::request_id::RequestId;
 use crate::routes::{self, Ids, Query, Route};
+use crate::standing::Standings;
 use crate::trace::Trace;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
 pub fn stack() -> impl Service<Box<Call>, Response = Reply, Error = Error, Future = Outcome<Reply>> {
     ServiceBuilder::new()
-        .layer(CheckLayer(Identify)) // Call       -> Identified: whose credential it is
-        .layer(CheckLayer(Permit)) //   Identified -> Permitted:  route, account and bot are allowed
-        .layer(RateLimit) //            Permitted  -> Permitted:  not too often
-        .layer(CheckLayer(Validate)) // Permitted  -> Valid:      the body is read, checked, made canonical
-        .service(Answer) //             Valid      -> Reply:      out of the cache, or filled
+        .layer(CheckLayer(Identify)) //  Call       -> Identified: whose credential it is
+        .layer(CheckLayer(Permit)) //    Identified -> Permitted:  route, account and bot are allowed
+        .layer(CheckLayer(RateLimit)) // Permitted  -> Admitted:   not too often
+        .layer(CheckLayer(Validate)) //  Admitted   -> Valid:      the body is read, checked, made canonical
+        .service(Answer) //              Valid      -> Reply:      out of the cache, or filled
 }
 
 /// A request for a route, under the configuration of the moment it came.
@@ -83,11 +84,17 @@ pub struct Permitted {
     grant: Grant,
 }
 
-/// A request that can be answered.
-pub struct Valid {
+/// A request that its caller may make now. Whatever becomes of it, the caller is told where it stands.
+pub struct Admitted {
     call: Box<Call>,
     identity: Identity,
     grant: Grant,
+    standings: Standings,
+}
+
+/// A request that can be answered.
+pub struct Valid {
+    admitted: Admitted,
     query: Query,
     /// What is stored will not do.
     anew: bool,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::check::Check;
-use super::{Identified, Outcome, Permitted, at_once};
+use super::check::{Check, Checking};
+use super::{Identified, Permitted};
 use crate::access::permit::{Grant, permit};
-use crate::config::{Client, Config};
+use crate::config::{Account, Client, Config};
 use crate::error::Error;
 use crate::routes::{self, Route};
 
@@ -15,22 +15,23 @@ pub struct Permit;
 impl Check<Identified> for Permit {
     type Checked = Permitted;
 
-    fn check(&self, Identified { call, identity, client }: Identified) -> Outcome<Permitted> {
-        let grant = allowed(&client, call.route, &call.contract(None), &call.snapshot.config);
-        at_once(match grant {
-            Ok(grant) => Ok(Permitted { call, identity, grant }),
+    fn check(&self, Identified { call, identity, client }: Identified) -> Checking<Permitted> {
+        let account = allowed(&client, call.route, &call.contract(None), &call.snapshot.config).cloned();
+        Checking::Done(match account {
+            Ok(account) => Ok(Permitted { call, identity, grant: Grant { client, account } }),
             Err(error) => Err(error.for_client(&client.name)),
         })
     }
 }
 
-/// Whether a client may make a request, by its path. `request` is without its body: that stays unread.
-pub fn allowed(
-    client: &Arc<Client>,
+/// The account that a client may make a request about, by its path. `request` is without its body: that
+/// stays unread.
+pub fn allowed<'a>(
+    client: &Client,
     route: &Route,
     request: &routes::Request<'_>,
-    config: &Config,
-) -> Result<Grant, Error> {
+    config: &'a Config,
+) -> Result<&'a Arc<Account>, Error> {
     if !request.ids.are_well_formed() {
         // No policy can be held against an id that is none. What is wrong with the query string is
         // told along.

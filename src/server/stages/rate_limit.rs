@@ -1,58 +1,27 @@
 //! Not too often? Also tells the caller where it stands, on every answer from here on down.
 
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::future::Either;
-use tower::{Layer, Service};
-
-use super::{Outcome, Permitted, at_once, later};
+use super::check::{Check, Checking};
+use super::{Admitted, Permitted};
 use crate::access::rate_limit;
-use crate::app::Snapshot;
-use crate::config::{Account, Client};
 use crate::error::{Error, Kind};
 use crate::reply::Reply;
-use crate::routes::{Ids, Route};
 use crate::standing::{Standing, Standings};
 
 #[derive(Clone, Copy)]
 pub struct RateLimit;
 
-#[derive(Clone, Copy)]
-pub struct RateLimited<S> {
-    inner: S,
-}
+impl Check<Permitted> for RateLimit {
+    type Checked = Admitted;
 
-impl<S> Layer<S> for RateLimit {
-    type Service = RateLimited<S>;
-
-    fn layer(&self, inner: S) -> RateLimited<S> {
-        RateLimited { inner }
-    }
-}
-
-impl<S> Service<Permitted> for RateLimited<S>
-where
-    S: Service<Permitted, Response = Reply, Error = Error, Future = Outcome<Reply>>,
-{
-    type Response = Reply;
-    type Error = Error;
-    type Future = Outcome<Reply>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Permitted) -> Outcome<Reply> {
-        let standings = match may_now(&request) {
-            Ok(standings) => standings,
-            Err(error) => return at_once(Err(error.for_client(&request.grant.client.name))),
-        };
-        let asker = Asker::of(&request);
-        match self.inner.call(request) {
-            Either::Left(answered) => at_once(asker.told(answered.into_inner(), standings)),
-            Either::Right(answering) => later(async move { asker.told(answering.await, standings) }),
-        }
+    fn check(&self, request: Permitted) -> Checking<Admitted> {
+        let standings = may_now(&request);
+        let Permitted { call, identity, grant } = request;
+        Checking::Done(match standings {
+            Ok(standings) => Ok(Admitted { call, identity, grant, standings }),
+            Err(error) => Err(error.for_client(&grant.client.name)),
+        })
     }
 }
 
@@ -99,51 +68,34 @@ pub fn with_standings(error: Error, standings: Standings) -> Error {
     headers.into_iter().fold(error, |error, (name, value)| error.with_header(name, value))
 }
 
-/// Who will be told where he stands, and by which pool of the upstream's quota his request is counted
-/// if it comes to a call.
-struct Asker {
-    client: Arc<Client>,
-    account: Arc<Account>,
-    snapshot: Arc<Snapshot>,
-    route: &'static Route,
-    ids: Ids,
-}
-
-impl Asker {
-    fn of(Permitted { call, grant, .. }: &Permitted) -> Self {
-        Self {
-            client: grant.client.clone(),
-            account: grant.account.clone(),
-            snapshot: call.snapshot.clone(),
-            route: call.route,
-            ids: call.ids.clone(),
+impl Admitted {
+    /// Tells, in its answer, where its caller stands at `now` of the clock's uptime.
+    pub(super) fn tell(&self, reply: &mut Reply, now: Duration) {
+        let Self { call, grant, standings, .. } = self;
+        let standings = Standings { upstream: self.upstream(None, now), ..*standings };
+        let told = match call.snapshot.limiter(&grant.client) {
+            Some(limiter) => limiter.headers(call.route.name, &standings),
+            None => rate_limit::headers(&standings),
+        };
+        let headers = reply.response.headers_mut();
+        for (name, value) in told {
+            headers.insert(name, value);
         }
     }
 
-    /// The answer, and with it where its caller stands.
-    fn told(self, answered: Result<Reply, Error>, mut standings: Standings) -> Result<Reply, Error> {
-        standings.upstream = self.upstream(answered.as_ref().err());
-        match answered {
-            Ok(mut reply) => {
-                let headers = reply.response.headers_mut();
-                let told = match self.snapshot.limiter(&self.client) {
-                    Some(limiter) => limiter.headers(self.route.name, &standings),
-                    None => rate_limit::headers(&standings),
-                };
-                for (name, value) in told {
-                    headers.insert(name, value);
-                }
-                Ok(reply)
-            }
-            Err(error) => Err(with_standings(error.for_client(&self.client.name), standings)),
-        }
+    /// The same, of a request that comes to nothing.
+    pub(super) fn refused(&self, error: Error) -> Error {
+        let now = self.call.app.clock.uptime();
+        let standings = Standings { upstream: self.upstream(Some(&error), now), ..self.standings };
+        with_standings(error.for_client(&self.grant.client.name), standings)
     }
 
-    /// Where the upstream's pool stands after the request. For a caller who was sent away there is
-    /// nothing left until it is told to come back: the draft wants no `Retry-After` that is earlier
-    /// than `t`.
-    fn upstream(&self, refused: Option<&Error>) -> Option<Standing> {
-        let standing = self.snapshot.upstream.standing(&self.account.id, self.route, self.ids.bot())?;
+    /// Where the upstream's pool stands after the request, by which it is counted if it comes to a call.
+    /// For a caller who was sent away there is nothing left until it is told to come back: the draft
+    /// wants no `Retry-After` that is earlier than `t`.
+    fn upstream(&self, refused: Option<&Error>, now: Duration) -> Option<Standing> {
+        let Self { call, grant, .. } = self;
+        let standing = call.snapshot.upstream.standing(&grant.account.id, call.route, call.ids.bot(), now)?;
         let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
         let (left, reset) = wait.map_or((standing.left, standing.reset), |wait| (0, wait));
         Some(Standing { left, reset, ..standing })

@@ -8,10 +8,10 @@ use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::check::Check;
-use super::{Outcome, Permitted, Valid, at_once, later};
-use crate::access::permit::Grant;
+use super::check::{Check, Checking};
+use super::{Admitted, Valid};
 use crate::access::refresh;
+use crate::config::Account;
 use crate::error::{Error, Fault, Kind};
 use crate::reply::Conditions;
 use crate::routes::{self, Key, Query, Route};
@@ -19,51 +19,63 @@ use crate::routes::{self, Key, Query, Route};
 #[derive(Clone, Copy)]
 pub struct Validate;
 
-impl Check<Permitted> for Validate {
+impl Check<Admitted> for Validate {
     type Checked = Valid;
 
-    fn check(&self, request: Permitted) -> Outcome<Valid> {
-        let call = &request.call;
-        if call.route.method == Method::POST {
-            later(with_body(request))
+    fn check(&self, request: Admitted) -> Checking<Valid> {
+        if request.call.route.method == Method::POST {
+            Checking::of(with_body(request))
         } else {
-            at_once(check_accept(&call.head.headers).and_then(|()| valid(request, None)))
+            let query = check_accept(&request.call.head.headers).and_then(|()| request.query(None));
+            Checking::Done(valid(request, query))
         }
     }
 }
 
-async fn with_body(mut request: Permitted) -> Result<Valid, Error> {
-    let call = &mut request.call;
-    check_accept(&call.head.headers)?;
-    check_media_type(&call.head.method, &call.head.headers)?;
-    let server = &call.snapshot.config.server;
-    let body = read(&mut call.body, server.max_request_body, server.body_timeout).await?;
-    // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.
-    call.now = call.app.clock.moment();
-    request.identity.client(&call.snapshot.config.clients, call.now.wall)?;
-    valid(request, Some(&body))
+async fn with_body(mut request: Admitted) -> Result<Valid, Error> {
+    let query = request.read().await.and_then(|body| request.query(Some(&body)));
+    valid(request, query)
 }
 
-fn valid(Permitted { call, identity, grant }: Permitted, body: Option<&[u8]>) -> Result<Valid, Error> {
-    let query = canonical(&grant, call.route, &call.contract(body))?;
-    let anew = grant.client.may_refresh && refresh::is_asked_for(&call.head.headers);
-    let conditions = Conditions::of(&call.head.method, &call.head.headers);
-    Ok(Valid { call, identity, grant, query, anew, conditions })
+fn valid(admitted: Admitted, query: Result<Query, Error>) -> Result<Valid, Error> {
+    let query = query.map_err(|error| admitted.refused(error))?;
+    let head = &admitted.call.head;
+    let anew = admitted.grant.client.may_refresh && refresh::is_asked_for(&head.headers);
+    let conditions = Conditions::of(&head.method, &head.headers);
+    Ok(Valid { admitted, query, anew, conditions })
 }
 
-/// The query that a request comes to under a grant; all its faults, if it breaks the contract.
+impl Admitted {
+    async fn read(&mut self) -> Result<Bytes, Error> {
+        let call = &mut self.call;
+        check_accept(&call.head.headers)?;
+        check_media_type(&call.head.method, &call.head.headers)?;
+        let server = &call.snapshot.config.server;
+        let body = read(&mut call.body, server.max_request_body, server.body_timeout).await?;
+        // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.
+        call.now = call.app.clock.moment();
+        self.identity.client(&call.snapshot.config.clients, call.now.wall)?;
+        Ok(body)
+    }
+
+    fn query(&self, body: Option<&[u8]>) -> Result<Query, Error> {
+        canonical(&self.grant.account, self.call.route, &self.call.contract(body))
+    }
+}
+
+/// The query that a request about an account comes to; all its faults, if it breaks the contract.
 pub fn canonical(
-    grant: &Grant,
+    account: &Account,
     route: &'static Route,
     request: &routes::Request<'_>,
 ) -> Result<Query, Error> {
     let canonical = (route.parse)(request).map_err(Error::invalid_request)?;
     Ok(Query {
         route,
-        account: grant.account.id.clone(),
+        account: account.id.clone(),
         bot: request.ids.bot().map(Arc::from),
-        key: Key::new(&grant.account.id, route, request.ids, &canonical),
-        plain: Key::plain(&grant.account.id, route, request.ids, &canonical),
+        key: Key::new(&account.id, route, request.ids, &canonical),
+        plain: Key::plain(&account.id, route, request.ids, &canonical),
         asked: canonical.asked,
     })
 }
