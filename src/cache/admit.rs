@@ -148,7 +148,8 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         phase,
         word,
         standing: Some(allowed.standing),
-        groups: groups(query, &reading.bots, &names),
+        // What is not stored is looked for by nobody.
+        groups: verdict.map_or_else(|_| Arc::default(), |()| groups(query, &reading.bots, &names)),
         bots: reading.bots.into(),
         is_opaque: false,
         lifetime,

@@ -51,7 +51,7 @@ pub enum Word {
     Learnt,
 }
 
-/// 128 bits of a body's SHA-256.
+/// 128 bits of a body's BLAKE3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tag(pub [u8; 16]);
 
