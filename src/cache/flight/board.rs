@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::quality::RandomState;
 use tokio::sync::watch;
 
 use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ pub struct Board<K, T, C> {
 }
 
 struct State<K, T, C> {
-    flying: HashMap<K, Flight<T, C>>,
+    flying: HashMap<K, Flight<T, C>, RandomState>,
     started: u64,
 }
 
@@ -48,7 +49,7 @@ pub struct Landing<K: Eq + Hash, T, C> {
 
 impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
     pub fn new() -> Self {
-        let state = State { flying: HashMap::new(), started: 0 };
+        let state = State { flying: HashMap::default(), started: 0 };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
