@@ -17,26 +17,28 @@ use crate::routes::Key;
 /// bookkeeping, the allocator's rounding. Measured by tests/memory.rs.
 const OVERHEAD: usize = 900;
 
-/// An answer, with what is needed to serve it again. The same for every caller.
+/// An answer, with what is needed to serve it again. The same for every caller. As it is written: what a
+/// hit reads comes first and together, for it comes line by line from memory that nobody has read for long.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Entry {
     pub answer: Answer,
     /// Of the body's bytes.
     pub tag: Tag,
-    pub phase: Phase,
+    /// A 200 that could not be read: an encrypted payload, a page.
+    pub is_opaque: bool,
     /// Where the phase comes from.
     pub word: Word,
     /// The part of the rule that set the lifetime; none where no rule was asked.
     pub standing: Option<Standing>,
-    /// The bots that the body names.
-    pub bots: Box<[Box<str>]>,
-    /// A 200 that could not be read: an encrypted payload, a page.
-    pub is_opaque: bool,
-    /// What it is about.
-    pub groups: Arc<[Group]>,
+    pub phase: Phase,
     pub lifetime: Lifetime,
     /// The body in other codings, as far as callers have asked for them.
     pub variants: Variants,
+    /// The bots that the body names.
+    pub bots: Box<[Box<str>]>,
+    /// What it is about.
+    pub groups: Arc<[Group]>,
 }
 
 /// There are as many as there are answers stored: with an [`Arc`]'s counts, one block of 224 bytes.
