@@ -35,6 +35,7 @@ pub mod config;
 mod digest;
 pub mod error;
 mod field;
+mod json;
 pub mod metrics;
 pub mod telemetry;
 pub mod trace;

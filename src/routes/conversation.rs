@@ -12,6 +12,7 @@ use super::params::Params;
 use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
+use crate::json::Object;
 use crate::phase::{Phase, Summary};
 use crate::seen::{self, Kind, Sighting};
 
@@ -172,7 +173,8 @@ impl<'a> From<OneOf<'a>> for Text<'a> {
 
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     let Asked::Conversation { id } = asked else { return Err(Misfit::Other) };
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    let Object(body): Object<Body<'_>> =
+        serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     if body.id != *id {
         return Err(Misfit::Other);
     }
@@ -261,6 +263,7 @@ mod tests {
         assert_eq!(reading(r#"{"_id":"c-2","status":"CLOSED"}"#), Err(Misfit::Other));
         assert_eq!(reading(r#"{"status":"CLOSED"}"#), Err(Misfit::Shape));
         assert_eq!(reading("<html>"), Err(Misfit::Shape));
+        assert_eq!(reading(r#"["c-1"]"#), Err(Misfit::Shape));
         assert_eq!(reading(r#"{"_id":"c-1","status":"CLO"#), Err(Misfit::Cut));
         assert_eq!(reading(""), Err(Misfit::Cut));
     }

@@ -14,6 +14,7 @@ use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
+use crate::json::Object;
 use crate::phase::{Phase, Summary};
 use crate::seen::{self, Kind};
 
@@ -165,7 +166,7 @@ fn page(members: &mut Members) {
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     #[serde(borrow)]
-    conversation_info: Info<'a>,
+    conversation_info: Object<Info<'a>>,
     #[expect(dead_code, reason = "looked for, not used")]
     conversation_history: Vec<IgnoredAny>,
     /// `null` is none.
@@ -186,13 +187,14 @@ struct Info<'a> {
 /// in the answer has to be known as the conversation's.
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     let Asked::Transcript(Transcript { kind, id, with_summary }) = asked else { return Err(Misfit::Other) };
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    let Object(body): Object<Body<'_>> =
+        serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     let summary = match (with_summary, body.summary) {
         (false, _) => Summary::NotAsked,
         (true, Some(_)) => Summary::There,
         (true, None) => Summary::Missing,
     };
-    let Info { session_id, call_id } = body.conversation_info;
+    let Object(Info { session_id, call_id }) = body.conversation_info;
     let identity = match (kind, &session_id, &call_id) {
         (Kind::Session, Some(session), _) if session != id => return Err(Misfit::Other),
         (Kind::Session, Some(_), _) => Identity::Proven,
@@ -230,7 +232,7 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 /// A transcript's bytes without its summary: the member is cut out, every other byte stays. `None`
 /// where that cannot be done without a guess.
 pub fn without_summary(body: &[u8]) -> Option<Vec<u8>> {
-    let Summarised { summary } = serde_json::from_slice(body).ok()?;
+    let Object(Summarised { summary }) = serde_json::from_slice(body).ok()?;
     let Some(summary) = summary else { return Some(body.to_vec()) };
     let start = (summary.get().as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
     let (before, after) = (body.get(..start)?, body.get(start + summary.get().len()..)?);
@@ -271,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_in_an_array_is_no_transcript() {
+        for body in [
+            r#"[{"sessionId":"s1"},[],null]"#,
+            r#"{"conversationInfo":["s1","k1"],"conversationHistory":[]}"#,
+        ] {
+            assert_eq!(read(&asked_by(Kind::Session, "s1"), body.as_bytes()), Err(Misfit::Shape), "{body}");
+        }
+    }
+
+    #[test]
     fn who_is_not_named_has_to_be_known_by_the_session() {
         let body = br#"{"conversationInfo":{"sessionId":"s1","callId":"k1"},"conversationHistory":[]}"#;
         let identity = |kind, id| read(&asked_by(kind, id), body).expect("the right shape").identity;
@@ -294,5 +306,6 @@ mod tests {
         is(r#"{"summary":{}}"#, "{}");
         is(r#"{"a":{"summary":1}}"#, r#"{"a":{"summary":1}}"#);
         assert_eq!(cut(r#"{"a":1,"\u0073ummary":{}}"#), None);
+        assert_eq!(cut("[1]"), None);
     }
 }

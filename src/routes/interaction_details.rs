@@ -14,6 +14,7 @@ use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
+use crate::json::Object;
 use crate::phase::{Phase, Summary};
 use crate::seen::{self, Kind, Sighting};
 
@@ -228,7 +229,7 @@ fn days_and_more(length: jiff::SignedDuration) -> String {
 #[serde(rename_all = "camelCase")]
 struct Body<'a> {
     #[serde(borrow)]
-    data: Vec<Row<'a>>,
+    data: Vec<Object<Row<'a>>>,
     /// Its presence is part of the shape. Rows of the page or of all pages: nobody has said.
     #[expect(dead_code, reason = "looked for, not used")]
     num_results: serde::de::IgnoredAny,
@@ -279,7 +280,8 @@ impl Row<'_> {
 /// `since`. An empty past window is over.
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     let Asked::Window { start, end, offset_minutes } = *asked else { return Err(Misfit::Other) };
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
+    let Object(body): Object<Body<'_>> =
+        serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     let mut reading = Reading {
         phase: Phase::Over { since: end },
         sightings: Vec::with_capacity(body.data.len()),
@@ -288,7 +290,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         identity: Identity::Proven,
         summary: Summary::NotAsked,
     };
-    for row in body.data {
+    for Object(row) in body.data {
         let phase = row.phase(end, offset_minutes);
         reading.phase = reading.phase.and(phase);
         if row.is_outside(start, end, offset_minutes) {
@@ -381,7 +383,14 @@ mod tests {
     #[test]
     fn an_error_or_a_page_under_200_is_no_window() {
         let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
-        for body in [r#"{"errors":[]}"#, r#"{"data":[]}"#, r#"{"numResults":0,"data":"x"}"#, "<p>"] {
+        for body in [
+            r#"{"errors":[]}"#,
+            r#"{"data":[]}"#,
+            r#"{"numResults":0,"data":"x"}"#,
+            r#"{"numResults":0,"data":[[]]}"#,
+            "[[],0]",
+            "<p>",
+        ] {
             assert_eq!(read(&asked, body.as_bytes()), Err(Misfit::Shape), "{body}");
         }
         assert_eq!(read(&asked, br#"{"numResults":0,"data":["#), Err(Misfit::Cut));

@@ -19,6 +19,7 @@ use super::explain;
 use crate::app::App;
 use crate::cache::Purge;
 use crate::config::effective;
+use crate::json::Object;
 use crate::routes::ROUTES;
 
 /// The admin routes, behind the ops token.
@@ -118,7 +119,7 @@ async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
 /// What would happen to a request, and why. Its body too comes by hand.
 async fn explain(State(app): State<Arc<App>>, body: Bytes) -> Response {
     match serde_json::from_slice(&body) {
-        Ok(supposed) => Json(explain::explain(&app, &supposed)).into_response(),
+        Ok(Object(supposed)) => Json(explain::explain(&app, &supposed)).into_response(),
         Err(error) => {
             let detail = format!(
                 "the body is a JSON object with `client`, `method`, `path`, and if need be `query` and `body`: {error}"

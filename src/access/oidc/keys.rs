@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::Refused;
 use crate::clock::Clock;
 use crate::config::{Oidc, OidcRule};
+use crate::json::Object;
 use crate::metrics::Metrics;
 
 /// What an unknown `kid` costs at most: one fetch in this time. Anybody can make one up.
@@ -222,7 +223,7 @@ struct Document {
 
 /// The keys of a JWK Set (RFC 7517 §5) that tokens can be signed with, by their `kid`.
 pub fn parse(body: &[u8], most: usize) -> Result<Keys, String> {
-    let Document { keys } =
+    let Object(Document { keys }) =
         serde_json::from_slice(body).map_err(|_| "the answer is no JWK Set".to_owned())?;
     if keys.len() > most {
         return Err(format!("there are {} keys, more than {most}", keys.len()));

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::{MASK, Node, Projection, Rule, Unreadable};
 use crate::config::Bots;
+use crate::json::Object;
 
 /// How deep an answer may be nested. The vendor's have some ten levels.
 const DEEPEST: usize = 128;
@@ -312,7 +313,7 @@ struct Row<'a> {
 
 /// Only a row that names its bot, once, as one of these.
 fn is_row_of(row: &str, bots: &Bots) -> bool {
-    serde_json::from_str::<Row<'_>>(row).is_ok_and(|row| bots.include(&row.bot))
+    serde_json::from_str::<Object<Row<'_>>>(row).is_ok_and(|Object(row)| bots.include(&row.bot))
 }
 
 /// A string's text, and for each of its bytes (and for its end) where that begins in `raw`. No

@@ -79,8 +79,8 @@ fn rows_of_other_bots_and_of_nobody_are_left_out() {
     let apply = |body: &str| {
         projection.apply(body.as_bytes(), true).map(|shown| String::from_utf8(shown).expect("text"))
     };
-    let body = r#"{"numResults":6,"data":[{"botId":"st-1","x":1,"y":2},{"botId":"st-2"},{"x":1},
-        {"botId":"st-1","botId":"st-2"},{"botID":"st-1"},"st-1",{"\u0062otId":"st\u002d1"}]}"#;
+    let body = r#"{"numResults":7,"data":[{"botId":"st-1","x":1,"y":2},{"botId":"st-2"},{"x":1},
+        {"botId":"st-1","botId":"st-2"},{"botID":"st-1"},"st-1",["st-1"],{"\u0062otId":"st\u002d1"}]}"#;
     let expected = r#"{"numResults":2,"data":[{"botId":"st-1","y":null},{"\u0062otId":"st\u002d1"}]}"#;
     assert_eq!(apply(body).as_deref(), Ok(expected));
     // Nothing at the top tells of the others, however it is spelled and wherever it stands.
