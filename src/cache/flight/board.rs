@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::pin::pin;
+use std::sync::OnceLock;
 
 use foldhash::quality::RandomState;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,8 +25,25 @@ struct State<K, T, C> {
 struct Flight<T, C> {
     /// A key may be taken off the board and start again while its first flight is in the air.
     number: u64,
-    landing: watch::Receiver<Option<T>>,
+    word: Arc<Word<T>>,
     common: C,
+}
+
+/// Word of a landing. Those who wait for it hear in the order in which they came: who has waited longest is
+/// answered first.
+struct Word<T> {
+    /// `None` if the fill did not live to return anything.
+    outcome: OnceLock<Option<T>>,
+    is_out: Notify,
+}
+
+impl<T> Word<T> {
+    /// What is said first, counts.
+    fn tell(&self, outcome: Option<T>) {
+        if self.outcome.set(outcome).is_ok() {
+            self.is_out.notify_waiters();
+        }
+    }
 }
 
 /// A place in a flight, and the duty to land it, for whoever starts it.
@@ -32,7 +51,7 @@ type Boarding<K, T, C> = (Ticket<T, C>, Option<Landing<K, T, C>>);
 
 /// A place in a flight.
 pub struct Ticket<T, C> {
-    landing: watch::Receiver<Option<T>>,
+    word: Arc<Word<T>>,
     pub common: C,
     /// Somebody else had started it.
     pub joined: bool,
@@ -44,7 +63,7 @@ pub struct Landing<K: Eq + Hash, T, C> {
     state: Arc<Mutex<State<K, T, C>>>,
     key: K,
     number: u64,
-    landed: watch::Sender<Option<T>>,
+    word: Arc<Word<T>>,
 }
 
 impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
@@ -57,16 +76,16 @@ impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
     pub fn join(&self, key: &K, common: impl FnOnce() -> C) -> Boarding<K, T, C> {
         let mut state = locked(&self.state);
         if let Some(flight) = state.flying.get(key) {
-            let (landing, common) = (flight.landing.clone(), flight.common.clone());
-            return (Ticket { landing, common, joined: true }, None);
+            let (word, common) = (flight.word.clone(), flight.common.clone());
+            return (Ticket { word, common, joined: true }, None);
         }
         state.started += 1;
         let number = state.started;
-        let (landed, landing) = watch::channel(None);
+        let word = Arc::new(Word { outcome: OnceLock::new(), is_out: Notify::new() });
         let common = common();
-        state.flying.insert(key.clone(), Flight { number, landing: landing.clone(), common: common.clone() });
-        let duty = Landing { state: self.state.clone(), key: key.clone(), number, landed };
-        (Ticket { landing, common, joined: false }, Some(duty))
+        state.flying.insert(key.clone(), Flight { number, word: word.clone(), common: common.clone() });
+        let duty = Landing { state: self.state.clone(), key: key.clone(), number, word: word.clone() };
+        (Ticket { word, common, joined: false }, Some(duty))
     }
 
     /// From here on nobody joins what is in the air now. Those on board stay.
@@ -78,7 +97,7 @@ impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
 impl<K: Eq + Hash, T, C> Landing<K, T, C> {
     /// Tells all who wait.
     pub fn land(self, outcome: T) {
-        self.landed.send_replace(Some(outcome));
+        self.word.tell(Some(outcome));
     }
 }
 
@@ -88,14 +107,21 @@ impl<K: Eq + Hash, T, C> Drop for Landing<K, T, C> {
         if state.flying.get(&self.key).is_some_and(|flight| flight.number == self.number) {
             state.flying.remove(&self.key);
         }
+        drop(state);
+        self.word.tell(None);
     }
 }
 
 impl<T: Clone, C> Ticket<T, C> {
     /// What the fill returned; `None` if it did not live to return anything.
-    pub async fn landed(mut self) -> Option<T> {
-        let outcome = self.landing.wait_for(Option::is_some).await.ok()?;
-        outcome.clone()
+    pub async fn landed(self) -> Option<T> {
+        let mut told = pin!(self.word.is_out.notified());
+        // From here on it is heard, so what is not out yet is not missed.
+        told.as_mut().enable();
+        if self.word.outcome.get().is_none() {
+            told.await;
+        }
+        self.word.outcome.get().cloned().flatten()
     }
 }
 

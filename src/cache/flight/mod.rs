@@ -64,8 +64,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
     use tokio::sync::oneshot;
 
     #[tokio::test]
@@ -104,6 +104,37 @@ mod tests {
             assert_eq!(ticket.landed().await, Some(7));
         }
         assert_eq!(fills.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_hear_in_the_order_in_which_they_came() {
+        let flights = Flights::<u8, u8, ()>::new();
+        let (go, gate) = oneshot::channel::<()>();
+        let mut fill = Some(|()| async move {
+            let _ = gate.await;
+            7
+        });
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let waiting: Vec<_> = (0..100)
+            .map(|n| {
+                let ticket = match fill.take() {
+                    Some(fill) => flights.join_or_start(&1, || (), fill),
+                    None => flights.join_or_start(&1, || (), |()| async { 8 }),
+                };
+                let heard = heard.clone();
+                tokio::spawn(async move {
+                    assert_eq!(ticket.landed().await, Some(7));
+                    heard.lock().expect("no panic").push(n);
+                })
+            })
+            .collect();
+        // All of them have begun to wait.
+        tokio::task::yield_now().await;
+        go.send(()).expect("the fill waits");
+        for task in waiting {
+            task.await.expect("heard");
+        }
+        assert_eq!(*heard.lock().expect("no panic"), (0..100).collect::<Vec<_>>());
     }
 
     #[tokio::test]
