@@ -3,6 +3,8 @@
 //! The contract has two spellings, `yyyy-mm-dd HH:mm:ss` and `yyyy-mm-dd`, both naive, in the zone
 //! that `timeZoneOffset` names. A date alone as the end of a window means the whole day.
 
+use std::fmt::{self, Write};
+
 use jiff::civil::{self, DateTime};
 use jiff::{SignedDuration, tz::Offset};
 
@@ -28,7 +30,8 @@ impl Date {
         };
         // The parser is more liberal than the contract (`T`, leap seconds): what does not come out
         // as it went in was spelled in another way.
-        (date.to_string() == text).then_some(date)
+        let mut rest = Rest(text);
+        (write!(rest, "{date}").is_ok() && rest.0.is_empty()).then_some(date)
     }
 
     /// Its first moment.
@@ -48,8 +51,18 @@ impl Date {
     }
 }
 
-impl std::fmt::Display for Date {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// What is left of a text when what is written has been taken off its start; writing anything else fails.
+struct Rest<'a>(&'a str);
+
+impl Write for Rest<'_> {
+    fn write_str(&mut self, written: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(written).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Day(day) => day.fmt(f),
             Self::Moment(moment) => write!(f, "{} {}", moment.date(), moment.time()),

@@ -150,9 +150,10 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
 
     match (window, offset_minutes) {
         (Some(window), Some(offset_minutes)) if faults.is_empty() => {
-            let window = window.canonical();
-            members.put("startDate", window.start.to_string());
-            members.put("endDate", window.end.to_string());
+            let canonical = window.canonical();
+            if canonical.start != window.start {
+                members.put("startDate", canonical.start.to_string());
+            }
             let utc = |local| date::to_utc(local, offset_minutes);
             let (Some(start), Some(end)) = (utc(window.start.start()), utc(window.end.end())) else {
                 return Err(vec![Fault::at_pointer("/endDate", "`endDate` is beyond the calendar")]);

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use super::{NAMED_BY_THE_PATH, shown};
 use crate::error::{Fault, MOST_FAULTS};
 
+/// Of a canonical query.
+const USUAL_LENGTH: usize = 64;
+
 /// The parameters of a request, by name. A route takes out what it knows and puts back the
 /// canonical value; what it does not know stays and goes into the key.
 pub struct Params {
@@ -56,14 +59,17 @@ impl Params {
                 number
             }
         };
-        if let Some(number) = number {
-            self.pairs.insert(name.to_owned(), number.to_string());
+        let Some(number) = number else { return };
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(number);
+        if self.get(name) != Some(digits) {
+            self.pairs.insert(name.to_owned(), digits.to_owned());
         }
     }
 
     /// Sorted by name, encoded in one way.
     pub fn canonical(&self) -> String {
-        let mut canonical = form_urlencoded::Serializer::new(String::new());
+        let mut canonical = form_urlencoded::Serializer::new(String::with_capacity(USUAL_LENGTH));
         canonical.extend_pairs(&self.pairs);
         canonical.finish()
     }
