@@ -8,7 +8,8 @@
 
 The server under test has core 0, its load and the origin core 1. What is compared is the server's CPU
 time for a million requests: the steadiest figure there is on a machine that others use. Servers take
-turns within a round, so that what disturbs one disturbs all; a table has medians, and their ratios.
+turns within a round, so that what disturbs one disturbs all; a table has the medians of the rounds, of the
+costs and of the ratios within a round.
 """
 import argparse, contextlib, hashlib, http.client, json, os, pathlib, resource, shutil, signal, socket
 import statistics, subprocess, sys, tempfile, time
@@ -264,7 +265,8 @@ def table(work, rows):
     median = {name: statistics.median(row["us"] for row in made) for name, made in rows.items()}
     for name, made in sorted(rows.items(), key=lambda item: median[item[0]]):
         figures = [row["us"] for row in made]
-        ratio = median["gateway"] / median[name] if "gateway" in median else float("nan")
+        pairs = zip(rows.get("gateway", []), made)
+        ratio = statistics.median(ours["us"] / theirs["us"] for ours, theirs in pairs) if "gateway" in rows else float("nan")
         calls, failed = max(row["calls"] for row in made), sum(row["failed"] for row in made)
         print(f"| {name} | {median[name]:.2f} | {min(figures):.2f}–{max(figures):.2f} | {ratio:.2f} | {calls} | {failed} |")
     sys.stdout.flush()
