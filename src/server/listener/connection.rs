@@ -11,10 +11,14 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::service::{HttpService, Service};
+use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::counted::Counted;
+use super::exchanges::{Begun, Exchanges};
+use super::gathered::Gathered;
 use super::http::Http;
 use super::pulse::{Listening, Order, Pulse};
 use super::stream::Stream;
@@ -40,18 +44,19 @@ where
 {
     let Some(begins_http2) = obeying(&pulse, stream.begins_http2()).await else { return Ok(()) };
     let service = Counted { service, pulse: pulse.clone() };
-    let served = if begins_http2? {
+    if begins_http2? {
         pulse.speaks_http2();
         // It says goodbye in its own way: what is under way and what is on its way still gets through.
-        let io = TokioIo::new(stream);
-        drive(http.two.serve_connection(io, service), &pulse, Order::Last).await
+        let exchanges = Exchanges::default();
+        let io = Gathered::new(stream);
+        let connection = http.two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
+        drive(Two { connection, exchanges, io }, &pulse, Order::Last).await
     } else {
         // hyper would close a connection that is idle under a request that is on its way. So the last
         // answer says that it is the last one, and only who is silent is closed.
         let io = TokioIo::new(Guarded::new(stream, http.head));
         drive(http.one.serve_connection(io, service), &pulse, Order::Finish).await
-    };
-    Ok(served?)
+    }
 }
 
 /// Whether a connection broke because its peer took nothing for so long that the kernel gave up.
@@ -80,7 +85,7 @@ pub async fn obeying<T>(pulse: &Pulse, work: impl Future<Output = T>) -> Option<
 }
 
 /// Runs a connection; from the order `last` on it takes no new requests.
-async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> hyper::Result<()> {
+async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> Result<(), BoxError> {
     let mut connection = pin!(connection);
     let mut listening = Listening::default();
     let mut is_ending = false;
@@ -100,7 +105,7 @@ async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> hyper
 
 /// A connection of either version.
 trait Connection {
-    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
     /// Lets requests under way end, and no others begin.
     fn end(self: Pin<&mut Self>);
 }
@@ -113,8 +118,8 @@ where
     B: Body + 'static,
     B::Error: Into<BoxError>,
 {
-    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Future::poll(self, context)
+    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Future::poll(self, context).map_err(Into::into)
     }
 
     fn end(self: Pin<&mut Self>) {
@@ -122,21 +127,43 @@ where
     }
 }
 
-impl<I, B, S> Connection for http2::Connection<I, S, TokioExecutor>
+pin_project! {
+    /// A connection of HTTP/2 with its streams.
+    struct Two<IO, S>
+    where
+        S: HttpService<Incoming>,
+    {
+        #[pin]
+        connection: http2::Connection<TokioIo<Gathered<IO>>, S, Begun>,
+        exchanges: Exchanges,
+        io: Gathered<IO>,
+    }
+}
+
+impl<IO, B, S> Connection for Two<IO, S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
-    I: Read + Write + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        Future::poll(self, context)
+    fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let this = self.project();
+        this.exchanges.run(context);
+        let ended = this.connection.poll(context)?;
+        if ended.is_pending() {
+            this.exchanges.run(context);
+        }
+        if let Poll::Ready(sent) = this.io.send(context) {
+            sent?;
+        }
+        ended.map(Ok)
     }
 
     fn end(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+        self.project().connection.graceful_shutdown();
     }
 }

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 
+use super::exchanges::Begun;
 use crate::server::guard;
 
 /// Bytes that HTTP/1 holds of one connection in each direction before it reads or writes on: more
@@ -32,7 +33,7 @@ const PING_ANSWER: Duration = Duration::from_secs(15);
 /// Both versions, ready to serve connections.
 pub struct Http {
     pub one: http1::Builder,
-    pub two: http2::Builder<TokioExecutor>,
+    max_streams: u32,
     /// What HTTP/1 is held to before hyper has it; HTTP/2 has frames, and no two readings.
     pub head: guard::Limits,
 }
@@ -41,10 +42,15 @@ impl Http {
     pub fn new(max_streams: u32, head: guard::Limits) -> Self {
         let mut one = http1::Builder::new();
         one.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
-        let mut two = http2::Builder::new(TokioExecutor::new());
+        Self { one, max_streams, head }
+    }
+
+    /// HTTP/2, for one connection.
+    pub fn two(&self, begun: Begun) -> http2::Builder<Begun> {
+        let mut two = http2::Builder::new(begun);
         two.timer(TokioTimer::new())
-            .max_concurrent_streams(max_streams)
-            .max_header_list_size(u32::try_from(head.max_head).unwrap_or(u32::MAX))
+            .max_concurrent_streams(self.max_streams)
+            .max_header_list_size(u32::try_from(self.head.max_head).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(RESETS_PENDING)
             .max_local_error_reset_streams(RESETS_CAUSED)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -52,6 +58,6 @@ impl Http {
             .max_send_buf_size(STREAM_SEND_BUFFER)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_ANSWER);
-        Self { one, two, head }
+        two
     }
 }

@@ -9,6 +9,8 @@
 mod accept;
 mod connection;
 mod counted;
+mod exchanges;
+mod gathered;
 mod http;
 mod places;
 mod pulse;

@@ -61,8 +61,8 @@ pub struct Reading {
 }
 
 impl Pulse {
-    // What only the connection's own task counts is loaded and stored: cheaper than a locked add. Its
-    // requests are its own too, but in HTTP/2, where each stream has a task.
+    // All of it is counted by the connection's own task, where its requests are polled too: so it is loaded
+    // and stored, which is cheaper than a locked add.
 
     pub fn has_read(&self, bytes: usize) {
         self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
@@ -87,37 +87,18 @@ impl Pulse {
 
     pub fn begins(&self) {
         self.begun.store(self.begun.load(Relaxed) + 1, Relaxed);
-        self.one_more(&self.under_way);
+        self.under_way.store(self.under_way.load(Relaxed) + 1, Relaxed);
     }
 
     pub fn ends(&self) {
         self.read_at_end.store(self.read.load(Relaxed), Relaxed);
-        self.one_less(&self.under_way);
+        self.under_way.store(self.under_way.load(Relaxed) - 1, Relaxed);
     }
 
     /// A body has something to give, or is itself waiting, or is gone.
     pub fn holds_up(&self, has_more: bool) {
-        if has_more {
-            self.one_more(&self.held_up);
-        } else {
-            self.one_less(&self.held_up);
-        }
-    }
-
-    fn one_more(&self, count: &AtomicU32) {
-        if self.speaks_http2.load(Relaxed) {
-            count.fetch_add(1, Relaxed);
-        } else {
-            count.store(count.load(Relaxed) + 1, Relaxed);
-        }
-    }
-
-    fn one_less(&self, count: &AtomicU32) {
-        if self.speaks_http2.load(Relaxed) {
-            count.fetch_sub(1, Relaxed);
-        } else {
-            count.store(count.load(Relaxed) - 1, Relaxed);
-        }
+        let before = self.held_up.load(Relaxed);
+        self.held_up.store(if has_more { before + 1 } else { before - 1 }, Relaxed);
     }
 
     pub fn reading(&self) -> Reading {

@@ -1,0 +1,79 @@
+//! The requests of one HTTP/2 connection, in the connection's own task.
+//!
+//! hyper would spawn a task for each, and each of sixteen answers would then wake the connection's task
+//! for itself. Polled beside their connection they are all answered before it is polled again, and what
+//! it counts of them needs no locked instruction. The price: one connection keeps one core busy at most,
+//! as in HTTP/1.1.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, Stream};
+use hyper::rt::Executor;
+
+/// A request and its answer. One that panics ends alone.
+type Exchange = Pin<Box<dyn Future<Output = Result<(), Box<dyn std::any::Any + Send>>> + Send>>;
+
+/// hyper's executor for one connection: keeps what is to be run until [`Exchanges::run`].
+#[derive(Clone, Default)]
+pub struct Begun(Arc<Mutex<Vec<Exchange>>>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
+    fn execute(&self, exchange: F) {
+        let exchange = Box::pin(AssertUnwindSafe(exchange).catch_unwind());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
+    }
+}
+
+/// The exchanges of a connection that have not ended.
+#[derive(Default)]
+pub struct Exchanges {
+    begun: Begun,
+    under_way: FuturesUnordered<Exchange>,
+}
+
+impl Exchanges {
+    /// Where new ones come in.
+    pub fn begun(&self) -> Begun {
+        self.begun.clone()
+    }
+
+    /// Lets each that can go on do so. The others wake the task of `context` when they can.
+    pub fn run(&mut self, context: &mut Context<'_>) {
+        let begun = std::mem::take(&mut *self.begun.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.under_way.extend(begun);
+        while let Poll::Ready(Some(_)) = Pin::new(&mut self.under_way).poll_next(context) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_panics_leaves_the_others_alone() {
+        let (mut exchanges, done) = (Exchanges::default(), Arc::new(AtomicU32::new(0)));
+        let one = || {
+            let done = done.clone();
+            async move {
+                tokio::task::yield_now().await;
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let begun = exchanges.begun();
+        begun.execute(one());
+        begun.execute(async { panic!("a test's own") });
+        begun.execute(one());
+        std::future::poll_fn(|context| {
+            exchanges.run(context);
+            if exchanges.under_way.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert_eq!(done.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,175 @@
+//! What HTTP/2 writes in one turn of its task, in one write.
+//!
+//! h2 writes and flushes each DATA frame by itself: of sixteen answers that are ready at once it makes
+//! sixteen system calls, each dearer than to copy what it sends.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that wait within a turn: with so many it writes at once. What comes next may be a frame larger.
+const MOST_WAITING: usize = 64 * 1024;
+
+/// A stream of bytes that writes at the end of a turn: whoever drives it calls [`Gathered::send`] then.
+/// Flushing does nothing before. Its clones are the same stream.
+pub struct Gathered<IO>(Arc<Mutex<Inner<IO>>>);
+
+struct Inner<IO> {
+    io: IO,
+    waiting: BytesMut,
+    is_flushed: bool,
+}
+
+impl<IO> Clone for Gathered<IO> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<IO> Gathered<IO> {
+    pub fn new(io: IO) -> Self {
+        Self(Arc::new(Mutex::new(Inner { io, waiting: BytesMut::new(), is_flushed: true })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner<IO>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Gathered<IO> {
+    /// Writes what waits. Pending where the peer does not take it; then the task is woken when it does.
+    pub fn send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().send(context)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Inner<IO> {
+    fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(context, &self.waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.waiting.advance(written),
+            }
+        }
+        if !self.is_flushed {
+            // A connection with nothing to say holds no memory for it.
+            self.waiting = BytesMut::new();
+            ready!(Pin::new(&mut self.io).poll_flush(context))?;
+            self.is_flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn gather(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.waiting.len() >= MOST_WAITING {
+            ready!(self.send(context))?;
+        }
+        if self.waiting.is_empty() {
+            self.waiting.reserve(MOST_WAITING);
+        }
+        self.is_flushed = false;
+        let before = self.waiting.len();
+        for slice in slices {
+            self.waiting.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(self.waiting.len() - before))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner().io).poll_read(context, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner().gather(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.inner().gather(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        ready!(inner.send(context))?;
+        Pin::new(&mut inner.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, DuplexStream, duplex};
+
+    use super::*;
+
+    /// As TLS does, it keeps what it was given until it is flushed. So much fits in before its peer reads.
+    fn pair(fits: usize) -> (Gathered<BufWriter<DuplexStream>>, DuplexStream) {
+        let (near, far) = duplex(fits);
+        (Gathered::new(BufWriter::new(near)), far)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_before_the_end_of_the_turn_and_all_of_it_then() {
+        let (mut near, mut far) = pair(1024);
+        for part in [&b"one "[..], b"two ", b"three"] {
+            near.write_all(part).await.expect("written");
+            near.flush().await.expect("flushed");
+        }
+        let mut got = [0; 64];
+        assert!(far.read(&mut got).now_or_never().is_none());
+        poll_fn(|context| near.send(context)).await.expect("sent");
+        let read = far.read(&mut got).now_or_never().expect("there").expect("read");
+        assert_eq!(&got[..read], b"one two three");
+        assert_eq!(near.inner().waiting.capacity(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_slowly_gets_everything_in_order_and_bounds_what_waits() {
+        const ALL: usize = 1024 * 1024;
+        let (mut near, mut far) = pair(1000);
+        let reader = tokio::spawn(async move {
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await.map(|_| got)
+        });
+        let sent: Vec<u8> = (0..=250).cycle().take(ALL).collect();
+        for frame in sent.chunks(16 * 1024) {
+            near.write_all(frame).await.expect("written");
+            assert!(near.inner().waiting.len() < MOST_WAITING + frame.len());
+        }
+        near.shutdown().await.expect("shut down");
+        assert!(reader.await.expect("ends").expect("read") == sent);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_is_an_error() {
+        let (mut near, far) = pair(16);
+        drop(far);
+        near.write_all(&[0; 1000]).await.expect("gathered");
+        poll_fn(|context| near.send(context)).await.expect_err("nobody is there");
+    }
+}
