@@ -158,17 +158,9 @@ def at_origin(what):
     return connection.getresponse().read().decode()
 
 
-def fill(server, count, connections=32):
+def fill(server, count):
     """Asks once for each of so many conversations."""
-    opened = [http.client.HTTPConnection("127.0.0.1", server.port) for _ in range(connections)]
-    name, value = KEY.split(": ")
-    for n in range(0, count, connections):
-        for at, connection in enumerate(opened):
-            connection.request("GET", CONVERSATION.format(f"c-{n + at}"), headers={name: value})
-        for connection in opened:
-            answer = connection.getresponse()
-            answer.read()
-            assert answer.status == 200, answer.status
+    run([TOOL, "fill", f"address=127.0.0.1:{server.port}", "path=" + CONVERSATION.format("c-{}"), f"header={KEY}", f"count={count}"])
 
 
 def cost(server, seconds, load):

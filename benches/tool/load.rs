@@ -1,5 +1,6 @@
-//! Loads that wrk cannot make: so many requests at one moment, and a constant rate with latencies
-//! counted from when each request was due, so that a server that stalls cannot hide it.
+//! Loads that wrk cannot make: so many requests at one moment; a constant rate with latencies counted
+//! from when each request was due, so that a server that stalls cannot hide it; one request for each of
+//! many documents.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,6 +11,14 @@ use tokio::sync::Barrier;
 
 use super::Arguments;
 
+const ADDRESS: &str = "127.0.0.1:8080";
+
+fn request(arguments: &Arguments, path: &str) -> Vec<u8> {
+    let address = arguments.text("address", ADDRESS);
+    let header = arguments.text("header", "x-nothing: 1");
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{header}\r\n\r\n").into_bytes()
+}
+
 /// One connection and the request it sends.
 struct Connection {
     stream: TcpStream,
@@ -19,12 +28,10 @@ struct Connection {
 
 impl Connection {
     async fn open(arguments: &Arguments, path: &str) -> Self {
-        let address = arguments.text("address", "127.0.0.1:8080");
-        let header = arguments.text("header", "x-nothing: 1");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{header}\r\n\r\n").into_bytes();
+        let address = arguments.text("address", ADDRESS);
         let stream = TcpStream::connect(address).await.expect("a server");
         stream.set_nodelay(true).expect("a socket");
-        Self { stream, request, buffer: vec![0; 64 * 1024] }
+        Self { stream, request: request(arguments, path), buffer: vec![0; 64 * 1024] }
     }
 
     /// Sends it and reads the answer to its end; its status.
@@ -142,4 +149,29 @@ pub async fn rate(arguments: &Arguments) {
     }
     let (latencies, failed) = std::mem::take(&mut *told.lock().expect("nobody panics"));
     report(latencies, failed);
+}
+
+/// One request for each of `count` documents: `path`, with their numbers in place of its `{}`.
+pub async fn fill(arguments: &Arguments) {
+    const CONNECTIONS: usize = 32;
+    let count = arguments.number("count", 1000);
+    let path = arguments.text("path", "/{}").to_owned();
+    let mut tasks = Vec::new();
+    for first in 0..CONNECTIONS as u64 {
+        let mut connection = Connection::open(arguments, &path).await;
+        let requests = (first..count)
+            .step_by(CONNECTIONS)
+            .map(|n| request(arguments, &path.replace("{}", &n.to_string())))
+            .collect::<Vec<_>>();
+        tasks.push(tokio::spawn(async move {
+            for request in requests {
+                connection.request = request;
+                let status = connection.ask().await.expect("an answer");
+                assert_eq!(status, 200, "while the store was filled");
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("all of its answers");
+    }
 }

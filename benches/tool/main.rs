@@ -1,6 +1,6 @@
 //! The other programs of a measurement, in one: what the servers under test stand in front of
 //! (`origin`), what our own stack costs with no product in it (`hyper`, `hyper-moka`), and the loads
-//! that `wrk` cannot make (`burst`, `rate`). `benches/run` starts them; the arguments are
+//! that `wrk` cannot make (`burst`, `rate`, `fill`). `benches/yardstick.py` starts them; the arguments are
 //! `name=value`.
 
 mod ceiling;
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             "hyper-moka" => ceiling::hyper_moka(&arguments).await,
             "burst" => load::burst(&arguments).await,
             "rate" => load::rate(&arguments).await,
+            "fill" => load::fill(&arguments).await,
             other => {
                 eprintln!("no such mode: {other:?}");
                 return ExitCode::from(2);
