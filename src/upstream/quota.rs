@@ -50,7 +50,12 @@ impl Calls {
     }
 
     fn ended_within(&self, window: Duration, now: Duration) -> usize {
-        self.ended.len() - self.ended.partition_point(|at| now.saturating_sub(*at) >= window)
+        let has_left = |at: &Duration| now.saturating_sub(*at) >= window;
+        match self.ended.front() {
+            // What the longest window does not reach is forgotten: all that there is, is in it.
+            Some(oldest) if has_left(oldest) => self.ended.len() - self.ended.partition_point(has_left),
+            _ => self.ended.len(),
+        }
     }
 
     /// How many a window holds.
