@@ -13,10 +13,10 @@ use super::Arguments;
 
 const ADDRESS: &str = "127.0.0.1:8080";
 
-fn request(arguments: &Arguments, path: &str) -> Vec<u8> {
+fn request(arguments: &Arguments, path: &str) -> String {
     let address = arguments.text("address", ADDRESS);
     let header = arguments.text("header", "x-nothing: 1");
-    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{header}\r\n\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{header}\r\n\r\n")
 }
 
 /// One connection and the request it sends.
@@ -31,7 +31,7 @@ impl Connection {
         let address = arguments.text("address", ADDRESS);
         let stream = TcpStream::connect(address).await.expect("a server");
         stream.set_nodelay(true).expect("a socket");
-        Self { stream, request: request(arguments, path), buffer: vec![0; 64 * 1024] }
+        Self { stream, request: request(arguments, path).into_bytes(), buffer: vec![0; 64 * 1024] }
     }
 
     /// Sends it and reads the answer to its end; its status.
@@ -159,13 +159,10 @@ pub async fn fill(arguments: &Arguments) {
     let mut tasks = Vec::new();
     for first in 0..CONNECTIONS as u64 {
         let mut connection = Connection::open(arguments, &path).await;
-        let requests = (first..count)
-            .step_by(CONNECTIONS)
-            .map(|n| request(arguments, &path.replace("{}", &n.to_string())))
-            .collect::<Vec<_>>();
+        let template = request(arguments, &path);
         tasks.push(tokio::spawn(async move {
-            for request in requests {
-                connection.request = request;
+            for n in (first..count).step_by(CONNECTIONS) {
+                connection.request = template.replace("{}", &n.to_string()).into_bytes();
                 let status = connection.ask().await.expect("an answer");
                 assert_eq!(status, 200, "while the store was filled");
             }

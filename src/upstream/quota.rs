@@ -50,12 +50,7 @@ impl Calls {
     }
 
     fn ended_within(&self, window: Duration, now: Duration) -> usize {
-        let has_left = |at: &Duration| now.saturating_sub(*at) >= window;
-        match self.ended.front() {
-            // What the longest window does not reach is forgotten: all that there is, is in it.
-            Some(oldest) if has_left(oldest) => self.ended.len() - self.ended.partition_point(has_left),
-            _ => self.ended.len(),
-        }
+        self.ended.len() - self.ended.partition_point(|at| now.saturating_sub(*at) >= window)
     }
 
     /// How many a window holds.

@@ -167,3 +167,53 @@ where
         self.project().connection.graceful_shutdown();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use futures_util::future::join_all;
+    use http_body_util::{BodyExt, Empty, Full};
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioExecutor;
+    use tokio_util::io::InspectWriter;
+
+    use super::*;
+    use crate::server::guard;
+
+    #[tokio::test]
+    async fn answers_that_are_ready_together_go_out_in_one_write() {
+        const TOGETHER: usize = 16;
+        static WRITES: AtomicUsize = AtomicUsize::new(0);
+        let (near, far) = tokio::io::duplex(1024 * 1024);
+        let counted = InspectWriter::new(near, |_: &[u8]| {
+            WRITES.fetch_add(1, Ordering::SeqCst);
+        });
+        let (io, exchanges, pulse) = (Gathered::new(counted), Exchanges::default(), Pulse::default());
+        let service = service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 1000]))))
+        });
+        let head = guard::Limits { max_head: 16 * 1024, max_target: 8 * 1024, max_fields: 100 };
+        let connection =
+            Http::new(100, head).two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
+        tokio::spawn(async move { drive(Two { connection, exchanges, io }, &pulse, Order::Last).await });
+        let (mut sender, client) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far))
+                .await
+                .expect("a connection");
+        tokio::spawn(client);
+
+        let mut ask = || {
+            let answer = sender.send_request(Request::new(Empty::<Bytes>::new()));
+            async { answer.await.expect("an answer").collect().await.expect("a body").to_bytes().len() }
+        };
+        // Once the two have agreed on their settings.
+        assert_eq!(ask().await, 1000);
+        let before = WRITES.load(Ordering::SeqCst);
+        let together: Vec<_> = (0..TOGETHER).map(|_| ask()).collect();
+        assert_eq!(join_all(together).await, [1000; TOGETHER]);
+        assert_eq!(WRITES.load(Ordering::SeqCst) - before, 1);
+    }
+}

@@ -6,16 +6,15 @@
 //! as in HTTP/1.1.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, Stream};
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
 
-/// A request and its answer. One that panics ends alone.
-type Exchange = Pin<Box<dyn Future<Output = Result<(), Box<dyn std::any::Any + Send>>> + Send>>;
+/// A request and its answer.
+type Exchange = BoxFuture<'static, ()>;
 
 /// hyper's executor for one connection: keeps what is to be run until [`Exchanges::run`].
 #[derive(Clone, Default)]
@@ -23,8 +22,15 @@ pub struct Begun(Arc<Mutex<Vec<Exchange>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
     fn execute(&self, exchange: F) {
-        let exchange = Box::pin(AssertUnwindSafe(exchange).catch_unwind());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
+        // One that panics ends alone, as a task would.
+        let exchange = AssertUnwindSafe(exchange).catch_unwind().map(drop).boxed();
+        self.waiting().push(exchange);
+    }
+}
+
+impl Begun {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Exchange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,9 +49,8 @@ impl Exchanges {
 
     /// Lets each that can go on do so. The others wake the task of `context` when they can.
     pub fn run(&mut self, context: &mut Context<'_>) {
-        let begun = std::mem::take(&mut *self.begun.0.lock().unwrap_or_else(PoisonError::into_inner));
-        self.under_way.extend(begun);
-        while let Poll::Ready(Some(_)) = Pin::new(&mut self.under_way).poll_next(context) {}
+        self.under_way.extend(self.begun.waiting().drain(..));
+        while let Poll::Ready(Some(())) = self.under_way.poll_next_unpin(context) {}
     }
 }
 

@@ -4,7 +4,8 @@
 //! held for ever.
 //!
 //! [`accept`] takes a connection in if it has a [`places`], [`connection`] speaks HTTP/1 or HTTP/2
-//! over its [`stream`], [`pulse`] says how it is doing, and [`watch`] ends it if it does nothing.
+//! over its [`stream`], [`pulse`] says how it is doing, and [`watch`] ends it if it does nothing. Of HTTP/2,
+//! [`exchanges`] are a connection's requests and [`gathered`] is what it writes.
 
 mod accept;
 mod connection;
