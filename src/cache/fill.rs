@@ -44,20 +44,21 @@ impl Inner {
     where
         F: Future<Output = Result<Fetched, Error>> + Send,
     {
-        let wait = self.back_off.left(&query.key, self.clock.uptime());
+        let mut now = self.clock.moment();
+        let wait = self.back_off.left(&query.key, now.uptime);
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
+            now = self.clock.moment();
         }
         // Again: another flight may have landed between the caller's look and this one's start.
-        let now = self.clock.moment();
-        if let Some(entry) = self.memory.get(&query.key)
+        if let Some(entry) = self.memory.peek(&query.key)
             && let Freshness::Fresh { .. } = entry.freshness(now)
             && not_before.is_none_or(|not_before| entry.answer.asked_at.is_after(not_before))
         {
             return Ok(Landed::Held(entry));
         }
         if not_before.is_none()
-            && let Some(entry) = self.cut_from_summarised(query, rule)
+            && let Some(entry) = self.cut_from_summarised(query, rule, now)
         {
             return Ok(Landed::Held(entry));
         }
@@ -125,7 +126,7 @@ impl Inner {
         if new.answer.status != StatusCode::OK || new.standing.is_none() || query.asked.with_summary() {
             return;
         }
-        if let Some(old) = self.memory.get(&query.key)
+        if let Some(old) = self.memory.peek(&query.key)
             && old.standing == Some(Standing::Settled)
         {
             self.metrics.settled_refresh(query.route, old.tag != new.tag);
@@ -134,9 +135,8 @@ impl Inner {
 
     /// A transcript cut out of one that is stored with a summary. It is as old as that one, and
     /// kept by its own rule.
-    fn cut_from_summarised(&self, query: &Query, rule: &Rule) -> Option<Arc<Entry>> {
+    fn cut_from_summarised(&self, query: &Query, rule: &Rule, now: Moment) -> Option<Arc<Entry>> {
         let began = self.memory.now();
-        let now = self.clock.moment();
         let (key, whole) = self.memory.summarised(&query.key, now)?;
         let body = without_summary(&whole.answer.body)?;
         let asked_at = whole.answer.asked_at;

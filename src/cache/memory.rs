@@ -116,8 +116,15 @@ impl Memory {
         Self { slots, capacity, departed, writes: Mutex::default() }
     }
 
+    /// What a request finds. Counts as a use, of what is there and of what is not: by that moka says what
+    /// is worth its room.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
         self.slots.get(key).map(|slot| slot.entry)
+    }
+
+    /// What the store itself looks at. Where there is nothing, nobody has asked for it.
+    pub fn peek(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.slots.contains_key(key).then(|| self.get(key)).flatten()
     }
 
     /// The moment a fill begins: what is purged from now on, it cannot bring back.
@@ -156,7 +163,7 @@ impl Memory {
 
     /// Whether what is stored was asked for after that.
     fn is_newer(&self, key: &Key, asked_at: Moment) -> bool {
-        self.slots.get(key).is_some_and(|slot| slot.entry.answer.asked_at.is_after(asked_at))
+        self.peek(key).is_some_and(|held| held.answer.asked_at.is_after(asked_at))
     }
 
     /// Weighs an entry again that has grown by a variant, if it is still there.
@@ -267,7 +274,7 @@ impl Memory {
 
     /// Whether this very entry is stored under `key`.
     pub fn holds(&self, key: &Key, entry: &Arc<Entry>) -> bool {
-        self.slots.get(key).is_some_and(|slot| Arc::ptr_eq(&slot.entry, entry))
+        self.peek(key).is_some_and(|held| Arc::ptr_eq(&held, entry))
     }
 
     /// Entries and bytes, after the housekeeping that is due.

@@ -182,7 +182,7 @@ impl Cache {
         .await;
         // It may have been purged, reopened or replaced meanwhile, or have become too old.
         let fallback = fallback.and_then(|(entry, source)| {
-            let is_there = inner.memory.get(&query.key).is_some_and(|held| Arc::ptr_eq(&held, &entry));
+            let is_there = inner.memory.holds(&query.key, &entry);
             match entry.freshness(inner.clock.moment()) {
                 Freshness::OnlyIfError { past } if is_there => {
                     Some((entry, Source::Stale { past, because: Because::Error }))

@@ -5,7 +5,7 @@
 //! has to be the same for the same meaning, nobody else has to be able to compute it.
 
 use std::cell::RefCell;
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -13,9 +13,6 @@ use serde_json::{Map, Number, Value};
 use super::params::between;
 use super::{NAMED_BY_THE_PATH, shown};
 use crate::error::{Fault, MOST_FAULTS};
-
-/// Of a canonical body. A text that has to grow is moved each time; a longer one does.
-const USUAL_LENGTH: usize = 256;
 
 /// Integers beyond this are not exchanged reliably (RFC 8259 §6); a float that large may have been
 /// one.
@@ -152,11 +149,8 @@ impl Members {
     }
 
     /// The canonical form.
-    pub fn canonical(self) -> String {
-        let mut canonical = String::with_capacity(USUAL_LENGTH);
-        // A string takes whatever is written to it.
-        let _ = write!(canonical, "{}", Value::Object(self.members));
-        canonical
+    pub fn canonical(&self) -> String {
+        serde_json::to_string(&self.members).expect("names are strings, and numbers are finite")
     }
 
     /// A number of minutes.

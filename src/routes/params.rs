@@ -1,5 +1,6 @@
 //! The query string: each parameter once, known ones checked, all of them in one canonical order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{NAMED_BY_THE_PATH, shown};
@@ -10,13 +11,13 @@ const USUAL_LENGTH: usize = 64;
 
 /// The parameters of a request, by name. A route takes out what it knows and puts back the
 /// canonical value; what it does not know stays and goes into the key.
-pub struct Params {
-    pairs: BTreeMap<String, String>,
+pub struct Params<'a> {
+    pairs: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     pub faults: Vec<Fault>,
 }
 
-impl Params {
-    pub fn parse(query: &str) -> Self {
+impl<'a> Params<'a> {
+    pub fn parse(query: &'a str) -> Self {
         let mut params = Self { pairs: BTreeMap::new(), faults: Vec::new() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             // The decoder puts U+FFFD where bytes were no UTF-8; passing that on would change them.
@@ -24,7 +25,7 @@ impl Params {
                 params.fault(&name, "is not UTF-8 when decoded");
             } else if NAMED_BY_THE_PATH.iter().any(|known| name.eq_ignore_ascii_case(known)) {
                 params.fault(&name, "is not a parameter here; the path says which it is");
-            } else if params.pairs.insert(name.to_string(), value.into_owned()).is_some() {
+            } else if params.pairs.insert(name.clone(), value).is_some() {
                 params.fault(&name, "is there more than once; send it once");
             }
             // One fault more than an answer lists, so that it is known that there are more.
@@ -41,7 +42,7 @@ impl Params {
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.get(name).map(String::as_str)
+        self.pairs.get(name).map(Cow::as_ref)
     }
 
     /// A whole number within bounds. Written back as plain digits; the default is written out.
@@ -63,7 +64,7 @@ impl Params {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(number);
         if self.get(name) != Some(digits) {
-            self.pairs.insert(name.to_owned(), digits.to_owned());
+            self.pairs.insert(name.into(), digits.to_owned().into());
         }
     }
 

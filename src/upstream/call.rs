@@ -173,9 +173,9 @@ impl Upstream {
             call.host.budget.deposit();
         }
 
-        let started = Instant::now();
         let asked_at = self.clock.moment();
-        let connection = call.host.connection(call.pool.standing().0 > 0, self.clock.uptime());
+        let has_room = call.pool.standing_at(asked_at.uptime).0 > 0;
+        let connection = call.host.connection(has_room, asked_at.uptime);
         let http = match connection {
             Connection::Kept(_) => &self.http,
             Connection::UsedOnce => &self.http_once,
@@ -191,8 +191,10 @@ impl Upstream {
             Attempt::First => left.max(self.config.timeout / FOR_THE_EXCHANGE),
             Attempt::Repeat => left,
         };
-        let outcome = match tokio::time::timeout(left, exchange).await {
-            Ok(Ok(received)) => Outcome::of(received, asked_at, self.clock.now()),
+        let ended = tokio::time::timeout(left, exchange).await;
+        let ended_at = self.clock.moment();
+        let outcome = match ended {
+            Ok(Ok(received)) => Outcome::of(received, asked_at, ended_at.wall),
             Ok(Err(broken)) => Outcome::Broken(broken),
             Err(_) => Outcome::Broken(Broken::TimedOut(
                 Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
@@ -200,7 +202,7 @@ impl Upstream {
             )),
         };
         if let Outcome::Broken(Broken::Stale(_)) = &outcome {
-            call.host.closes_idle_ones(self.clock.uptime());
+            call.host.closes_idle_ones(ended_at.uptime);
             if let Connection::Kept(saved) = connection {
                 saved.spend();
             }
@@ -217,7 +219,8 @@ impl Upstream {
             Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
             Outcome::Broken(_) => (0, AttemptResult::Failed),
         };
-        self.metrics.upstream_attempt(call.query.route, status, result, started.elapsed());
+        let taken = ended_at.uptime.saturating_sub(asked_at.uptime);
+        self.metrics.upstream_attempt(call.query.route, status, result, taken);
         let before = call.attempts.fetch_add(1, Ordering::Relaxed);
         if let Some(traced) = traced {
             traced.end(&trace::Attempt {

@@ -126,6 +126,30 @@ async fn a_body_that_is_no_utf8_is_passed_on_and_never_stored() {
     }
 }
 
+/// Found by fuzzing: JSON bounds neither a number nor the nesting (RFC 8259 §6, §9), so what the gateway does
+/// not look into may hold what no float and no parser's stack does.
+#[tokio::test]
+async fn a_number_beyond_any_float_and_a_deep_list_are_stored_to_the_byte() {
+    for (route, path) in [
+        ("conversation", "/conversations/"),
+        ("window", "interactionDetails"),
+        ("transcript", "conversationDetails"),
+    ] {
+        let whole = ask(&world().await, route).await.body;
+        let end = whole.iter().rposition(|byte| *byte == b'}').unwrap();
+        for more in ["2e22222222".to_owned(), "[".repeat(1000) + &"]".repeat(1000)] {
+            let world = world().await;
+            let body = [&whole[..end], b",\"more\":", more.as_bytes(), b"}"].concat();
+            world.standin.serve_body(path, 200, "application/json", body.clone());
+            let got = ask(&world, route).await;
+            assert!(got.cache_status().ends_with("; stored"), "{route}: {}", got.cache_status());
+            let again = ask(&world, route).await;
+            assert!(again.cache_status().contains("; hit;"), "{route}: {}", again.cache_status());
+            assert!(got.body == body && again.body == body, "{route}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_does_not_push_out_what_is_stored() {
     let world = world().await;
