@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::process::Process;
+use crate::world::{REPORTING, World, until, window_path};
 
 /// Frames' types and flags (RFC 9113 §6).
 const HEADERS: u8 = 1;
@@ -91,6 +92,45 @@ async fn beside_a_victim(gateway: &Process, flood: impl Future<Output = bool> + 
 
 fn gateway() -> Process {
     Process::start(&[("WRITE_TIMEOUT", "500ms")])
+}
+
+/// A field that is named and in no table (RFC 7541 §6.2.2).
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    [vec![0x00], text(name), text(value)].concat()
+}
+
+/// hyper ends a connection at a CONNECT with a body, in the very turn in which it has taken in those before.
+#[tokio::test]
+async fn requests_whose_connection_ends_before_they_are_begun_are_let_go() {
+    const REQUESTS: u32 = 99;
+    let world = World::new().await;
+    let fields = |fields: &[(&str, &str)]| -> Vec<u8> {
+        fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
+    };
+    // Their bodies never come.
+    let waiting = fields(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "gw"),
+        (":path", &window_path()),
+        ("content-type", "application/json"),
+        ("x-api-key", REPORTING),
+    ]);
+    let connect = fields(&[(":method", "CONNECT"), (":authority", "gw"), ("content-length", "5")]);
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(SETTINGS, 0, 0, &[]));
+    for n in 0..REQUESTS {
+        sent.extend(frame(HEADERS, END_HEADERS, 2 * n + 1, &waiting));
+    }
+    sent.extend(frame(HEADERS, END_HEADERS, 2 * REQUESTS + 1, &connect));
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(&sent).await.unwrap();
+    let mut answered = Vec::new();
+    // Ended, or reset with something unread.
+    let _ = stream.read_to_end(&mut answered).await;
+    assert!(!answered.is_empty());
+    until("nothing is left of them", || world.app.metrics.active_requests.get() == 0).await;
 }
 
 /// CVE-2023-44487.

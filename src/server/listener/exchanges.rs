@@ -54,11 +54,34 @@ impl Exchanges {
     }
 }
 
+impl Drop for Exchanges {
+    /// hyper gives each stream its executor, so each exchange that waits holds the list it is in: without
+    /// this, those of a connection that ends before they are run would be held for ever.
+    fn drop(&mut self) {
+        let waiting = std::mem::take(&mut *self.begun.waiting());
+        // Not under the lock: what is dropped may be the last to hold the list.
+        drop(waiting);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+
+    #[test]
+    fn those_that_were_never_run_go_with_their_connection_though_they_hold_their_list() {
+        let (exchanges, held) = (Exchanges::default(), Arc::new(()));
+        let kept = (exchanges.begun(), held.clone());
+        exchanges.begun().execute(async move {
+            let _kept = kept;
+            std::future::pending().await
+        });
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(exchanges);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
 
     #[tokio::test]
     async fn one_that_panics_leaves_the_others_alone() {

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that wait within a turn: with so many it writes at once. What comes next may be a frame larger.
+/// Bytes that wait at most, to the end of a turn or for a peer that is slow. How large a frame is, the peer
+/// decides: of one that is larger than the room, the rest comes once there is room again.
 const MOST_WAITING: usize = 64 * 1024;
 
 /// A stream of bytes that writes at the end of a turn: whoever drives it calls [`Gathered::send`] then.
@@ -74,7 +75,8 @@ impl<IO: AsyncWrite + Unpin> Inner<IO> {
         self.is_flushed = false;
         let before = self.waiting.len();
         for slice in slices {
-            self.waiting.extend_from_slice(slice);
+            let room = MOST_WAITING.saturating_sub(self.waiting.len());
+            self.waiting.extend_from_slice(slice.get(..room).unwrap_or(slice));
         }
         Poll::Ready(Ok(self.waiting.len() - before))
     }
@@ -157,9 +159,14 @@ mod tests {
             far.read_to_end(&mut got).await.map(|_| got)
         });
         let sent: Vec<u8> = (0..=250).cycle().take(ALL).collect();
-        for frame in sent.chunks(16 * 1024) {
-            near.write_all(frame).await.expect("written");
-            assert!(near.inner().waiting.len() < MOST_WAITING + frame.len());
+        // Frames as they are by default, and one as large as a peer may ask for.
+        let (small, large) = sent.split_at(ALL / 2);
+        for mut frame in small.chunks(16 * 1024).chain([large]) {
+            while !frame.is_empty() {
+                let written = near.write(frame).await.expect("written");
+                assert!(written > 0 && near.inner().waiting.len() <= MOST_WAITING);
+                frame = &frame[written..];
+            }
         }
         near.shutdown().await.expect("shut down");
         assert!(reader.await.expect("ends").expect("read") == sent);
