@@ -76,7 +76,7 @@ mod tests {
         let kept = (exchanges.begun(), held.clone());
         exchanges.begun().execute(async move {
             let _kept = kept;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         assert_eq!(Arc::strong_count(&held), 2);
         drop(exchanges);
