@@ -112,6 +112,7 @@ impl App {
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = self.fingerprint();
         let swapped = self.reloaded().map(|snapshot| {
             let previous = self.current.swap(Arc::new(snapshot));
+            // After the swap: whoever sees that his is not the one of now finds the one that is.
             previous.is_superseded.store(true, Ordering::Release);
         });
         self.metrics.config_loaded(swapped.is_ok(), self.clock.now());

@@ -112,6 +112,7 @@ impl Buf for Octets {
     fn advance(&mut self, count: usize) {
         match self {
             Self::Own(bytes) => bytes.advance(count),
+            // Beyond the end there is nothing left to send, where `Bytes` would panic.
             Self::Stored { sent, .. } => *sent += count,
         }
     }

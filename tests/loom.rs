@@ -1,5 +1,7 @@
 //! The flight's core, in every interleaving of its locks: one starts and the others join, all hear
-//! of the landing, and a fill that dies leaves neither waiters nor a taken key behind.
+//! of the landing, and a fill that dies leaves neither waiters nor a taken key behind. loom does not see into
+//! tokio's `Notify` nor into `OnceLock`: that a waiter who has put himself down misses no word is their
+//! promise, held to with real threads in src/cache/flight.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

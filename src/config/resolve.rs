@@ -279,34 +279,43 @@ pub(super) fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
     Bots::These(read)
 }
 
-/// A base URL without its trailing slash.
+/// A base URL without its trailing slash, as it is spelled on the wire.
 fn base_url(section: &mut Section<'_>, key: &'static str, allow_plain_http: bool) -> String {
     let text: String = section.required(key);
     if text.is_empty() {
         return text; // Reported as missing.
     }
-    let problem = match Url::parse(&text) {
-        Err(error) => Some(format!("is no URL: {error}")),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            Some("holds a user or a password; credentials have a place of their own".to_owned())
+    match read_base_url(&text, allow_plain_http) {
+        Ok(url) => url,
+        Err(problem) => {
+            section.report(key, problem);
+            text
         }
-        Ok(url) if url.query().is_some() || url.fragment().is_some() => Some(
-            "has a query or a fragment; it is a base URL, for example \"https://platform.kore.ai\""
-                .to_owned(),
-        ),
-        Ok(url) => match url.scheme() {
-            "https" => None,
-            "http" if allow_plain_http || is_loopback(&url) => None,
-            "http" => Some(
-                "is plain http to another machine; use https, or set upstream.allow_plain_http".to_owned(),
-            ),
-            other => Some(format!("has the scheme {other:?}; it is https")),
-        },
-    };
-    if let Some(problem) = problem {
-        section.report(key, problem);
     }
-    text.trim_end_matches('/').to_owned()
+}
+
+fn read_base_url(text: &str, allow_plain_http: bool) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user or a password; credentials have a place of their own".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("has a query or a fragment; it is a base URL, for example \"https://platform.kore.ai\""
+            .to_owned());
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_plain_http || is_loopback(&url) => {}
+        "http" => {
+            return Err(
+                "is plain http to another machine; use https, or set upstream.allow_plain_http".to_owned()
+            );
+        }
+        other => return Err(format!("has the scheme {other:?}; it is https")),
+    }
+    // What the client takes is narrower than what is a URL: ASCII, and no longer than a request line.
+    http::Uri::try_from(url.as_str()).map_err(|error| format!("is no URL that can be asked: {error}"))?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 pub(super) fn is_loopback(url: &Url) -> bool {

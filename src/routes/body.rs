@@ -150,6 +150,7 @@ impl Members {
 
     /// The canonical form.
     pub fn canonical(&self) -> String {
+        // Cannot fail: what is written was read from JSON, and a string takes whatever is written to it.
         serde_json::to_string(&self.members).expect("names are strings, and numbers are finite")
     }
 

@@ -59,8 +59,13 @@ pub enum Fault {
     OtherConversation200,
     /// 307 to this address.
     Redirect(String),
-    /// The answer under both `Content-Length` and `Transfer-Encoding: chunked`.
+    /// The answer under both `Content-Length` and `Transfer-Encoding: chunked`, over a connection
+    /// that goes on.
     LengthAndChunked,
+    /// The same in gzip.
+    LengthAndChunkedGzipped,
+    /// The same, the chunks of which say that there is no body.
+    LengthAndChunkedEmpty,
     /// 200 with a chunked body that goes on until the caller leaves.
     EndlessBody,
     /// 200 with a megabyte of gzip that becomes a gigabyte of blanks.
@@ -182,9 +187,7 @@ pub(super) async fn deliver(
             return Ok(Some(connection));
         }
         Some(Fault::Gzipped) => {
-            let mut coded = GzEncoder::new(Vec::new(), Compression::fast());
-            coded.write_all(body)?;
-            let coded = coded.finish()?;
+            let coded = gzipped(body)?;
             let framing = format!("content-encoding: gzip\r\ncontent-length: {}\r\n", coded.len());
             send(&mut connection, &head, &framing, &coded).await?;
             return Ok(Some(connection));
@@ -194,10 +197,15 @@ pub(super) async fn deliver(
             connection.close().await?;
         }
         Some(Fault::LengthAndChunked) => {
-            let framing = format!("{length}transfer-encoding: chunked\r\n");
-            let chunked = [chunk(body), chunk(b"")].concat();
-            send(&mut connection, &head, &framing, &chunked).await?;
-            connection.close().await?;
+            return two_lengths(connection, &head, &length, body, close).await;
+        }
+        Some(Fault::LengthAndChunkedGzipped) => {
+            let coded = gzipped(body)?;
+            let framing = format!("content-encoding: gzip\r\ncontent-length: {}\r\n", coded.len());
+            return two_lengths(connection, &head, &framing, &coded, close).await;
+        }
+        Some(Fault::LengthAndChunkedEmpty) => {
+            return two_lengths(connection, &head, &length, b"", close).await;
         }
         Some(Fault::EndlessBody) => {
             let framing = "transfer-encoding: chunked\r\n";
@@ -234,6 +242,30 @@ pub(super) async fn deliver(
 async fn send(connection: &mut Connection, head: &str, framing: &str, body: &[u8]) -> io::Result<()> {
     let bytes = [head.as_bytes(), framing.as_bytes(), b"\r\n", body].concat();
     connection.write(&bytes).await
+}
+
+/// A body in chunks, under a head that gives a length beside them.
+async fn two_lengths(
+    mut connection: Connection,
+    head: &str,
+    length: &str,
+    body: &[u8],
+    close: bool,
+) -> io::Result<Option<Connection>> {
+    let framing = format!("{length}transfer-encoding: chunked\r\n");
+    let chunks = if body.is_empty() { chunk(b"") } else { [chunk(body), chunk(b"")].concat() };
+    send(&mut connection, head, &framing, &chunks).await?;
+    if close {
+        connection.close().await?;
+        return Ok(None);
+    }
+    Ok(Some(connection))
+}
+
+fn gzipped(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut coded = GzEncoder::new(Vec::new(), Compression::fast());
+    coded.write_all(body)?;
+    coded.finish()
 }
 
 fn chunk(data: &[u8]) -> Vec<u8> {

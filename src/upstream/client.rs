@@ -19,15 +19,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tower::util::BoxCloneSyncService;
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt, service_fn};
 use tower_http::decompression::{Decompression, DecompressionBody};
 
 use crate::config;
@@ -48,7 +48,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNCONFIRMED: Duration = Duration::from_secs(30);
 
 tokio::task_local! {
-    /// Whether a connection was made for the exchange of this task.
+    /// Whether a connection came about while the exchange of this task waited for one.
     static CONNECTED: Cell<bool>;
 }
 
@@ -57,6 +57,19 @@ tokio::task_local! {
 pub enum Connections {
     Kept,
     UsedOnce,
+}
+
+/// Why there is no answer that could be read.
+#[derive(Debug)]
+pub enum Unanswered {
+    Broken {
+        error: legacy::Error,
+        /// The connection had served an exchange before.
+        is_reused: bool,
+    },
+    /// RFC 9112 §6.3: an answer with two lengths is an attempt at smuggling, or comes through a proxy that
+    /// could be smuggled through.
+    TwoLengths,
 }
 
 /// Makes requests of upstreams. Follows no redirects: one would carry the token to wherever it points.
@@ -70,16 +83,7 @@ impl Client {
         any_https: bool,
         resolver: Option<&Resolver>,
     ) -> Result<Self, rustls::Error> {
-        let machine =
-            || Resolver::new(GaiResolver::new().map_response(|found| found.collect::<Vec<_>>().into_iter()));
-        let mut tcp = HttpConnector::new_with_resolver(resolver.cloned().unwrap_or_else(machine));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEPALIVE));
-        tcp.set_keepalive_interval(Some(KEEPALIVE));
-        tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-        tcp.set_tcp_user_timeout(Some(UNCONFIRMED));
-        let tls = HttpsConnector::from((tcp, tls(config, any_https)?));
+        let tls = HttpsConnector::from((tcp(config.connect_timeout, resolver), tls(config, any_https)?));
         let mut client = legacy::Client::builder(TokioExecutor::new());
         client.pool_timer(TokioTimer::new()).pool_idle_timeout(config.idle_timeout);
         if connections == Connections::UsedOnce {
@@ -88,21 +92,48 @@ impl Client {
         Ok(Self(client.build(Connector { tls, timeout: config.connect_timeout })))
     }
 
-    /// Sends a request, and says beside what came of it whether a connection was made for it. The answer
-    /// is read as far as its head.
-    pub async fn send(
-        &self,
-        mut request: Request<Full<Bytes>>,
-    ) -> (Result<Response<Body>, legacy::Error>, bool) {
+    /// Sends a request. The answer is read as far as its head.
+    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Body>, Unanswered> {
         const USER_AGENT: &str = concat!("kore-gateway/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        CONNECTED
-            .scope(Cell::new(false), async {
-                let sent = Decompression::new(&self.0).call(request).await;
-                (sent, CONNECTED.with(Cell::get))
-            })
-            .await
+        // Below the decompression, which takes away the length of what it decodes.
+        Decompression::new(service_fn(|request| self.ask(request))).call(request).await
     }
+
+    /// The same, still in its coding.
+    async fn ask(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
+        let connection = capture_connection(&mut request);
+        let asked = async {
+            let asked = self.0.request(request).await;
+            asked.map_err(|error| Unanswered::Broken { error, is_reused: !CONNECTED.with(Cell::get) })
+        };
+        let answer = CONNECTED.scope(Cell::new(false), asked).await?;
+        let fields = answer.headers();
+        if fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH) {
+            // Whatever follows on it may be a part of this answer.
+            if let Some(connection) = &*connection.connection_metadata() {
+                connection.poison();
+            }
+            return Err(Unanswered::TwoLengths);
+        }
+        Ok(answer)
+    }
+}
+
+/// Makes sockets. `timeout` is divided among the addresses of a name, so that one which is lost leaves time
+/// for the others.
+fn tcp(timeout: Duration, resolver: Option<&Resolver>) -> HttpConnector<Resolver> {
+    let machine =
+        || Resolver::new(GaiResolver::new().map_response(|found| found.collect::<Vec<_>>().into_iter()));
+    let mut tcp = HttpConnector::new_with_resolver(resolver.cloned().unwrap_or_else(machine));
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(timeout));
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    tcp.set_tcp_user_timeout(Some(UNCONFIRMED));
+    tcp
 }
 
 /// Whom to trust: the configuration's certificates, or else the machine's.
@@ -126,8 +157,8 @@ fn tls(config: &config::Upstream, any_https: bool) -> Result<ClientConfig, rustl
     Ok(tls)
 }
 
-/// Makes connections: name, socket and TLS, all of it in time. Notes on [`CONNECTED`] that it does: the
-/// one thing the client does not tell.
+/// Makes connections: name, socket and TLS, all of it in time. Notes on [`CONNECTED`] when it has: the one
+/// thing the client does not tell.
 #[derive(Clone)]
 struct Connector {
     tls: HttpsConnector<HttpConnector<Resolver>>,
@@ -144,9 +175,37 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, upstream: Uri) -> Self::Future {
-        // Outside of an exchange nobody asks.
-        let _ = CONNECTED.try_with(|connected| connected.set(true));
-        let connected = tokio::time::timeout(self.timeout, self.tls.call(upstream));
-        Box::pin(async { connected.await? })
+        let connecting = tokio::time::timeout(self.timeout, self.tls.call(upstream));
+        Box::pin(async {
+            let connection = connecting.await??;
+            // Where a connection of the pool was free first, this goes on outside of the exchange, for the
+            // next one, and nobody asks.
+            let _ = CONNECTED.try_with(|connected| connected.set(true));
+            Ok(connection)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_lost_is_noticed_by_the_machine() {
+        let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let url = format!("http://{}", upstream.local_addr().expect("an address"));
+        let connection = tcp(Duration::from_secs(5), None).call(url.parse().expect("a URL")).await;
+        let connection = connection.expect("a connection").into_inner();
+        let socket = SockRef::from(&connection);
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), KEEPALIVE_PROBES);
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(UNCONFIRMED));
+        assert!(socket.tcp_nodelay().expect("an option"));
     }
 }

@@ -10,11 +10,10 @@ use futures_util::stream::{self, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-use super::client::{self, Client};
+use super::client::{self, Client, Unanswered};
 use super::pool::Reservation;
 use super::request;
 use super::token::Token;
@@ -109,23 +108,15 @@ pub async fn exchange(
     *request.uri_mut() = target;
     *request.headers_mut() = headers;
     reservation.make();
-    let (sent, has_connected) = client.send(request).await;
+    let sent = client.send(request).await;
     reservation.over();
-    let mut response = sent.map_err(|error| not_answered(error, !has_connected)).inspect_err(|broken| {
+    let mut response = sent.map_err(not_answered).inspect_err(|broken| {
         if let Broken::NotSent(_) = broken {
             reservation.unmake();
         }
     })?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        // RFC 9112 §6.3: two lengths are an attempt at smuggling, or a proxy that could be smuggled
-        // through. Dropping the response unread closes its connection.
-        return Err(Broken::Invalid(
-            Error::new(Kind::UpstreamInvalid, "the upstream's answer has two lengths")
-                .proxy_status("http_protocol_error"),
-        ));
-    }
     // The client takes the length of a compressed body away with its coding.
     let mut body = response.into_body();
     let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
@@ -192,8 +183,15 @@ fn rest(start: Bytes, body: client::Body, patience: Duration) -> Parts {
     Parts::new(stream::once(async { Ok(start) }).chain(parts).boxed())
 }
 
-/// An exchange that broke before the head of an answer.
-fn not_answered(error: legacy::Error, is_reused: bool) -> Broken {
+/// An exchange that broke before there was an answer to read.
+fn not_answered(unanswered: Unanswered) -> Broken {
+    let (error, is_reused) = match unanswered {
+        Unanswered::Broken { error, is_reused } => (error, is_reused),
+        Unanswered::TwoLengths => {
+            let told = Error::new(Kind::UpstreamInvalid, "the upstream's answer has two lengths");
+            return Broken::Invalid(told.proxy_status("http_protocol_error"));
+        }
+    };
     if error.is_connect() {
         let (kind, detail, proxy_status) = if is_late(&error) {
             (Kind::UpstreamTimeout, "connecting to the upstream took too long", "connection_timeout")
@@ -210,14 +208,20 @@ fn not_answered(error: legacy::Error, is_reused: bool) -> Broken {
 
 /// An exchange that broke.
 fn broken_off(error: BoxError) -> Broken {
-    let is_cut = has_ended(&*error);
-    let (detail, proxy_status) = if is_cut {
-        ("the upstream broke off its answer", "http_response_incomplete")
-    } else {
-        ("the upstream's answer cannot be decoded", "http_protocol_error")
-    };
-    let told = Error::new(Kind::UpstreamInvalid, detail).proxy_status(proxy_status).caused_by(error);
-    if is_cut { Broken::Cut(told) } else { Broken::Invalid(told) }
+    let told = |kind, detail, proxy_status| Error::new(kind, detail).proxy_status(proxy_status);
+    if is_late(&*error) {
+        // The upstream's machine has confirmed nothing for so long that ours gave the connection up.
+        let detail = "the upstream was not heard of any more";
+        return Broken::TimedOut(
+            told(Kind::UpstreamTimeout, detail, "http_response_timeout").caused_by(error),
+        );
+    }
+    if has_ended(&*error) {
+        let detail = "the upstream broke off its answer";
+        return Broken::Cut(told(Kind::UpstreamInvalid, detail, "http_response_incomplete").caused_by(error));
+    }
+    let detail = "the upstream's answer cannot be decoded";
+    Broken::Invalid(told(Kind::UpstreamInvalid, detail, "http_protocol_error").caused_by(error))
 }
 
 /// An error and what caused it.
@@ -225,7 +229,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |cause| (**cause).source())
 }
 
-/// Whether a connection did not come about in time: by our clock, or by the system's.
+/// Whether something did not come in time: by our clock, or by the system's.
 fn is_late(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -262,5 +266,19 @@ fn connect_failure(error: &(dyn StdError + 'static)) -> &'static str {
         "dns_error"
     } else {
         "connection_refused"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_gave_up_came_too_late_and_is_no_malformed_answer() {
+        let broken = |kind: io::ErrorKind| broken_off(io::Error::from(kind).into());
+        let Broken::TimedOut(told) = broken(io::ErrorKind::TimedOut) else { panic!("it is late") };
+        assert_eq!(told.kind, Kind::UpstreamTimeout);
+        assert!(matches!(broken(io::ErrorKind::ConnectionReset), Broken::Cut(_)));
+        assert!(matches!(broken(io::ErrorKind::InvalidData), Broken::Invalid(_)));
     }
 }

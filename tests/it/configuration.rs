@@ -74,6 +74,21 @@ fn windows_are_sorted_the_shortest_first() {
 }
 
 #[test]
+fn a_base_url_is_taken_as_it_is_spelled_on_the_wire_or_not_at_all() {
+    let url = |spelled: &str| load(&[&GOOD.replace("https://platform.kore.ai/", spelled)], &[]);
+    for (spelled, read) in [
+        ("https://platform.kore.ai/", "https://platform.kore.ai"),
+        (" HTTPS://Platform.KORE.ai:443/a b/ ", "https://platform.kore.ai/a%20b"),
+        ("https://k\u{f6}re.ai", "https://xn--kre-sna.ai"),
+    ] {
+        assert_eq!(url(spelled).unwrap().accounts[0].automation_url, read);
+    }
+    // More than the client can ask for: 64 KiB.
+    let faults = url(&format!("https://platform.kore.ai/{}", "a".repeat(64 * 1024))).unwrap_err();
+    assert!(faults[0].to_string().contains("accounts[0].automation_url: is no URL that can be asked"));
+}
+
+#[test]
 fn each_fault_is_named_with_its_path() {
     for (right, wrong, path) in [
         ("id = \"a1\"\n", "", "accounts[0].id: is missing"),

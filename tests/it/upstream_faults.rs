@@ -88,6 +88,8 @@ fn cases() -> Vec<Case> {
         case("error under 200", Some(Fault::ErrorEnvelope200), None, Passed(200, "unexpected-shape")),
         case("somebody else's", Some(Fault::OtherConversation200), None, Foreign),
         case("two lengths", Some(Fault::LengthAndChunked), None, invalid(protocol)),
+        case("two lengths in gzip", Some(Fault::LengthAndChunkedGzipped), None, invalid(protocol)),
+        case("two lengths, one of them zero", Some(Fault::LengthAndChunkedEmpty), None, invalid(protocol)),
         case("endless body", None, Some(Fault::EndlessBody), Cut),
         case("gzip bomb", None, Some(Fault::GzipBomb), Cut),
     ]
@@ -255,6 +257,25 @@ async fn every_fault_over_https_costs_a_caller_over_http2_one_stream_at_most() {
 #[tokio::test]
 async fn every_fault_over_https_costs_a_caller_over_http2_and_tls_one_stream_at_most() {
     matrix(Protocol::Https, Version::Http2OverTls).await;
+}
+
+#[tokio::test]
+async fn the_connection_of_an_answer_with_two_lengths_is_not_used_again() {
+    for fault in [Fault::LengthAndChunked, Fault::LengthAndChunkedGzipped, Fault::LengthAndChunkedEmpty] {
+        // Without a budget for repeats no connection would be kept.
+        let retry = r#"upstream.retry = { budget = 100, first_wait = "1ms", longest_wait = "2ms" }"#;
+        let world = World::with(|setup| setup.config = retry.to_owned()).await;
+        let ask = async |n: u32| world.get(&conversation_path(&format!("c-{n}"))).await;
+        assert_eq!(ask(0).await.status, 404);
+        world.standin.fault(Some(fault.clone()));
+        assert_eq!(ask(1).await.problem(), "upstream-invalid", "{fault:?}");
+        world.standin.clear_faults();
+        assert_eq!(ask(2).await.status, 404, "{fault:?}");
+        assert_eq!(ask(3).await.status, 404, "{fault:?}");
+        let reused: Vec<_> = world.standin.calls().iter().map(|call| call.reused).collect();
+        let [false, true, repeats @ .., false, true] = &*reused else { panic!("{fault:?}: {reused:?}") };
+        assert!(repeats.iter().all(|reused| !reused), "{fault:?}: {reused:?}");
+    }
 }
 
 /// In kibibytes: the most that a process has ever held.

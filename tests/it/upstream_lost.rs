@@ -3,12 +3,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hyper_util::client::legacy::connect::dns::Name;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Options, Standin};
+use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Options, Standin};
 use kore_gateway::upstream::Resolver;
+use socket2::{Domain, Socket, Type};
 
 use crate::caller::{Caller, Version};
 use crate::tls::Trust;
@@ -62,6 +63,77 @@ impl Names {
             std::future::ready(found.ok_or_else(|| io::Error::other("no such name")))
         }))
     }
+}
+
+/// Takes a port and answers nobody who wants to connect, as a machine that is gone.
+struct Gone {
+    _socket: Socket,
+    /// Those that fill its queue.
+    _waiting: Vec<Socket>,
+}
+
+impl Gone {
+    /// An address of the machine's that is no other test's.
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+    fn on(port: u16) -> Self {
+        let new = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let (socket, address) = (new(), SocketAddr::from((Self::ADDRESS, port)).into());
+        socket.bind(&address).unwrap();
+        socket.listen(0).unwrap();
+        let waiting = [new(), new(), new()].map(|waiting| {
+            waiting.set_nonblocking(true).unwrap();
+            let _under_way = waiting.connect(&address);
+            waiting
+        });
+        Self { _socket: socket, _waiting: waiting.into() }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_lost_leaves_time_for_the_next_one_and_alone_it_is_a_504() {
+    let addresses = Arc::new(Mutex::new(vec![Gone::ADDRESS, Ipv4Addr::LOCALHOST]));
+    let known = addresses.clone();
+    let world = World::with(|setup| {
+        setup.named = Some("kore.test");
+        setup.resolver = Some(Resolver::new(tower::service_fn(move |_: Name| {
+            let found = known.lock().unwrap().clone();
+            let found: Vec<_> = found.into_iter().map(|address| SocketAddr::from((address, 0))).collect();
+            std::future::ready(Ok(found.into_iter()))
+        })));
+        setup.config = "upstream.allow_plain_http = true\nupstream.connect_timeout = \"1s\"\n\
+                        upstream.retry.budget = 0"
+            .to_owned();
+    })
+    .await;
+    let _gone = Gone::on(world.standin.address().port());
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+
+    // What is connected is used whatever has become of its name.
+    world.standin.fault_next(1, Fault::Reset);
+    assert_eq!(world.get(&conversation_path("c-2")).await.status, 502);
+    *addresses.lock().unwrap() = vec![Gone::ADDRESS];
+    let answer = world.get(&conversation_path("c-3")).await;
+    assert_eq!((answer.status.as_u16(), &*answer.problem()), (504, "upstream-timeout"));
+    assert!(answer.header("proxy-status").ends_with("; error=connection_timeout"), "{answer:?}");
+    assert_eq!(world.standin.count(), 2);
+}
+
+#[tokio::test]
+async fn an_upstream_is_asked_by_its_name_in_ascii_however_the_configuration_spells_it() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let names = asked.clone();
+    let world = World::with(|setup| {
+        setup.named = Some("K\u{d6}RE.test");
+        setup.resolver = Some(Resolver::new(tower::service_fn(move |name: Name| {
+            names.lock().unwrap().push(name.as_str().to_owned());
+            std::future::ready(Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))].into_iter()))
+        })));
+        setup.config = "upstream.allow_plain_http = true".to_owned();
+    })
+    .await;
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    assert_eq!(*asked.lock().unwrap(), ["xn--kre-sna.test"]);
 }
 
 /// How an upstream gets lost.

@@ -1,6 +1,7 @@
 //! The core of the flights: who is in the air, and how word of a landing gets round. No task is
-//! spawned here and no time passes, so that every interleaving can be tried (tests/loom.rs, which
-//! compiles this file with loom's locks).
+//! spawned here and no time passes, so that every interleaving of what holds the lock can be tried
+//! (tests/loom.rs, which compiles this file with loom's locks). [`Notify`] and [`OnceLock`] stay as they
+//! are: of how a waiter hears, loom tries no more than the order of what happens between locks.
 
 use std::collections::HashMap;
 use std::hash::Hash;

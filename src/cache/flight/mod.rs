@@ -64,8 +64,14 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::hint;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{self, TryRecvError};
     use std::sync::{Arc, Mutex};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::board::Landing;
     use tokio::sync::oneshot;
 
     #[tokio::test]
@@ -104,6 +110,38 @@ mod tests {
             assert_eq!(ticket.landed().await, Some(7));
         }
         assert_eq!(fills.load(Ordering::SeqCst), 1);
+    }
+
+    /// What loom does not see into (tests/loom.rs): a word that comes just while a waiter puts himself down.
+    #[tokio::test]
+    async fn no_word_is_missed_however_closely_it_follows() {
+        const ROUNDS: u32 = 100_000;
+        let board = Board::<u8, u32, ()>::new();
+        let (duties, fills) = mpsc::channel::<(u32, Landing<u8, u32, ()>)>();
+        // Wide awake, or it would always be later than the waiter.
+        let pilot = thread::spawn(move || {
+            loop {
+                match fills.try_recv() {
+                    Ok((round, landing)) => {
+                        (0..round % 64).for_each(|_| hint::spin_loop());
+                        landing.land(round);
+                    }
+                    Err(TryRecvError::Empty) => hint::spin_loop(),
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            }
+        });
+        let heard = async move {
+            for round in 0..ROUNDS {
+                let (ticket, landing) = board.join(&1, || ());
+                duties.send((round, landing.expect("the last one has landed"))).expect("a pilot");
+                assert_eq!(ticket.landed().await, Some(round));
+                // The word is out before the key is free.
+                board.detach_all();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), heard).await.expect("no word is missed");
+        pilot.join().expect("no panic");
     }
 
     #[tokio::test]

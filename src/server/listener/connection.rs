@@ -152,6 +152,10 @@ where
 {
     fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let this = self.project();
+        // What was under way first: its answers are in hyper's hands when the connection is polled, and
+        // leave in this turn. Those that the connection then begins are run at once, for most are hits; hyper
+        // is woken by their answers, so they too leave without the peer's doing. Writing comes last, once
+        // for all of it.
         this.exchanges.run(context);
         let ended = this.connection.poll(context)?;
         if ended.is_pending() {

@@ -19,7 +19,8 @@ const HTTP1_BUFFER: usize = 80 * 1024;
 /// the default size, and sixteen of them.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of an answer that are copied for one HTTP/2 stream ahead of its peer.
+/// Bytes of an answer that are copied for one HTTP/2 stream ahead of its peer; beside the 64 KiB that a whole
+/// connection may have waiting ([`super::gathered`]).
 const STREAM_SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a peer may reset before they were looked at: more is rapid reset (CVE-2023-44487),
 /// and the connection ends. h2's own default.

@@ -106,6 +106,16 @@ async fn a_body_can_be_framed_twice() {
     assert!(head.contains("transfer-encoding: chunked"));
     assert!(body.starts_with(&format!("{:x}\r\n{{", announced(&head))));
     assert!(body.ends_with("}\r\n0\r\n\r\n"));
+
+    let (world, request) = faulty(Fault::LengthAndChunkedGzipped).await;
+    let (head, body) = split(&wire(world.standin.address(), &request).await.0);
+    assert!(head.contains("transfer-encoding: chunked") && head.contains("content-encoding: gzip"));
+    assert!(body.starts_with(&format!("{:x}\r\n\u{1f}", announced(&head))));
+
+    let (world, request) = faulty(Fault::LengthAndChunkedEmpty).await;
+    let (head, body) = split(&wire(world.standin.address(), &request).await.0);
+    assert!(head.contains("transfer-encoding: chunked") && announced(&head) > 0);
+    assert_eq!(body, "0\r\n\r\n");
 }
 
 #[tokio::test]
