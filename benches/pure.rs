@@ -35,6 +35,8 @@ kinds = ["email", "phone", "ip", "card"]
 const CONVERSATION: &str = "/agentassist/api/v1/public/st-24ccdea9-de4e-5139-923f-883c53ffaaaa/conversations/c-47a3d30-e522-4c53-9e03-f0efd16e7c73";
 const WINDOW: &str = "/agentassist/api/public/analytics/account/65269fe0dd9c622245c1aaaa/v2/interactionDetails?limit=100&offset=0";
 const WINDOW_BODY: &[u8] = br#"{"startDate":"2026-02-16 00:00:00","endDate":"2026-02-22 00:00:00","timeZoneOffset":-330,"channels":["voice","chat"]}"#;
+const TRANSCRIPT: &str = "/api/public/bot/st-24ccdea9-de4e-5139-923f-883c53ffaaaa/conversationDetails";
+const TRANSCRIPT_BODY: &[u8] = br#"{"sessionId":"c1ff4062bab6678857b03e6c","skip":0,"limit":100}"#;
 
 /// A client with a key of its own, `bench-key-N`, for each number.
 fn configuration(clients: usize) -> Config {
@@ -67,22 +69,25 @@ fn routing(c: &mut Criterion) {
     c.bench_function("route", |b| b.iter(|| routes::find(black_box(&Method::GET), black_box(&target))));
 }
 
-/// Validation and the canonical key: of a path, and of a body.
+/// Validation, which spells query and body in canonical form, and the key that is made of it: of a path, and
+/// of two bodies.
 fn validation(c: &mut Criterion) {
     let limits = configuration(1).limits;
     let account = "65269fe0dd9c622245c1aaaa";
     for (name, method, target, body) in [
-        ("validate/conversation", Method::GET, CONVERSATION, None),
-        ("validate/window", Method::POST, WINDOW, Some(WINDOW_BODY)),
+        ("conversation", Method::GET, CONVERSATION, None),
+        ("window", Method::POST, WINDOW, Some(WINDOW_BODY)),
+        ("transcript", Method::POST, TRANSCRIPT, Some(TRANSCRIPT_BODY)),
     ] {
         let (route, ids) = found(&method, target);
         let query = target.split_once('?').map_or("", |(_, query)| query);
-        c.bench_function(name, |b| {
-            b.iter(|| {
-                let request = routes::Request { ids: &ids, query: black_box(query), body, limits };
-                let canonical = (route.parse)(&request).unwrap();
-                Key::new(account, route, &ids, &canonical)
-            });
+        let request = routes::Request { ids: &ids, query, body, limits };
+        c.bench_function(&format!("validate/{name}"), |b| {
+            b.iter(|| (route.parse)(black_box(&request)).unwrap());
+        });
+        let canonical = (route.parse)(&request).unwrap();
+        c.bench_function(&format!("key/{name}"), |b| {
+            b.iter(|| Key::new(account, route, &ids, black_box(&canonical)));
         });
     }
 }

@@ -2,7 +2,7 @@
 //! from when each request was due, so that a server that stalls cannot hide it; one request for each of
 //! many documents.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,19 +82,21 @@ fn report(mut latencies: Vec<Duration>, failed: usize) {
     );
 }
 
-/// `count` requests for `path` at one moment, each on a connection that is open already.
+/// `count` requests for `path` at one moment, each on a connection that is open already. One clock for all: from
+/// that moment on, so that what this program takes to send and to read them counts too.
 pub async fn burst(arguments: &Arguments) {
     let count = usize::try_from(arguments.number("count", 500)).expect("a count");
     let path = arguments.text("path", "/").to_owned();
     let gate = Arc::new(Barrier::new(count));
+    let start = Arc::new(OnceLock::new());
     let mut tasks = Vec::new();
     for _ in 0..count {
         let mut connection = Connection::open(arguments, &path).await;
-        let gate = gate.clone();
+        let (gate, start) = (gate.clone(), start.clone());
         tasks.push(tokio::spawn(async move {
             gate.wait().await;
-            let started = Instant::now();
-            (connection.ask().await, started.elapsed())
+            let start = *start.get_or_init(Instant::now);
+            (connection.ask().await, start.elapsed())
         }));
     }
     let (mut latencies, mut failed) = (Vec::new(), 0);
@@ -115,7 +117,6 @@ pub async fn rate(arguments: &Arguments) {
     let path = arguments.text("path", "/").to_owned();
     let every = Duration::from_secs(1).saturating_mul(u32::try_from(connections).expect("connections"))
         / u32::try_from(per_second).expect("a rate");
-    let told = Arc::new(Mutex::new((Vec::new(), 0_usize)));
     let mut tasks = Vec::new();
     let mut opened = Vec::new();
     for _ in 0..connections {
@@ -123,11 +124,10 @@ pub async fn rate(arguments: &Arguments) {
     }
     let start = Instant::now();
     for (n, mut connection) in (0_u32..).zip(opened) {
-        let told = told.clone();
         let count = u32::try_from(connections).expect("connections");
         tasks.push(tokio::spawn(async move {
             let mut due = start + every * n / count;
-            let (mut latencies, mut failed) = (Vec::new(), 0);
+            let (mut latencies, mut failed) = (Vec::new(), 0_usize);
             while due < start + duration {
                 // The timer's milliseconds are longer than what is measured.
                 while Instant::now() < due {
@@ -139,15 +139,16 @@ pub async fn rate(arguments: &Arguments) {
                 }
                 due += every;
             }
-            let mut told = told.lock().expect("nobody panics");
-            told.0.append(&mut latencies);
-            told.1 += failed;
+            // Put together when all have ended: before, it would hold up those that have not.
+            (latencies, failed)
         }));
     }
+    let (mut latencies, mut failed) = (Vec::new(), 0);
     for task in tasks {
-        task.await.expect("a task");
+        let (of_one, failed_of_one) = task.await.expect("a task");
+        latencies.extend(of_one);
+        failed += failed_of_one;
     }
-    let (latencies, failed) = std::mem::take(&mut *told.lock().expect("nobody panics"));
     report(latencies, failed);
 }
 

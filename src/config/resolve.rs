@@ -279,6 +279,9 @@ pub(super) fn bots(section: &mut Section<'_>, default: Option<Bots>) -> Bots {
     Bots::These(read)
 }
 
+/// Bytes of a base URL: enough for any, and route and query still have room in what the client takes (64 KiB).
+const MAX_BASE_URL: usize = 2048;
+
 /// A base URL without its trailing slash, as it is spelled on the wire.
 fn base_url(section: &mut Section<'_>, key: &'static str, allow_plain_http: bool) -> String {
     let text: String = section.required(key);
@@ -313,7 +316,10 @@ fn read_base_url(text: &str, allow_plain_http: bool) -> Result<String, String> {
         }
         other => return Err(format!("has the scheme {other:?}; it is https")),
     }
-    // What the client takes is narrower than what is a URL: ASCII, and no longer than a request line.
+    if url.as_str().len() > MAX_BASE_URL {
+        return Err(format!("is longer than {MAX_BASE_URL} bytes"));
+    }
+    // What the client takes is narrower than what is a URL.
     http::Uri::try_from(url.as_str()).map_err(|error| format!("is no URL that can be asked: {error}"))?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }

@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{Extensions, HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::{
+    Connected, Connection as _, HttpConnector, HttpInfo, capture_connection,
+};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -48,8 +50,8 @@ const KEEPALIVE_PROBES: u32 = 3;
 const UNCONFIRMED: Duration = Duration::from_secs(30);
 
 tokio::task_local! {
-    /// Whether a connection came about while the exchange of this task waited for one.
-    static CONNECTED: Cell<bool>;
+    /// Which connection came about while the exchange of this task waited for one: its address here.
+    static CONNECTED: Cell<Option<SocketAddr>>;
 }
 
 /// Whether connections are kept for the next call.
@@ -64,7 +66,7 @@ pub enum Connections {
 pub enum Unanswered {
     Broken {
         error: legacy::Error,
-        /// The connection had served an exchange before.
+        /// The connection came out of the pool, and was not made for this exchange.
         is_reused: bool,
     },
     /// RFC 9112 §6.3: an answer with two lengths is an attempt at smuggling, or comes through a proxy that
@@ -105,12 +107,18 @@ impl Client {
         let connection = capture_connection(&mut request);
         let asked = async {
             let asked = self.0.request(request).await;
-            asked.map_err(|error| Unanswered::Broken { error, is_reused: !CONNECTED.with(Cell::get) })
+            asked.map_err(|error| {
+                let (made, used) = (CONNECTED.with(Cell::get), error.connect_info().and_then(address_here));
+                // While one was being made, one of the pool may have become free.
+                Unanswered::Broken { is_reused: made.is_none() || made != used, error }
+            })
         };
-        let answer = CONNECTED.scope(Cell::new(false), asked).await?;
+        let answer = CONNECTED.scope(Cell::new(None), asked).await?;
         let fields = answer.headers();
         if fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH) {
-            // Whatever follows on it may be a part of this answer.
+            // Whatever follows on it may be a part of this answer. Where there was no body to wait for, hyper
+            // has given it back to the pool a moment ago: the pool looks whether it may be used when it hands
+            // one out.
             if let Some(connection) = &*connection.connection_metadata() {
                 connection.poison();
             }
@@ -120,8 +128,15 @@ impl Client {
     }
 }
 
+/// Where a connection begins: no two that are open at a time begin at one address.
+fn address_here(connected: &Connected) -> Option<SocketAddr> {
+    let mut told = Extensions::new();
+    connected.get_extras(&mut told);
+    told.get::<HttpInfo>().map(HttpInfo::local_addr)
+}
+
 /// Makes sockets. `timeout` is divided among the addresses of a name, so that one which is lost leaves time
-/// for the others.
+/// for the others. The look-up of the name has no part of its own: its time is taken off the last one's.
 fn tcp(timeout: Duration, resolver: Option<&Resolver>) -> HttpConnector<Resolver> {
     let machine =
         || Resolver::new(GaiResolver::new().map_response(|found| found.collect::<Vec<_>>().into_iter()));
@@ -157,8 +172,8 @@ fn tls(config: &config::Upstream, any_https: bool) -> Result<ClientConfig, rustl
     Ok(tls)
 }
 
-/// Makes connections: name, socket and TLS, all of it in time. Notes on [`CONNECTED`] when it has: the one
-/// thing the client does not tell.
+/// Makes connections: name, socket and TLS, all of it in time. Notes on [`CONNECTED`] which it has made: the
+/// one thing the client does not tell.
 #[derive(Clone)]
 struct Connector {
     tls: HttpsConnector<HttpConnector<Resolver>>,
@@ -180,7 +195,7 @@ impl Service<Uri> for Connector {
             let connection = connecting.await??;
             // Where a connection of the pool was free first, this goes on outside of the exchange, for the
             // next one, and nobody asks.
-            let _ = CONNECTED.try_with(|connected| connected.set(true));
+            let _ = CONNECTED.try_with(|made| made.set(address_here(&connection.connected())));
             Ok(connection)
         })
     }

@@ -209,7 +209,7 @@ fn not_answered(unanswered: Unanswered) -> Broken {
 /// An exchange that broke.
 fn broken_off(error: BoxError) -> Broken {
     let told = |kind, detail, proxy_status| Error::new(kind, detail).proxy_status(proxy_status);
-    if is_late(&*error) {
+    if is_late(&*error) || is_lost(&*error) {
         // The upstream's machine has confirmed nothing for so long that ours gave the connection up.
         let detail = "the upstream was not heard of any more";
         return Broken::TimedOut(
@@ -234,6 +234,23 @@ fn is_late(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| {
         let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         cause.is::<Elapsed>() || by_socket == Some(io::ErrorKind::TimedOut)
+    })
+}
+
+/// Whether a connection that was there was given up because there is no way to the upstream any more: what the
+/// machine tells instead of a time-out where somebody on the way has told it so.
+fn is_lost(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(
+            by_socket,
+            Some(
+                io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::NetworkDown
+                    | io::ErrorKind::ConnectionRefused
+            )
+        )
     })
 }
 
@@ -276,8 +293,17 @@ mod tests {
     #[test]
     fn what_the_machine_gave_up_came_too_late_and_is_no_malformed_answer() {
         let broken = |kind: io::ErrorKind| broken_off(io::Error::from(kind).into());
-        let Broken::TimedOut(told) = broken(io::ErrorKind::TimedOut) else { panic!("it is late") };
-        assert_eq!(told.kind, Kind::UpstreamTimeout);
+        // With or without word from somebody on the way.
+        for kind in [
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::HostUnreachable,
+            io::ErrorKind::NetworkUnreachable,
+            io::ErrorKind::NetworkDown,
+            io::ErrorKind::ConnectionRefused,
+        ] {
+            let Broken::TimedOut(told) = broken(kind) else { panic!("{kind} is late") };
+            assert_eq!(told.kind, Kind::UpstreamTimeout);
+        }
         assert!(matches!(broken(io::ErrorKind::ConnectionReset), Broken::Cut(_)));
         assert!(matches!(broken(io::ErrorKind::InvalidData), Broken::Invalid(_)));
     }

@@ -83,9 +83,10 @@ fn a_base_url_is_taken_as_it_is_spelled_on_the_wire_or_not_at_all() {
     ] {
         assert_eq!(url(spelled).unwrap().accounts[0].automation_url, read);
     }
-    // More than the client can ask for: 64 KiB.
-    let faults = url(&format!("https://platform.kore.ai/{}", "a".repeat(64 * 1024))).unwrap_err();
-    assert!(faults[0].to_string().contains("accounts[0].automation_url: is no URL that can be asked"));
+    let of_bytes = |count: usize| format!("{:a<count$}", "https://platform.kore.ai/");
+    assert_eq!(url(&of_bytes(2048)).unwrap().accounts[0].automation_url.len(), 2048);
+    let faults = url(&of_bytes(2049)).unwrap_err();
+    assert!(faults[0].to_string().contains("accounts[0].automation_url: is longer than 2048 bytes"));
 }
 
 #[test]
