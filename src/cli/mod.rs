@@ -108,7 +108,7 @@ impl Failure {
 }
 
 /// A runtime of so many threads; `None` is one for each core. One alone needs nothing that several
-/// share, which a hit is a tenth cheaper without (docs/PERFORMANCE.md).
+/// share, which a hit is a sixth cheaper without (docs/PERFORMANCE.md).
 fn runtime(workers: Option<usize>) -> Result<tokio::runtime::Runtime, Failure> {
     let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut builder = match workers.unwrap_or_else(cores) {
