@@ -11,6 +11,10 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::BoxError;
 
+/// Bytes that are handed on at a time: as many as an HTTP/2 peer takes unasked, unless it says otherwise. Of a body
+/// that was handed on whole, nobody could say any more whether its peer takes it.
+const PIECE: usize = 64 * 1024;
+
 /// What callers get.
 pub type Response = http::Response<Body>;
 
@@ -46,7 +50,8 @@ impl From<Bytes> for Body {
 
 impl From<Arc<[u8]>> for Body {
     fn from(bytes: Arc<[u8]>) -> Self {
-        Self::Whole(Octets::Stored { bytes, sent: 0 })
+        let end = bytes.len();
+        Self::Whole(Octets::Stored { bytes, sent: 0, end })
     }
 }
 
@@ -60,7 +65,7 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Octets>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(octets) if !octets.has_remaining() => Poll::Ready(None),
-            Self::Whole(octets) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(octets))))),
+            Self::Whole(octets) => Poll::Ready(Some(Ok(Frame::data(octets.piece())))),
             Self::Parts(parts) => {
                 let frame = |part| Frame::data(Octets::Own(part));
                 parts.as_mut().poll_next(context).map(|part| part.map(|part| part.map(frame)))
@@ -88,7 +93,23 @@ pub enum Octets {
     Stored {
         bytes: Arc<[u8]>,
         sent: usize,
+        end: usize,
     },
+}
+
+impl Octets {
+    /// The next piece, taken off.
+    fn piece(&mut self) -> Self {
+        match self {
+            Self::Own(bytes) if bytes.len() > PIECE => Self::Own(bytes.split_to(PIECE)),
+            Self::Stored { bytes, sent, end } if *end - *sent > PIECE => {
+                let piece = Self::Stored { bytes: bytes.clone(), sent: *sent, end: *sent + PIECE };
+                *sent += PIECE;
+                piece
+            }
+            last => std::mem::take(last),
+        }
+    }
 }
 
 impl Default for Octets {
@@ -105,7 +126,7 @@ impl Buf for Octets {
     fn chunk(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
-            Self::Stored { bytes, sent } => bytes.get(*sent..).unwrap_or_default(),
+            Self::Stored { bytes, sent, end } => bytes.get(*sent..*end).unwrap_or_default(),
         }
     }
 
@@ -120,6 +141,9 @@ impl Buf for Octets {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+
     use super::*;
 
     #[test]
@@ -132,5 +156,22 @@ mod tests {
         octets.advance(5);
         assert!(Body::Whole(octets).is_end_stream());
         assert_eq!(*stored, *b"0123456789");
+    }
+
+    #[test]
+    fn a_large_body_is_handed_on_piece_by_piece_and_ends_with_the_last_one() {
+        let all: Vec<u8> = (0..=250).cycle().take(2 * PIECE + 1).collect();
+        for mut body in [Body::from(Arc::<[u8]>::from(&*all)), Body::from(Bytes::from(all.clone()))] {
+            let (mut got, mut pieces) = (Vec::new(), Vec::new());
+            assert_eq!(body.size_hint().exact(), Some(all.len() as u64));
+            while !body.is_end_stream() {
+                let frame = body.frame().now_or_never().expect("at hand").expect("more").expect("bytes");
+                let mut piece = frame.into_data().ok().expect("data");
+                pieces.push(piece.remaining());
+                got.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+            }
+            assert_eq!(pieces, [PIECE, PIECE, 1]);
+            assert!(got == all);
+        }
     }
 }

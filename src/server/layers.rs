@@ -123,16 +123,17 @@ impl Exchange {
     fn begin(app: Arc<App>, id: RequestId, head: &Parts) -> Self {
         let snapshot = app.snapshot();
         Self {
-            before: app.metrics.active_requests.inc(),
             trace: Trace::begin(snapshot.tracer.as_ref(), snapshot.access_log.is_on(), head),
             snapshot,
             began: app.clock.moment(),
-            app,
             id,
             version: head.version,
             method: head.method.clone(),
             origin: cors::origin(&head.headers).cloned(),
             route: None,
+            // Last, for only what is whole takes it back.
+            before: app.metrics.active_requests.inc(),
+            app,
         }
     }
 

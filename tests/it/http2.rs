@@ -149,19 +149,27 @@ async fn an_idle_connection_is_told_goodbye() {
     assert_eq!(world.metric(series).await, 1.0);
 }
 
-/// RFC 9113 §6.9.2: a peer may keep its window shut. It gets nothing then, and not for ever.
+/// RFC 9113 §6.9.2: a peer may keep its window shut, or all but. It gets nothing then, and not for ever.
 #[tokio::test]
 async fn a_caller_who_keeps_the_window_shut_is_cut() {
-    let world = World::with(|setup| setup.config = "server.write_timeout = \"100ms\"".to_owned()).await;
-    let stream = TcpStream::connect(world.address).await.unwrap();
-    let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    let (mut sender, connection) =
-        http.initial_stream_window_size(0).handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request(&world, Method::GET, "/", "")).await.unwrap();
-    assert_eq!(answer.status(), 404, "a head needs no window");
-    let ended = tokio::time::timeout(Duration::from_secs(10), connection).await;
-    assert!(ended.expect("the gateway ends it").unwrap().is_err());
-    let series = r#"kore_gateway_connections_ended_total{listener="main",reason="write-timeout"}"#;
-    assert_eq!(world.metric(series).await, 1.0);
+    let large = conversation().padded(200_000);
+    let path = conversation_path(&large.conversation_id);
+    for (window, path, status) in [(0, "/", 404), (1, &*path, 200)] {
+        let world = World::with(|setup| {
+            setup.standin.conversations = vec![large.clone()];
+            setup.config = "server.write_timeout = \"100ms\"".to_owned();
+        })
+        .await;
+        let stream = TcpStream::connect(world.address).await.unwrap();
+        let mut http = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let http = http.initial_stream_window_size(window);
+        let (mut sender, connection) = http.handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(request(&world, Method::GET, path, "")).await.unwrap();
+        assert_eq!(answer.status(), status, "a head needs no window");
+        let ended = tokio::time::timeout(Duration::from_secs(10), connection).await;
+        assert!(ended.expect("the gateway ends it").unwrap().is_err());
+        let series = r#"kore_gateway_connections_ended_total{listener="main",reason="write-timeout"}"#;
+        assert_eq!(world.metric(series).await, 1.0);
+    }
 }

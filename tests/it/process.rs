@@ -121,10 +121,10 @@ impl Process {
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
-    /// Resident memory in KiB.
-    pub fn resident(&self) -> u64 {
+    /// The most resident memory there ever was, in KiB.
+    pub fn peak_resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 }

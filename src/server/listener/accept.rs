@@ -64,11 +64,15 @@ impl Acceptor {
     /// What has been accepted by the kernel and not yet by anybody, where closing the socket would
     /// close it too.
     pub async fn left_over(&mut self) -> Option<(TcpStream, Place)> {
-        tokio::select! {
-            biased;
-            next = self.next() => Some(next),
-            () = std::future::ready(()) => None,
-        }
+        // The runtime would have a task that has done much wait, which looks like nothing being left.
+        tokio::task::unconstrained(async {
+            tokio::select! {
+                biased;
+                next = self.next() => Some(next),
+                () = std::future::ready(()) => None,
+            }
+        })
+        .await
     }
 }
 

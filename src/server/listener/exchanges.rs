@@ -49,8 +49,14 @@ impl Exchanges {
 
     /// Lets each that can go on do so. The others wake the task of `context` when they can.
     pub fn run(&mut self, context: &mut Context<'_>) {
-        self.under_way.extend(self.begun.waiting().drain(..));
-        while let Poll::Ready(Some(())) = self.under_way.poll_next_unpin(context) {}
+        loop {
+            self.under_way.extend(self.begun.waiting().drain(..));
+            while let Poll::Ready(Some(())) = self.under_way.poll_next_unpin(context) {}
+            // What they have begun themselves has nobody else to run it.
+            if self.begun.waiting().is_empty() {
+                break;
+            }
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that wait at most, to the end of a turn or for a peer that is slow. How large a frame is, the peer
@@ -21,7 +20,10 @@ pub struct Gathered<IO>(Arc<Mutex<Inner<IO>>>);
 
 struct Inner<IO> {
     io: IO,
-    waiting: BytesMut,
+    /// Never grows beyond [`MOST_WAITING`].
+    waiting: Vec<u8>,
+    /// Of those, what has been written.
+    written: usize,
     is_flushed: bool,
 }
 
@@ -33,7 +35,7 @@ impl<IO> Clone for Gathered<IO> {
 
 impl<IO> Gathered<IO> {
     pub fn new(io: IO) -> Self {
-        Self(Arc::new(Mutex::new(Inner { io, waiting: BytesMut::new(), is_flushed: true })))
+        Self(Arc::new(Mutex::new(Inner { io, waiting: Vec::new(), written: 0, is_flushed: true })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<IO>> {
@@ -50,15 +52,17 @@ impl<IO: AsyncWrite + Unpin> Gathered<IO> {
 
 impl<IO: AsyncWrite + Unpin> Inner<IO> {
     fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(context, &self.waiting))? {
+        while self.written < self.waiting.len() {
+            match ready!(Pin::new(&mut self.io).poll_write(context, &self.waiting[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.waiting.advance(written),
+                written => self.written += written,
             }
         }
+        self.waiting.clear();
+        self.written = 0;
         if !self.is_flushed {
             // A connection with nothing to say holds no memory for it.
-            self.waiting = BytesMut::new();
+            self.waiting = Vec::new();
             ready!(Pin::new(&mut self.io).poll_flush(context))?;
             self.is_flushed = true;
         }
@@ -67,10 +71,15 @@ impl<IO: AsyncWrite + Unpin> Inner<IO> {
 
     fn gather(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.waiting.len() >= MOST_WAITING {
-            ready!(self.send(context))?;
+            let sent = self.send(context)?;
+            // What its peer took of it makes room.
+            self.waiting.drain(..std::mem::take(&mut self.written));
+            if self.waiting.len() >= MOST_WAITING {
+                ready!(sent);
+            }
         }
         if self.waiting.is_empty() {
-            self.waiting.reserve(MOST_WAITING);
+            self.waiting.reserve_exact(MOST_WAITING);
         }
         self.is_flushed = false;
         let before = self.waiting.len();
@@ -164,7 +173,7 @@ mod tests {
         for mut frame in small.chunks(16 * 1024).chain([large]) {
             while !frame.is_empty() {
                 let written = near.write(frame).await.expect("written");
-                assert!(written > 0 && near.inner().waiting.len() <= MOST_WAITING);
+                assert!(written > 0 && near.inner().waiting.capacity() <= MOST_WAITING);
                 frame = &frame[written..];
             }
         }

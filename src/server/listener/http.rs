@@ -25,7 +25,8 @@ const STREAM_SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a peer may reset before they were looked at: more is rapid reset (CVE-2023-44487),
 /// and the connection ends. h2's own default.
 const RESETS_PENDING: usize = 20;
-/// Streams that end in an error of the peer's making, over a connection's life (CVE-2025-8671).
+/// Streams that end in an error of the peer's making, over a connection's life (CVE-2025-8671). h2 counts those among
+/// them that were refused for being more than may be open at a time.
 const RESETS_CAUSED: usize = 200;
 /// A peer that says nothing is asked whether it is there, and has so long to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
