@@ -80,3 +80,31 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Caller;
+
+    use tokio::net::TcpSocket;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn all_that_the_kernel_holds_are_taken_before_the_socket_is_closed() {
+        const WAITING: usize = 200;
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("an address");
+        let listener = socket.listen(1024).expect("a queue");
+        let address = listener.local_addr().expect("an address");
+        let places = Places::new(1000, 1000);
+        let mut acceptor = Acceptor::new(listener, places, Metrics::new().connections("main"));
+        let callers: Vec<_> = (0..=WAITING).map(|_| Caller::connect(address).expect("connected")).collect();
+        // As after a turn in which the runtime let it do no more.
+        let mut taken = vec![acceptor.next().await];
+        while let Some(left_over) = acceptor.left_over().await {
+            taken.push(left_over);
+        }
+        assert_eq!(taken.len(), callers.len());
+    }
+}
