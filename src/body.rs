@@ -11,8 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::BoxError;
 
-/// Bytes that are handed on at a time: as many as an HTTP/2 peer takes unasked, unless it says otherwise. Of a body
-/// that was handed on whole, nobody could say any more whether its peer takes it.
+/// Bytes that are handed on at a time over HTTP/2: as many as a peer takes unasked, unless it says otherwise.
 const PIECE: usize = 64 * 1024;
 
 /// What callers get.
@@ -21,6 +20,8 @@ pub type Response = http::Response<Body>;
 /// No box around bytes that are at hand: most bodies are those of hits.
 pub enum Body {
     Whole(Octets),
+    /// The same, a piece at a time.
+    Pieces(Octets),
     /// An error where they broke off; the connection is cut then.
     Parts(BoxStream<'static, Result<Bytes, BoxError>>),
 }
@@ -36,9 +37,19 @@ impl Body {
         Self::Parts(stream::once(ready(Err(error))).boxed())
     }
 
+    /// For HTTP/2, where the socket does not tell whether a peer takes its answer: of a large body that was
+    /// handed on whole nobody could.
+    pub fn in_pieces(&mut self) {
+        if let Self::Whole(octets) = self
+            && octets.remaining() > PIECE
+        {
+            *self = Self::Pieces(std::mem::take(octets));
+        }
+    }
+
     /// Whether it is known to have no byte.
     pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Whole(octets) if !octets.has_remaining())
+        matches!(self, Self::Whole(octets) | Self::Pieces(octets) if !octets.has_remaining())
     }
 }
 
@@ -64,8 +75,9 @@ impl HttpBody for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Octets>, BoxError>>> {
         match self.get_mut() {
-            Self::Whole(octets) if !octets.has_remaining() => Poll::Ready(None),
-            Self::Whole(octets) => Poll::Ready(Some(Ok(Frame::data(octets.piece())))),
+            Self::Whole(octets) | Self::Pieces(octets) if !octets.has_remaining() => Poll::Ready(None),
+            Self::Whole(octets) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(octets))))),
+            Self::Pieces(octets) => Poll::Ready(Some(Ok(Frame::data(octets.piece())))),
             Self::Parts(parts) => {
                 let frame = |part| Frame::data(Octets::Own(part));
                 parts.as_mut().poll_next(context).map(|part| part.map(|part| part.map(frame)))
@@ -79,7 +91,7 @@ impl HttpBody for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(octets) => SizeHint::with_exact(octets.remaining() as u64),
+            Self::Whole(octets) | Self::Pieces(octets) => SizeHint::with_exact(octets.remaining() as u64),
             Self::Parts(_) => SizeHint::default(),
         }
     }
@@ -163,6 +175,7 @@ mod tests {
         let all: Vec<u8> = (0..=250).cycle().take(2 * PIECE + 1).collect();
         for mut body in [Body::from(Arc::<[u8]>::from(&*all)), Body::from(Bytes::from(all.clone()))] {
             let (mut got, mut pieces) = (Vec::new(), Vec::new());
+            body.in_pieces();
             assert_eq!(body.size_hint().exact(), Some(all.len() as u64));
             while !body.is_end_stream() {
                 let frame = body.frame().now_or_never().expect("at hand").expect("more").expect("bytes");

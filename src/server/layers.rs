@@ -186,6 +186,9 @@ impl Exchange {
             headers.insert(ACCEPT_QUERY, QUERY_FORMAT);
         }
         headers.insert(REQUEST_ID, self.id.header());
+        if self.version == Version::HTTP_2 {
+            response.body_mut().in_pieces();
+        }
         let duration = self.app.clock.uptime().saturating_sub(self.began.uptime);
         let status = response.status();
         let exemplar = self.trace.as_ref().and_then(|trace| trace.recorded_id());

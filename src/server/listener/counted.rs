@@ -1,4 +1,4 @@
-//! Counts the requests of one connection from their heads until the last piece of their answers is handed on.
+//! Counts the requests of one connection from their heads until the last of their answers is handed on.
 
 use std::pin::Pin;
 use std::sync::Arc;
