@@ -179,6 +179,17 @@ def hot(server, seconds, **env):
     return cost(server, seconds, lambda seconds: wrk(server.port, seconds, "one", **env))
 
 
+def logged(server, seconds):
+    """The same, where a line that was dropped is a failure."""
+    made = hot(server, seconds)
+    if server.gateway.get("access"):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port + 1000)) as connection:
+            connection.request("GET", "/metrics")
+            said = connection.getresponse().read().decode()
+        made["failed"] += int(float(re.search(r"^kore_gateway_access_lines_dropped_total (\S+)", said, re.M)[1]))
+    return made
+
+
 def uniform(server, seconds, ids=10_000, **env):
     fill(server, ids)
     return cost(server, seconds, lambda seconds: wrk(server.port, seconds, "uniform", IDS=ids, **env))
@@ -222,6 +233,9 @@ def servers(names):
         "gateway": lambda **more: Server("gateway", 8301, gateway, **more),
         # As in W1, for the workloads that are held against it.
         "own W1": lambda **_: Server("own W1", 8301, gateway),
+        "two workers": lambda **_: Server("two workers", 8301, gateway, cores="0,1", workers=2),
+        # Of one worker, an acceptor each.
+        "two processes": lambda **_: Server("two processes", 8301, gateway, cores="0,1", workers=1, processes=2),
         "nginx": lambda **_: Server("nginx", 8303, ["nginx", "-c", "{tmp}/nginx.conf"], h2_port=8304),
         "haproxy": lambda **_: Server("haproxy", 8305, ["haproxy", "-db", "-f", "{tmp}/haproxy.cfg"]),
         "hyper": lambda **_: Server("hyper", 8307, [TOOL, "hyper", "port={port}"], h2_port=8308),
@@ -231,7 +245,7 @@ def servers(names):
 
 
 ALL = ["gateway", "haproxy", "nginx", "hyper", "hyper-moka"]
-KNOWN = ["own W1", *ALL]
+KNOWN = ["own W1", "two workers", "two processes", *ALL]
 OURS = ["gateway", "hyper-moka"]
 # Workload: what it is, unit, the servers, how one is measured, and the options of the gateway.
 WORK = {
@@ -247,7 +261,7 @@ WORK = {
            lambda s, t: cost(s, t, lambda t: h2load(s.h2_port, t)), {}),
     "W7": ("hot GET for a client that takes gzip", "us", ["gateway", "own W1", "haproxy", "nginx"],
            lambda s, t: hot(s, t) if s.name == "own W1" else hot(s, t, CODING="gzip"), {}),
-    "log": ("hot GET, a JSON line for each request", "us", ["gateway", "own W1", "haproxy", "hyper"], hot, {"access": True}),
+    "log": ("hot GET, a JSON line for each request", "us", ["gateway", "own W1", "haproxy", "hyper"], logged, {"access": True}),
     "p99": ("p99 of each at half of its peak, constant rate", "us", ["gateway", "hyper"], latency, {}),
     "p99-same": ("p99 of both at half of the gateway's peak", "us", ["gateway", "hyper"],
                  lambda s, t: latency(s, t, peak_of="gateway"), {}),
@@ -257,11 +271,9 @@ WORK = {
        for n in (1, 10, 100, 1_000)},
     **{f"connections-{n}": (f"hot GET over {n} connections", "us", OURS, lambda s, t, n=n: hot(s, t, connections=n), {})
        for n in (64, 500, 5_000)},
-    # On both cores, and so beside their load: compare these with each other only.
-    "workers-1": ("hot GET, one worker on two cores", "us", ["gateway"], hot, {"cores": "0,1", "workers": 1}),
-    "workers-2": ("hot GET, two workers", "us", ["gateway"], hot, {"cores": "0,1", "workers": 2}),
-    "processes-2": ("hot GET, two processes of one worker, an acceptor each", "us", ["gateway"], hot,
-                    {"cores": "0,1", "workers": 1, "processes": 2}),
+    # On both cores, and so beside their load: compare these with each other only. The gateway has one worker.
+    "workers": ("hot GET, on both cores", "us", ["gateway", "two workers", "two processes"], hot,
+                {"cores": "0,1", "workers": 1}),
 }
 
 
