@@ -229,48 +229,30 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |cause| (**cause).source())
 }
 
+/// Whether one of the causes is a socket's error of such a kind.
+fn by_socket(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
+    let mut errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.any(|error| kinds.contains(&error.kind()))
+}
+
 /// Whether something did not come in time: by our clock, or by the system's.
 fn is_late(error: &(dyn StdError + 'static)) -> bool {
-    causes(error).any(|cause| {
-        let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        cause.is::<Elapsed>() || by_socket == Some(io::ErrorKind::TimedOut)
-    })
+    causes(error).any(<dyn StdError>::is::<Elapsed>) || by_socket(error, &[io::ErrorKind::TimedOut])
 }
 
 /// Whether a connection that was there was given up because there is no way to the upstream any more: what the
 /// machine tells instead of a time-out where somebody on the way has told it so.
 fn is_lost(error: &(dyn StdError + 'static)) -> bool {
-    causes(error).any(|cause| {
-        let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        matches!(
-            by_socket,
-            Some(
-                io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-                    | io::ErrorKind::NetworkDown
-                    | io::ErrorKind::ConnectionRefused
-            )
-        )
-    })
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable};
+    by_socket(error, &[HostUnreachable, NetworkUnreachable, NetworkDown, ConnectionRefused])
 }
 
 /// Whether the connection ended before the answer did.
 fn has_ended(error: &(dyn StdError + 'static)) -> bool {
-    causes(error).any(|cause| {
-        let by_http = cause.downcast_ref::<hyper::Error>();
-        let by_socket = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-        by_http.is_some_and(|error| error.is_incomplete_message() || error.is_closed() || error.is_canceled())
-            || matches!(
-                by_socket,
-                Some(
-                    io::ErrorKind::ConnectionReset
-                        | io::ErrorKind::ConnectionAborted
-                        | io::ErrorKind::BrokenPipe
-                        | io::ErrorKind::UnexpectedEof
-                        | io::ErrorKind::NotConnected
-                )
-            )
-    })
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let mut by_http = causes(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>());
+    by_http.any(|error| error.is_incomplete_message() || error.is_closed() || error.is_canceled())
+        || by_socket(error, &[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof, NotConnected])
 }
 
 /// Which of RFC 9209's error types a failed connect is.

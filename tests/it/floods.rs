@@ -78,14 +78,14 @@ async fn beside_a_victim(gateway: &Process, flood: impl Future<Output = bool> + 
     let http = Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
     let ask = async || http.get(format!("http://{}/nowhere", gateway.address)).send().await.unwrap().status();
     assert_eq!(ask().await, 404);
-    let before = gateway.peak_resident();
+    let before = gateway.peak_memory();
     let flooding = tokio::spawn(flood);
     let mut served = 0;
     while !flooding.is_finished() || served < 10 {
         assert_eq!(ask().await, 404);
         served += 1;
     }
-    let growth = gateway.peak_resident().saturating_sub(before);
+    let growth = gateway.peak_memory().saturating_sub(before);
     assert!(growth < MOST_GROWTH, "{growth} KiB more");
     flooding.await.unwrap()
 }

@@ -121,10 +121,15 @@ impl Process {
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
-    /// The most resident memory there ever was, in KiB.
-    pub fn peak_resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+    /// In kibibytes: the most that it has ever held.
+    pub fn peak_memory(&self) -> u64 {
+        peak_memory(self.child.id())
     }
+}
+
+/// In kibibytes: the most that a process has ever held.
+pub fn peak_memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -13,6 +13,7 @@ use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::caller::{Begun, Caller, Version, begun, to_its_end};
+use crate::process::peak_memory;
 use crate::tls::Trust;
 use crate::tls_listener::{Authority, with_tls};
 use crate::world::{DAY, Got, REPORTING, SECOND, World, before, conversation_path, transcript_path, until};
@@ -276,13 +277,6 @@ async fn the_connection_of_an_answer_with_two_lengths_is_not_used_again() {
         let [false, true, repeats @ .., false, true] = &*reused else { panic!("{fault:?}: {reused:?}") };
         assert!(repeats.iter().all(|reused| !reused), "{fault:?}: {reused:?}");
     }
-}
-
-/// In kibibytes: the most that a process has ever held.
-fn peak_memory(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// In a process of the gateway's own, for it is the process's memory that is looked at.

@@ -22,15 +22,23 @@ fn check(answer: &Got, word: &str, cell: &str) {
     assert!(proxy_status.ends_with(&format!("; error={word}")), "{cell}: {proxy_status:?}");
 }
 
+/// Holds a port, so that it is nobody else's, and refuses whoever wants to connect: it does not listen.
+fn nobody_on(port: u16) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Connections of who had it before may linger.
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
+    socket
+}
+
 async fn entries(world: &World) -> f64 {
     world.metric("kore_gateway_cache_entries").await
 }
 
 #[tokio::test]
 async fn no_connection_of_any_kind_is_a_502_that_says_which() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let refused = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
+    let nobody = nobody_on(0);
+    let refused = format!("http://{}", nobody.local_addr().unwrap().as_socket().unwrap());
     // As the machine looks it up.
     let unknown = "https://upstream.invalid".to_owned();
     for (url, word) in [(refused, "connection_refused"), (unknown, "dns_error")] {
@@ -56,13 +64,22 @@ struct Names {
 impl Names {
     fn resolver(self: &Arc<Self>) -> Resolver {
         let names = self.clone();
-        Resolver::new(tower::service_fn(move |_: Name| {
-            // The port is the URL's.
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let found = names.are_known.load(Ordering::SeqCst).then(|| vec![address].into_iter());
-            std::future::ready(found.ok_or_else(|| io::Error::other("no such name")))
-        }))
+        resolver(move |_| {
+            let found = names.are_known.load(Ordering::SeqCst).then(|| vec![Ipv4Addr::LOCALHOST]);
+            found.ok_or_else(|| io::Error::other("no such name"))
+        })
     }
+}
+
+/// Looks names up by `find`.
+fn resolver(find: impl Fn(&str) -> io::Result<Vec<Ipv4Addr>> + Clone + Send + Sync + 'static) -> Resolver {
+    Resolver::new(tower::service_fn(move |name: Name| {
+        // The port is the URL's.
+        let with_port = |address| SocketAddr::from((address, 0));
+        let found = find(name.as_str());
+        let found = found.map(|found| found.into_iter().map(with_port).collect::<Vec<_>>().into_iter());
+        std::future::ready(found)
+    }))
 }
 
 /// Takes a port and answers nobody who wants to connect, as a machine that is gone.
@@ -96,11 +113,7 @@ async fn an_address_that_is_lost_leaves_time_for_the_next_one_and_alone_it_is_a_
     let known = addresses.clone();
     let world = World::with(|setup| {
         setup.named = Some("kore.test");
-        setup.resolver = Some(Resolver::new(tower::service_fn(move |_: Name| {
-            let found = known.lock().unwrap().clone();
-            let found: Vec<_> = found.into_iter().map(|address| SocketAddr::from((address, 0))).collect();
-            std::future::ready(Ok(found.into_iter()))
-        })));
+        setup.resolver = Some(resolver(move |_| Ok(known.lock().unwrap().clone())));
         setup.config = "upstream.allow_plain_http = true\nupstream.connect_timeout = \"4s\"\n\
                         upstream.retry.budget = 0"
             .to_owned();
@@ -123,10 +136,10 @@ async fn an_upstream_is_asked_by_its_name_in_ascii_however_the_configuration_spe
     let names = asked.clone();
     let world = World::with(|setup| {
         setup.named = Some("K\u{d6}RE.test");
-        setup.resolver = Some(Resolver::new(tower::service_fn(move |name: Name| {
-            names.lock().unwrap().push(name.as_str().to_owned());
-            std::future::ready(Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))].into_iter()))
-        })));
+        setup.resolver = Some(resolver(move |name| {
+            names.lock().unwrap().push(name.to_owned());
+            Ok(vec![Ipv4Addr::LOCALHOST])
+        }));
         setup.config = "upstream.allow_plain_http = true".to_owned();
     })
     .await;
@@ -161,6 +174,8 @@ struct Place {
     names: Arc<Names>,
     /// What takes its port again.
     options: Options,
+    /// What holds it meanwhile.
+    nobody: Option<Socket>,
 }
 
 impl Place {
@@ -182,7 +197,7 @@ impl Place {
         })
         .await;
         let (port, clock) = (world.standin.address().port(), world.standin.clock().clone());
-        Self { world, names, options: Options { port, clock, ..Options::default() } }
+        Self { world, names, options: Options { port, clock, ..Options::default() }, nobody: None }
     }
 
     async fn lose(&mut self, lost: Lost) {
@@ -190,6 +205,7 @@ impl Place {
             Lost::Refused => {
                 let elsewhere = Standin::start(Options::default()).await.unwrap();
                 std::mem::replace(&mut self.world.standin, elsewhere).stop().await;
+                self.nobody = Some(nobody_on(self.options.port));
             }
             Lost::NoName => self.names.are_known.store(false, Ordering::SeqCst),
             Lost::WrongCertificate => self.world.front.as_ref().unwrap().pretends(true),
@@ -198,7 +214,10 @@ impl Place {
 
     async fn bring_back(&mut self, lost: Lost) {
         match lost {
-            Lost::Refused => self.world.standin = Standin::start(self.options.clone()).await.unwrap(),
+            Lost::Refused => {
+                self.nobody = None;
+                self.world.standin = Standin::start(self.options.clone()).await.unwrap();
+            }
             Lost::NoName => self.names.are_known.store(true, Ordering::SeqCst),
             Lost::WrongCertificate => self.world.front.as_ref().unwrap().pretends(false),
         }

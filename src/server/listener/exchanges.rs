@@ -90,6 +90,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_one_begins_is_run_in_the_same_turn() {
+        let (mut exchanges, done) = (Exchanges::default(), Arc::new(AtomicU32::new(0)));
+        let (begun, counted) = (exchanges.begun(), done.clone());
+        exchanges.begun().execute(async move {
+            begun.execute(async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+            });
+        });
+        std::future::poll_fn(|context| {
+            exchanges.run(context);
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
     async fn one_that_panics_leaves_the_others_alone() {
         let (mut exchanges, done) = (Exchanges::default(), Arc::new(AtomicU32::new(0)));
         let one = || {
