@@ -41,3 +41,7 @@ pub mod telemetry;
 pub mod trace;
 
 pub mod standin;
+
+#[cfg(test)]
+#[path = "../tests/it/cases.rs"]
+mod cases;

@@ -22,6 +22,7 @@ fuzz_target!(|text: &str| {
             assert!(!faults.is_empty());
             for fault in &faults {
                 assert!(!fault.path.is_empty() && !fault.problem.is_empty(), "{fault:?}");
+                assert!(!fault.to_string().contains('\n'), "{fault:?}");
             }
             let Err(again) = load(&sources) else { panic!("good the second time") };
             let told = |faults: &[kore_gateway::config::Fault]| {

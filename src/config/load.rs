@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
+use super::places::Places;
 use super::section::{Fault, Faults, Section};
 use super::{Config, DEFAULTS};
 use crate::routes::Limits;
@@ -41,14 +42,14 @@ impl Sources {
 
 /// Reads and resolves a configuration; all faults of all files at once.
 pub fn load(sources: &Sources) -> Result<(Table, Config), Vec<Fault>> {
-    let written = as_written(sources)?;
-    let config = Config::resolve(written.clone())?;
+    let (written, places) = as_written(sources)?;
+    let config = Config::resolve(written.clone()).map_err(|faults| places.complete(faults))?;
     Ok((written, config))
 }
 
 /// The limits of the routes alone, of a configuration that need not be whole.
 pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
-    let mut written = as_written(sources)?;
+    let (mut written, places) = as_written(sources)?;
     let faults = Faults::default();
     // Of the other keys, those that are wrong are `check`'s affair.
     let mut section = |key: &str, setting: &'static str| {
@@ -62,12 +63,12 @@ pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
     let max_json_depth = usize::try_from(section("server", "max_json_depth")).unwrap_or(usize::MAX);
     match faults.into_vec() {
         faults if faults.is_empty() => Ok(Limits { conversation_details_limit, max_json_depth }),
-        faults => Err(faults),
+        faults => Err(places.complete(faults)),
     }
 }
 
-fn as_written(sources: &Sources) -> Result<Table, Vec<Fault>> {
-    let mut faults = Vec::new();
+fn as_written(sources: &Sources) -> Result<(Table, Places), Vec<Fault>> {
+    let (mut faults, mut places) = (Vec::new(), Places::default());
     let mut written = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
         faults.push(Fault { path: "defaults".to_owned(), problem: error.to_string() });
         Table::new()
@@ -80,6 +81,9 @@ fn as_written(sources: &Sources) -> Result<Table, Vec<Fault>> {
             }
             Layer::Text(text) => ("text".to_owned(), Ok(text.clone())),
         };
+        if let Ok(text) = &text {
+            places.add_text(&path, text);
+        }
         let table = text.and_then(|text| text.parse::<Table>().map_err(|error| not_toml(&text, &error)));
         match table {
             Ok(table) => lay_over(&mut written, table),
@@ -89,11 +93,12 @@ fn as_written(sources: &Sources) -> Result<Table, Vec<Fault>> {
     for (name, text) in &sources.environment {
         let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-        if let Err(problem) = set(&mut written, &keys, text) {
-            faults.push(Fault { path: name.clone(), problem });
+        match set(&mut written, &keys, text) {
+            Ok(()) => places.add_variable(&keys, name),
+            Err(problem) => faults.push(Fault { path: name.clone(), problem }),
         }
     }
-    if faults.is_empty() { Ok(written) } else { Err(faults) }
+    if faults.is_empty() { Ok((written, places)) } else { Err(faults) }
 }
 
 /// The place and the parser's words, without the line itself: it may hold what should be a secret.
@@ -101,7 +106,7 @@ fn not_toml(text: &str, error: &toml::de::Error) -> String {
     let line = error
         .span()
         .map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
-    format!("is not TOML, line {line}: {}", error.message())
+    format!("is not TOML, line {line}: {}", error.message().replace('\n', ", "))
 }
 
 /// Tables are merged, everything else (lists too) is replaced.
@@ -172,7 +177,7 @@ mod tests {
     fn with(environment: &[(&str, &str)]) -> Table {
         let environment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        as_written(&Sources { environment, ..Sources::default() }).expect("no faults")
+        as_written(&Sources { environment, ..Sources::default() }).expect("no faults").0
     }
 
     #[test]
@@ -200,7 +205,8 @@ mod tests {
     #[test]
     fn a_gap_in_a_list_is_a_fault() {
         let environment = vec![("KORE_GATEWAY__ACCOUNTS__3__ID".to_owned(), "a".to_owned())];
-        let faults = as_written(&Sources { environment, ..Sources::default() }).expect_err("a fault");
+        let faults =
+            as_written(&Sources { environment, ..Sources::default() }).map(|_| ()).expect_err("a fault");
         assert_eq!(faults.len(), 1);
     }
 }

@@ -9,6 +9,7 @@ mod client;
 mod effective;
 mod load;
 mod oidc;
+mod places;
 mod proxies;
 mod redaction;
 mod resolve;

@@ -55,7 +55,7 @@ impl<'a> Section<'a> {
         Self { path: key.to_owned(), table, known: Vec::new(), faults }
     }
 
-    /// Where `key` is, from the top of the configuration.
+    /// Where `key` is, from the top of the configuration. It is one of ours, or a path of such keys.
     pub fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
@@ -161,7 +161,7 @@ impl<'a> Section<'a> {
     pub fn named_sections(self) -> Vec<(String, Self)> {
         let mut sections = Vec::with_capacity(self.table.len());
         for (name, value) in self.table {
-            let path = if self.path.is_empty() { name.clone() } else { format!("{}.{name}", self.path) };
+            let path = join(&self.path, &name);
             match value {
                 toml::Value::Table(table) => {
                     sections.push((name, Self { path, table, known: Vec::new(), faults: self.faults }));
@@ -181,9 +181,26 @@ impl<'a> Section<'a> {
                 Some((distance, known)) if distance <= 2 => format!("unknown key; did you mean `{known}`?"),
                 _ => format!("unknown key; known here: {}", self.known.join(", ")),
             };
-            self.faults.report(self.path_of(key), hint);
+            self.faults.report(join(&self.path, key), hint);
         }
     }
+}
+
+/// The path of a key below another. A key that TOML has to quote is quoted, so that every path is one line
+/// and none is empty.
+pub fn join(path: &str, key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let dot = if path.is_empty() { "" } else { "." };
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        format!("{path}{dot}{key}")
+    } else {
+        format!("{path}{dot}{key:?}")
+    }
+}
+
+/// Whether a path is of something in the table or list that another is of.
+pub fn is_below(path: &str, above: &str) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.starts_with(['.', '[']))
 }
 
 /// What a value is, for a person, without the value: it may be a secret in the wrong place.

@@ -1,28 +1,27 @@
 //! A request's JSON body: read strictly, reported on in full, written back in one way.
 //!
 //! Canonical form follows RFC 8785 (JCS): members sorted, no white space, one spelling for a string
-//! and for a number. Integers keep all their digits, and members are sorted by code point: the form
-//! has to be the same for the same meaning, nobody else has to be able to compute it.
+//! and for a number. Numbers keep all their digits ([`super::value`]), and members are sorted by code
+//! point: the form has to be the same for the same meaning, nobody else has to be able to compute it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
 
 use super::params::between;
+use super::value::{self, Number, Spellings, Value};
 use super::{NAMED_BY_THE_PATH, shown};
 use crate::error::{Fault, MOST_FAULTS};
 
-/// Integers beyond this are not exchanged reliably (RFC 8259 §6); a float that large may have been
-/// one.
-const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+/// Of a canonical body.
+const USUAL_LENGTH: usize = 128;
 
 /// The members of a body. A route takes out what it knows, checks it and puts back the canonical
 /// value; unknown members stay.
 #[derive(Clone, Debug)]
 pub struct Members {
-    members: Map<String, Value>,
+    members: value::Members,
     pub faults: Vec<Fault>,
 }
 
@@ -30,7 +29,12 @@ impl Members {
     /// Reads a body that is one JSON object, nested at most `max_depth` deep. Duplicate members are
     /// refused, wherever they are: parsers differ in which one counts.
     pub fn parse(body: &[u8], max_depth: usize) -> Self {
-        let reader = Reader { max_depth, faults: RefCell::default() };
+        let reader = Reader {
+            max_depth,
+            faults: RefCell::default(),
+            spellings: RefCell::new(Spellings::of(body)),
+            passed: Cell::new(0),
+        };
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let place = Strict { reader: &reader, depth: 0, above: None };
         let value = place.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
@@ -39,12 +43,15 @@ impl Members {
             Ok(Value::Object(members)) => members,
             Ok(_) => {
                 faults.push(Fault::at_pointer("", "the body is not a JSON object"));
-                Map::new()
+                value::Members::new()
             }
             Err(error) => {
-                let detail = format!("the body is not JSON: {error}");
+                let detail = match foreign_encoding(body) {
+                    Some(found) => format!("the body {found}"),
+                    None => format!("the body is not JSON: {error}"),
+                };
                 faults.push(Fault::at_pointer("", detail));
-                Map::new()
+                value::Members::new()
             }
         };
         let mut members = Self { members, faults };
@@ -126,11 +133,11 @@ impl Members {
     pub fn set(&mut self, name: &str, empty_is_none: bool) {
         let Some(value) = self.members.get(name) else { return };
         let items: Option<Vec<&str>> =
-            value.as_array().and_then(|items| items.iter().map(Value::as_str).collect());
+            value.as_list().and_then(|items| items.iter().map(Value::as_str).collect());
         let Some(mut items) = items else {
             let expected = "a list of strings";
-            let odd = value.as_array().and_then(|items| items.iter().position(|item| !item.is_string()));
-            return match odd.and_then(|at| Some((at, describe(value.get(at)?)))) {
+            let odd = value.as_list().and_then(|items| items.iter().position(|item| item.as_str().is_none()));
+            return match odd.and_then(|at| Some((at, describe(value.as_list()?.get(at)?)))) {
                 Some((at, got)) => {
                     let detail = format!("item {at} of `{name}` is {got}; it is {expected}");
                     self.faults.push(Fault::at_pointer(format!("/{name}/{at}"), detail));
@@ -143,15 +150,16 @@ impl Members {
         if items.is_empty() && empty_is_none {
             self.remove(name);
         } else {
-            let items = Value::from(items);
-            self.put(name, items);
+            let items = items.into_iter().map(|item| Value::String(item.to_owned())).collect();
+            self.put(name, Value::List(items));
         }
     }
 
     /// The canonical form.
     pub fn canonical(&self) -> String {
-        // Cannot fail: what is written was read from JSON, and a string takes whatever is written to it.
-        serde_json::to_string(&self.members).expect("names are strings, and numbers are finite")
+        let mut json = String::with_capacity(USUAL_LENGTH);
+        value::write_members(&self.members, &mut json);
+        json
     }
 
     /// A number of minutes.
@@ -173,17 +181,45 @@ fn describe(value: &Value) -> String {
         Value::Bool(flag) => format!("{flag}"),
         Value::Number(number) => format!("{number}"),
         Value::String(text) => format!("the string {}", shown(text)),
-        Value::Array(_) => "a list".to_owned(),
+        Value::List(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     }
 }
 
-struct Reader {
-    max_depth: usize,
-    faults: RefCell<Vec<Fault>>,
+/// What stands in front of a body that is in no encoding of JSON's, or marked as if it were in one of several.
+fn foreign_encoding(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0xEF, 0xBB, 0xBF, ..] => {
+            Some("begins with a byte order mark (EF BB BF); send the same without it (RFC 8259, section 8.1)")
+        }
+        [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] | [0, _, ..] | [_, 0, ..] => {
+            Some("is not in UTF-8 but in UTF-16 or UTF-32; JSON is sent in UTF-8 (RFC 8259, section 8.1)")
+        }
+        _ => None,
+    }
 }
 
-impl Reader {
+struct Reader<'t> {
+    max_depth: usize,
+    faults: RefCell<Vec<Fault>>,
+    /// The numbers of the body as they are spelled there, for those that a float would change.
+    spellings: RefCell<Spellings<'t>>,
+    /// How many numbers were read since the last one that was taken out of `spellings`.
+    passed: Cell<usize>,
+}
+
+impl Reader<'_> {
+    /// Notes that an integer was read, whose spelling says nothing more.
+    fn pass(&self) {
+        self.passed.set(self.passed.get() + 1);
+    }
+
+    /// The number that is being read, exactly.
+    fn spelled(&self) -> Option<Number> {
+        let passed = self.passed.take();
+        Number::from_json(self.spellings.borrow_mut().nth(passed)?)
+    }
+
     /// Keeps one fault more than an answer lists, so that it is known that there are more.
     fn report(&self, fault: impl FnOnce() -> Fault) {
         let mut faults = self.faults.borrow_mut();
@@ -195,8 +231,8 @@ impl Reader {
 
 /// Reads one value strictly. Number spellings that mean the same become the same number here.
 #[derive(Clone, Copy)]
-struct Strict<'a> {
-    reader: &'a Reader,
+struct Strict<'a, 't> {
+    reader: &'a Reader<'t>,
     depth: usize,
     /// The value it is in, and its name or number there. Made into a pointer only for a fault.
     above: Option<(&'a Self, Token<'a>)>,
@@ -208,8 +244,8 @@ enum Token<'a> {
     Index(usize),
 }
 
-impl<'a> Strict<'a> {
-    fn below<'b>(&'b self, token: Token<'b>) -> Strict<'b> {
+impl<'a, 't> Strict<'a, 't> {
+    fn below<'b>(&'b self, token: Token<'b>) -> Strict<'b, 't> {
         Strict { reader: self.reader, depth: self.depth + 1, above: Some((self, token)) }
     }
 
@@ -234,7 +270,7 @@ impl<'a> Strict<'a> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
+impl<'de> DeserializeSeed<'de> for Strict<'_, '_> {
     type Value = Value;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -242,7 +278,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Strict<'_> {
+impl<'de> Visitor<'de> for Strict<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -258,30 +294,27 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
+        self.reader.pass();
         Ok(number.into())
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
+        self.reader.pass();
+        Ok(Value::Number(Number::Negative(number)))
     }
 
-    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Value, E> {
-        if number.abs() >= LARGEST_EXACT {
-            return Err(E::custom("a number beyond 2^53, which JSON does not carry exactly"));
-        }
-        if number.fract() == 0.0 {
-            #[expect(clippy::cast_possible_truncation, reason = "integral and below 2^53")]
-            return Ok((number as i64).into());
-        }
-        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("not a number"))
+    /// The float has lost digits: the spelling counts.
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Value, E> {
+        let number = self.reader.spelled();
+        number.map(Value::Number).ok_or_else(|| E::custom("a number with an exponent of more than 18 digits"))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
+        Ok(Value::String(text.to_owned()))
     }
 
     fn visit_string<E>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
+        Ok(Value::String(text))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
@@ -290,12 +323,12 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(item) = items.next_element_seed(self.below(Token::Index(list.len())))? {
             list.push(item);
         }
-        Ok(Value::Array(list))
+        Ok(Value::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         self.check_depth::<A::Error>()?;
-        let mut members = Map::new();
+        let mut members = value::Members::new();
         while let Some(name) = entries.next_key::<String>()? {
             let place = self.below(Token::Name(&name));
             let value = entries.next_value_seed(place)?;
@@ -331,9 +364,28 @@ mod tests {
     fn order_space_escapes_and_number_spelling_do_not_make_another_body() {
         assert_eq!(canonical(r#"{"b":1.0,"a":"\u0041"}"#), canonical(" { \"a\" : \"A\", \"b\" : 1e0 }"));
         assert_eq!(canonical(r#"{"a":-0}"#), canonical(r#"{"a":0}"#));
+        assert_eq!(canonical(r#"{"a":1e2}"#), canonical(r#"{"a":100}"#));
         assert_ne!(canonical(r#"{"a":"1"}"#), canonical(r#"{"a":1}"#));
         assert_ne!(canonical(r#"{"a":[1,2]}"#), canonical(r#"{"a":[2,1]}"#));
         assert_ne!(canonical(r#"{"a":18446744073709551615}"#), canonical(r#"{"a":18446744073709551614}"#));
+    }
+
+    #[test]
+    fn numbers_keep_every_digit_wherever_they_stand() {
+        let body = r#"{"a":[1,-2,1.0222222222222222222222222222,{"b":0.10}],"c":"3.5","d":123456789012345678901234567890}"#;
+        let expected = r#"{"a":[1,-2,1.0222222222222222222222222222,{"b":0.1}],"c":"3.5","d":1.2345678901234567890123456789e29}"#;
+        assert_eq!(canonical(body), expected);
+        assert_eq!(canonical(expected), expected);
+        assert_eq!(canonical(r#"{"a":9007199254740993.0}"#), r#"{"a":9007199254740993}"#);
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_another_encoding_are_named() {
+        let told = |body: &[u8]| Members::parse(body, 4).faults[0].detail.clone();
+        assert!(told(b"\xef\xbb\xbf{}").contains("byte order mark"));
+        for body in [&b"\xff\xfe{\0}\0"[..], b"\xfe\xff\0{\0}", b"{\0}\0", b"\0{\0}"] {
+            assert!(told(body).contains("UTF-16"), "{body:?}");
+        }
     }
 
     #[test]
@@ -345,17 +397,7 @@ mod tests {
 
     #[test]
     fn what_is_no_object_too_deep_or_too_large_is_refused() {
-        for body in [
-            "",
-            "[]",
-            "1",
-            "{",
-            r#"{"a":1}x"#,
-            r#"{"a":[[[[]]]]}"#,
-            r#"{"a":1e400}"#,
-            r#"{"a":1e16}"#,
-            "{'a':1}",
-        ] {
+        for body in ["", "[]", "1", "{", r#"{"a":1}x"#, r#"{"a":[[[[]]]]}"#, r#"{"a":1e400}"#, "{'a':1}"] {
             assert_eq!(faults(body).len(), 1, "{body}");
         }
         assert!(faults(r#"{"a":[[[]]]}"#).is_empty());

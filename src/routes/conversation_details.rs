@@ -157,7 +157,7 @@ fn page(members: &mut Members) {
         members.remove("offset");
     }
     if !members.has("skip") && !members.has("offset") {
-        members.put("skip", 0);
+        members.put("skip", 0_u64);
     }
 }
 

@@ -71,6 +71,7 @@ mod tests {
     use proptest::string::string_regex;
 
     use super::*;
+    use crate::cases::with_cases;
 
     const SHAPES: [(&str, Shape); 5] = [
         ("streamId", stream),
@@ -90,6 +91,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(with_cases(256))]
+
         #[test]
         fn what_the_documents_pattern_makes_is_an_id((which, made) in made()) {
             let (name, shape) = SHAPES[which];

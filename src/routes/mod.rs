@@ -14,6 +14,7 @@ pub mod openapi;
 mod params;
 mod path;
 mod query;
+mod value;
 
 use std::sync::LazyLock;
 

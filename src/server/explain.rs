@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 use http::uri::PathAndQuery;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::layers;
@@ -27,9 +28,8 @@ pub struct Supposed {
     /// Without the question mark; may stand in the path as well.
     #[serde(default)]
     query: String,
-    /// A string is the body as it is; anything else is a body of JSON.
-    #[serde(default)]
-    body: Value,
+    /// A string is the body as it is; anything else is a body of JSON, as it is spelled.
+    body: Option<Box<RawValue>>,
 }
 
 /// What is known of it, as far as it gets.
@@ -75,11 +75,8 @@ fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error>
     told["policy"] = policy(client, &allowed);
     let account = allowed?;
 
-    let body = match &supposed.body {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
+    let body = supposed.body.as_deref().map(RawValue::get).unwrap_or_default();
+    let body = serde_json::from_str(body).unwrap_or_else(|_| body.to_owned());
     let has_body = route.method == Method::POST;
     let body = has_body.then_some(body.as_bytes());
     let query = validate::canonical(account, route, &routes::Request { body, ..request })?;

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use serde_json::{Map, Value, json};
 
+use crate::cases::with_cases;
+
 const LIMITS: Limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
 
 /// The key of a valid request of the account that its path names, or of `account`.
@@ -157,7 +159,7 @@ fn dice() -> impl Strategy<Value = Vec<Index>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(with_cases(2_000))]
 
     #[test]
     fn one_meaning_has_one_key_however_it_is_spelled(meaning in meaning(), once in dice(), again in dice()) {
@@ -317,7 +319,7 @@ fn spelled_transcript(meaning: &TranscriptMeaning, dice: &[Index]) -> (String, S
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(with_cases(2_000))]
 
     #[test]
     fn one_transcript_has_one_key_however_it_is_asked_for(meaning in transcript(), once in dice(), again in dice()) {

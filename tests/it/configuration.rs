@@ -66,6 +66,40 @@ fn later_layers_and_the_environment_lie_over_earlier_ones() {
 }
 
 #[test]
+fn every_fault_says_in_which_file_and_line_it_is_also_of_a_key_that_is_odd() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let one = file("one.toml", "\n[server]\nlisten = 1\n[\"\"]\n[\"a\\nb\".\"\"]\n[cache]\ncapacity = 7");
+    let accounts =
+        "[cache]\ncapacity = \"1 GB\"\n[[accounts]]\nid = \"a1\"\n[[accounts.credentials]]\nscopes = []";
+    let other = file("other.toml", accounts);
+    let sources = Sources {
+        layers: vec![Layer::File(one.clone()), Layer::File(other.clone())],
+        environment: vec![("KORE_GATEWAY__OPS__LISTEN".to_owned(), "nowhere".to_owned())],
+    };
+    let faults = config::load(&sources).map(|_| ()).unwrap_err();
+    let place = |path: &str| {
+        let fault = faults.iter().find(|fault| fault.path == path);
+        let told = fault.unwrap_or_else(|| panic!("{path} in {faults:#?}")).to_string();
+        assert!(!told.contains('\n'), "{told}");
+        told.rsplit_once(" (").map(|(_, place)| place.trim_end_matches(')').to_owned()).unwrap_or_default()
+    };
+    let (one, other) = (one.display(), other.display());
+    assert_eq!(place("server.listen"), format!("{one}, line 3"));
+    assert_eq!(place("\"\""), format!("{one}, line 4"));
+    assert_eq!(place("\"a\\nb\""), format!("{one}, line 5"));
+    assert_eq!(place("cache.capacity"), format!("{other}, line 2"));
+    // What is missing is missing from a table.
+    assert_eq!(place("accounts[0].automation_url"), format!("{other}, line 3"));
+    assert_eq!(place("accounts[0].credentials[0].client_id"), format!("{other}, line 5"));
+    assert_eq!(place("ops.listen"), "variable KORE_GATEWAY__OPS__LISTEN");
+}
+
+#[test]
 fn windows_are_sorted_the_shortest_first() {
     let quota = "[accounts.quota]\nbot = [\"1800/h\", \"60/min\"]\n[[clients]]";
     let config = load(&[&GOOD.replace("[[clients]]", quota)], &[]).unwrap();

@@ -145,3 +145,16 @@ async fn only_the_ops_token_opens_it_and_a_wrong_body_is_told_what_is_right() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_body_is_explained_as_it_is_spelled() {
+    let world = world().await;
+    let body = r#"{"sessionId":"s","future":1.02222222222222222222222222}"#;
+    let path = transcript_path();
+    for body in [body.to_owned(), json!(body).to_string()] {
+        let request = format!(r#"{{"client":"reporting","method":"POST","path":"{path}","body":{body}}}"#);
+        let told = got(admin(&world, Method::POST, "/admin/explain", OPS_TOKEN).body(request)).await.json();
+        let canonical = told["canonical"]["body"].as_str().unwrap();
+        assert!(canonical.contains("1.02222222222222222222222222"), "{told}");
+    }
+}

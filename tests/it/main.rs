@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod caller;
+mod cases;
 mod collector;
 mod process;
 mod world;

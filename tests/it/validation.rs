@@ -288,3 +288,38 @@ async fn who_takes_no_json_is_told_so() {
         assert_eq!(answer.status.as_u16(), status, "{accept}");
     }
 }
+
+#[tokio::test]
+async fn a_number_reaches_the_upstream_with_every_digit_and_in_one_spelling() {
+    let world = World::new().await;
+    let exact = "1.0222222222222222222222222222222222222222";
+    let body = |number: &str, zeros: &str| {
+        format!(
+            r#"{{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":-330{zeros},"future":{{"n":[{number}]}}}}"#
+        )
+    };
+    assert_eq!(world.post(&window_path(), body(exact, "")).await.status, 200);
+    let sent = String::from_utf8(world.standin.calls()[0].body.to_vec()).unwrap();
+    assert!(sent.contains(&format!("[{exact}]")), "{sent}");
+    // What went upstream, and another spelling of it, are the same request.
+    for same in [sent, body(&format!("{}e-1", exact.replace("1.0", "10.")), ".0")] {
+        assert!(world.post(&window_path(), same.clone()).await.is_hit(), "{same}");
+    }
+    assert!(!world.post(&window_path(), body(&format!("{exact}1"), "")).await.is_hit());
+    assert_eq!(world.standin.count(), 2);
+}
+
+#[tokio::test]
+async fn a_body_with_a_byte_order_mark_is_told_so() {
+    let world = World::new().await;
+    for (route, body) in
+        [(window_path(), window("", json!(1))), (transcript_path(), r#"{"sessionId":"s"}"#.to_owned())]
+    {
+        let marked = format!("\u{feff}{body}");
+        let answer = world.post(&route, marked).await;
+        assert_eq!(answer.problem(), "invalid-request");
+        let detail = answer.json()["errors"][0]["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("byte order mark"), "{detail}");
+    }
+    assert_eq!(world.standin.count(), 0);
+}

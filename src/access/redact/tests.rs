@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::cases::with_cases;
 use crate::config::{Kind, Pointer};
 
 fn pointers(texts: &[&str]) -> Vec<Pointer> {
@@ -222,7 +223,7 @@ fn is_there(value: &Value, pointer: &[String]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(with_cases(2_000))]
 
     /// What is denied is not there, and what is not denied is there byte for byte.
     #[test]

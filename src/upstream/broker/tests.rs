@@ -1,6 +1,7 @@
 //! The rules, one by one, and the windows against a reference.
 
 use super::*;
+use crate::cases::with_cases;
 use crate::config::Fairness;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -246,7 +247,7 @@ const RATES: [Rate; 2] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(with_cases(64))]
 
     /// The reference is the upstream: it counts each call at a moment of its own choosing
     /// between start and end, and looks at every window that ends with a call.
