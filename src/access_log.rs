@@ -1,15 +1,8 @@
-//! One line for each request, written off its thread: no path, no query string, no body, no
-//! credential.
-//!
-//! Lines gather in memory and go out together some milliseconds later. A slow disk must hold up
-//! nobody, so what finds no room is dropped and counted. What must not be lost is the audit's.
+//! One line for each request, written off its thread ([`Lines`]): no path, no query string, no body, no
+//! credential. What must not be lost is the audit's.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::Thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::trace::TraceId;
@@ -18,13 +11,7 @@ use serde::Serialize;
 
 use crate::clock::UnixMillis;
 use crate::config::{Log, LogFormat, LogTo};
-
-/// How long lines gather before they are written.
-const GATHERED_FOR: Duration = Duration::from_millis(10);
-/// Bytes that wait for the writer in each shard.
-const MOST_WAITING: usize = 256 * 1024;
-/// Threads that gather in places of their own, so that they do not wait for one another.
-const SHARDS: usize = 16;
+use crate::lines::Lines;
 
 /// What a line says. The order is the line's.
 #[derive(Debug, Serialize)]
@@ -64,119 +51,47 @@ fn as_text<S: serde::Serializer>(id: &Option<TraceId>, serializer: S) -> Result<
     }
 }
 
-/// Takes lines. Lets its thread go when it is dropped, with all that was gathered written.
+/// Takes lines.
 pub struct AccessLog {
-    gathered: Option<Arc<Gathered>>,
-    writer: Option<Thread>,
+    lines: Option<Arc<Lines>>,
+    to: LogTo,
     format: LogFormat,
 }
 
-struct Gathered {
-    shards: [Mutex<Vec<u8>>; SHARDS],
-    sink: Mutex<Box<dyn Write + Send>>,
-    has_ended: AtomicBool,
-    dropped: Counter,
-}
-
 impl AccessLog {
-    /// Opens what `log` names, anew each time: a file that was moved away is made again. `dropped`
-    /// counts the lines that were not written.
-    pub fn open(log: &Log, dropped: Counter) -> io::Result<Self> {
-        if !log.access {
-            return Ok(Self { gathered: None, writer: None, format: log.format });
-        }
-        let sink: Box<dyn Write + Send> = match &log.access_to {
-            LogTo::Stdout => Box::new(io::stdout()),
-            LogTo::File(path) => {
-                Box::new(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
-            }
+    /// Opens what `log` names, anew each time: a file that was moved away is made again. Standard output
+    /// cannot be moved away, and stays with the writer of `previous`. `dropped` counts the lines that
+    /// were not written.
+    pub fn open(log: &Log, dropped: Counter, previous: Option<&Self>) -> io::Result<Self> {
+        let kept = previous.filter(|previous| log.access_to == LogTo::Stdout && previous.to == LogTo::Stdout);
+        let lines = match kept.and_then(|previous| previous.lines.clone()) {
+            _ if !log.access => None,
+            Some(lines) => Some(lines),
+            None => Some(Arc::new(Lines::open("access-log", &log.access_to, dropped)?)),
         };
-        let gathered = Arc::new(Gathered {
-            shards: Default::default(),
-            sink: Mutex::new(sink),
-            has_ended: AtomicBool::new(false),
-            dropped,
-        });
-        let writing = gathered.clone();
-        let thread =
-            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writing.write())?;
-        Ok(Self { gathered: Some(gathered), writer: Some(thread.thread().clone()), format: log.format })
+        Ok(Self { lines, to: log.access_to.clone(), format: log.format })
     }
 
     pub fn is_on(&self) -> bool {
-        self.gathered.is_some()
+        self.lines.is_some()
     }
 
     /// Takes a line, or counts it as dropped.
     pub fn take(&self, line: &Line<'_>) {
-        let (Some(gathered), Some(writer)) = (&self.gathered, &self.writer) else { return };
-        let mut lines = locked(gathered.shard());
-        if lines.len() >= MOST_WAITING {
-            gathered.dropped.inc();
-            return;
-        }
-        let is_first = lines.is_empty();
-        // Writing to memory fails for want of memory only.
-        let _ = match self.format {
-            LogFormat::Json => serde_json::to_writer(&mut *lines, line).map_err(io::Error::from),
-            LogFormat::Text => text(&mut lines, line),
-        };
-        lines.push(b'\n');
-        drop(lines);
-        if is_first {
-            writer.unpark();
-        }
+        let Some(lines) = &self.lines else { return };
+        lines.take(|lines| {
+            // Writing to memory fails for want of memory only.
+            let _ = match self.format {
+                LogFormat::Json => serde_json::to_writer(&mut *lines, line).map_err(io::Error::from),
+                LogFormat::Text => text(lines, line),
+            };
+            lines.push(b'\n');
+        });
     }
 
-    /// Writes what has been gathered, now.
-    pub fn flush(&self) {
-        if let Some(gathered) = &self.gathered {
-            gathered.write_out();
-        }
-    }
-}
-
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        if let (Some(gathered), Some(writer)) = (&self.gathered, &self.writer) {
-            gathered.has_ended.store(true, Ordering::Release);
-            writer.unpark();
-        }
-    }
-}
-
-impl Gathered {
-    /// The place of this thread.
-    fn shard(&self) -> &Mutex<Vec<u8>> {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static PLACE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        }
-        &self.shards[PLACE.with(|place| *place)]
-    }
-
-    /// The writer's thread.
-    fn write(&self) {
-        loop {
-            let ends = self.has_ended.load(Ordering::Acquire);
-            self.write_out();
-            if ends {
-                return;
-            }
-            std::thread::park();
-            std::thread::sleep(GATHERED_FOR);
-        }
-    }
-
-    fn write_out(&self) {
-        let mut sink = locked(&self.sink);
-        for shard in &self.shards {
-            let lines = std::mem::take(&mut *locked(shard));
-            if !lines.is_empty() && sink.write_all(&lines).and_then(|()| sink.flush()).is_err() {
-                let lost = lines.iter().filter(|byte| **byte == b'\n').count();
-                self.dropped.inc_by(lost as u64);
-            }
-        }
+    /// Writes what has been gathered, waiting `at_most` for so long. Whether it was written.
+    pub fn flush(&self, at_most: Duration) -> bool {
+        self.lines.as_ref().is_none_or(|lines| lines.flush(at_most))
     }
 }
 
@@ -197,11 +112,6 @@ fn text(out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A line is appended whole or not at all, so a panic elsewhere spoils none.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -230,7 +140,7 @@ mod tests {
         let dropped = Counter::default();
         let log =
             Log { level: "info".to_owned(), format, access: true, access_to: LogTo::File(path.to_owned()) };
-        (AccessLog::open(&log, dropped.clone()).expect("a file"), dropped)
+        (AccessLog::open(&log, dropped.clone(), None).expect("a file"), dropped)
     }
 
     #[test]
@@ -243,7 +153,7 @@ mod tests {
                 scope.spawn(move || (0..100).for_each(|n| log.take(&line(&format!("r-{thread}-{n}")))));
             }
         });
-        log.flush();
+        assert!(log.flush(Duration::from_secs(30)));
         let written = std::fs::read_to_string(file.path()).expect("text");
         let mut ids: Vec<String> = written
             .lines()
@@ -257,23 +167,5 @@ mod tests {
             written.starts_with(r#"{"timestamp":"2026-02-16T00:00:00Z","level":"INFO""#),
             "{written:.80}"
         );
-    }
-
-    #[test]
-    fn what_finds_no_room_and_what_a_full_disk_refuses_is_counted() {
-        let full = std::path::Path::new("/dev/full");
-        let (log, dropped) = log(LogFormat::Text, full);
-        for _ in 0..10 {
-            log.take(&line("r"));
-        }
-        log.flush();
-        // The writer may have been faster than the flush; both count.
-        let sink = locked(&log.gathered.as_ref().expect("it is on").sink);
-        assert_eq!(dropped.get(), 10);
-        // Nobody writes while the sink is held: what comes now can only gather.
-        let room = MOST_WAITING / 64;
-        (0..room).for_each(|_| log.take(&line("r")));
-        assert!(dropped.get() > 10, "{}", dropped.get());
-        drop(sink);
     }
 }

@@ -178,15 +178,14 @@ impl Snapshot {
         let known = previous.map(|previous| &previous.issuers);
         let issuers =
             Issuers::new(&config, clock, metrics, known).map_err(|error| no_https("oidc", &error))?;
-        let access_log =
-            AccessLog::open(&config.log, metrics.access_lines_dropped.clone()).map_err(|error| {
-                let problem = format!("cannot be written: {error}");
-                vec![Fault { path: "log.access_to".to_owned(), problem }]
-            })?;
-        let audit = Audit::open(&config.audit, metrics).map_err(|error| {
-            let problem = format!("cannot be written: {error}");
-            vec![Fault { path: "audit.to".to_owned(), problem }]
-        })?;
+        let cannot_write = |path: &'static str, error: std::io::Error| {
+            vec![Fault { path: path.to_owned(), problem: format!("cannot be written: {error}") }]
+        };
+        let known = previous.map(|previous| &previous.access_log);
+        let access_log = AccessLog::open(&config.log, metrics.access_lines_dropped.clone(), known)
+            .map_err(|error| cannot_write("log.access_to", error))?;
+        let audit = Audit::open(&config.audit, metrics, previous.map(|previous| &previous.audit))
+            .map_err(|error| cannot_write("audit.to", error))?;
         let known = previous.and_then(|previous| previous.tracer.as_ref());
         let tracer = Tracer::start(&config.tracing, clock, metrics, known).map_err(|error| {
             let problem = format!("no collector can be told: {error}");

@@ -52,6 +52,7 @@ pub struct Record<'a> {
 
 /// Takes records. Cheap to ask where nothing is audited.
 pub struct Audit {
+    to: AuditTo,
     lines: Option<mpsc::Sender<Line>>,
     refuses: bool,
     timeout: Duration,
@@ -65,25 +66,30 @@ struct Line {
 }
 
 impl Audit {
-    /// Opens what `config` names, anew each time: a file that was moved away is made again.
-    pub fn open(config: &config::Audit, metrics: &Metrics) -> io::Result<Self> {
+    /// Opens what `config` names, anew each time: a file that was moved away is made again. Standard
+    /// output cannot be moved away, and stays with the thread of `previous`.
+    pub fn open(config: &config::Audit, metrics: &Metrics, previous: Option<&Self>) -> io::Result<Self> {
+        let kept = previous.filter(|previous| config.to == AuditTo::Stdout && previous.to == AuditTo::Stdout);
+        let lines = match kept.and_then(|previous| previous.lines.clone()) {
+            Some(lines) => Some(lines),
+            None => Self::start(config)?,
+        };
         let (written, failed) = metrics.audit();
+        let (to, timeout) = (config.to.clone(), config.timeout);
+        Ok(Self { to, lines, refuses: config.refuse_on_failure, timeout, written, failed })
+    }
+
+    /// A thread that writes to what `config` names; none where that is nowhere.
+    fn start(config: &config::Audit) -> io::Result<Option<mpsc::Sender<Line>>> {
         let sink: Option<Box<dyn Sink>> = match &config.to {
             AuditTo::Nowhere => None,
             AuditTo::Stdout => Some(Box::new(io::stdout())),
             AuditTo::File(path) => Some(Box::new(AppendOnly::open(path, config.sync)?)),
         };
-        let lines = match sink {
-            None => None,
-            Some(sink) => {
-                let (sender, receiver) = mpsc::channel(MOST_WAITING);
-                std::thread::Builder::new()
-                    .name("audit".to_owned())
-                    .spawn(move || write_lines(receiver, sink))?;
-                Some(sender)
-            }
-        };
-        Ok(Self { lines, refuses: config.refuse_on_failure, timeout: config.timeout, written, failed })
+        let Some(sink) = sink else { return Ok(None) };
+        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_lines(receiver, sink))?;
+        Ok(Some(sender))
     }
 
     pub fn is_on(&self) -> bool {

@@ -36,6 +36,7 @@ mod digest;
 pub mod error;
 mod field;
 mod json;
+mod lines;
 pub mod metrics;
 pub mod telemetry;
 pub mod trace;

@@ -268,6 +268,8 @@ pub struct Metrics {
     config_loaded_at: Gauge,
     audit_records: Family<DoneLabels, Counter>,
     pub access_lines_dropped: Counter,
+    pub log_lines_dropped: Counter,
+    pub panics: Counter,
     trace_spans: Family<DoneLabels, Counter>,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
@@ -311,6 +313,8 @@ impl Metrics {
             config_loaded_at: Gauge::default(),
             audit_records: Family::default(),
             access_lines_dropped: Counter::default(),
+            log_lines_dropped: Counter::default(),
+            panics: Counter::default(),
             trace_spans: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
@@ -444,6 +448,12 @@ impl Metrics {
             "Access lines that were not written",
             self.access_lines_dropped.clone(),
         );
+        r.register(
+            "kore_gateway_log_lines_dropped",
+            "Lines of the gateway's own log that were not written",
+            self.log_lines_dropped.clone(),
+        );
+        r.register("kore_gateway_panics", "Panics, each a defect of the gateway", self.panics.clone());
         r.register(
             "kore_gateway_trace_spans",
             "Spans that the collector took, and those that were dropped",

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,8 @@ use crate::upstream::random_id;
 const CONFIG: &str = include_str!("../../config/demo.toml");
 /// The key whose digest is in the demo's configuration.
 const KEY: &str = "kg_demo";
+/// For the last lines of the log, once it has ended.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(super) fn run(port: u16) -> Result<(), Failure> {
     // The ops listener takes the next port; after the last there is none.
@@ -49,7 +52,7 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
             .map(|(name, value)| (format!("{}{name}", config::ENVIRONMENT_PREFIX), value))
             .collect(),
     };
-    let app = start(sources)?;
+    let (app, log) = start(sources)?;
 
     let stop = CancellationToken::new();
     stop_on_signal(&stop)?;
@@ -58,6 +61,7 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
     // Whoever reads our output may have gone; the demo goes on.
     let _ = std::io::stdout().write_all(lines(main, ops, &ids).as_bytes());
     server.run(stop).await;
+    log.flush(LAST_LINES);
     // Until here: a secret's file is read again now and then.
     drop(secret);
     Ok(())

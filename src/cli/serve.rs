@@ -1,6 +1,7 @@
 //! `kore-gateway serve`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -11,19 +12,26 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{self, Sources};
 use crate::server::Server;
-use crate::telemetry;
+use crate::telemetry::{self, Log};
 use crate::watch;
+
+/// What a drain that took all of its time leaves for the log and for spans.
+const LEAST_FOR_THE_LOG: Duration = Duration::from_secs(1);
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     // Read once more when the app is made: the threads have to be there before.
     let (_, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
-    runtime(config.server.workers)?.block_on(serve(sources.clone()))
+    let runtime = runtime(config.server.workers)?;
+    let served = runtime.block_on(serve(sources.clone()));
+    // Without waiting for what blocks a thread: it may never end.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(sources: Sources) -> Result<(), Failure> {
     take_all_descriptors();
     let stop = CancellationToken::new();
-    let app = start(sources)?;
+    let (app, log) = start(sources)?;
     stop_on_signal(&stop)?;
     reload_on_signal(&app)?;
     tokio::spawn(watch::watch(app.clone()));
@@ -34,14 +42,27 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         version = crate::metrics::VERSION,
         "serving"
     );
-    server.run(stop).await;
+    let ((), stopped_at) = tokio::join!(server.run(stop.clone()), async {
+        stop.cancelled().await;
+        Instant::now()
+    });
+    finish(&app, &log, stopped_at).await;
+    Ok(())
+}
+
+/// Writes what is still to be told: of the log, of the access lines and of spans. All of it within what the
+/// drain has left of its time, for whoever takes it may be stalled.
+async fn finish(app: &App, log: &Log, stopped_at: Instant) {
     let snapshot = app.snapshot();
-    snapshot.access_log.flush();
+    let ends = stopped_at + snapshot.config.server.drain_timeout;
+    let ends = ends.max(Instant::now() + LEAST_FOR_THE_LOG);
+    let left = || ends.saturating_duration_since(Instant::now());
     if let Some(tracer) = &snapshot.tracer {
-        tracer.finish().await;
+        let _ = tokio::time::timeout(left(), tracer.finish()).await;
     }
     tracing::info!("stopped");
-    Ok(())
+    snapshot.access_log.flush(left());
+    log.flush(left());
 }
 
 /// A connection is a descriptor, and shells hand out a thousand. What the hard limit allows is taken;
@@ -52,10 +73,13 @@ fn take_all_descriptors() {
 }
 
 /// The app of `sources`, and its log.
-pub(super) fn start(sources: Sources) -> Result<Arc<App>, Failure> {
+pub(super) fn start(sources: Sources) -> Result<(Arc<App>, Log), Failure> {
     let app = App::new(sources, Clock::system()).map_err(|faults| Failure::faults(&faults))?;
-    telemetry::install(&app.snapshot().config.log);
-    Ok(app)
+    let dropped = app.metrics.log_lines_dropped.clone();
+    let log = Log::install(&app.snapshot().config.log, dropped)
+        .map_err(|error| Failure::new("cannot start the log", error))?;
+    telemetry::log_panics(app.metrics.panics.clone());
+    Ok((app, log))
 }
 
 pub(super) fn address(

@@ -13,8 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::issuer::{Issuer, Signer};
 use crate::world::{
-    Got, NEIGHBOUR, ONE_BOT, OPS_TOKEN, REPORTING, World, admin, change_config, client, conversation_path,
-    got, reload, transcript_path, window_path, with_ops_token,
+    Got, MINUTE, NEIGHBOUR, ONE_BOT, OPS_TOKEN, REPORTING, World, admin, change_config, client,
+    conversation_path, got, reload, transcript_path, window_path, with_ops_token,
 };
 
 /// Everything that is logged, by every crate, at the finest level.
@@ -128,7 +128,7 @@ async fn nothing_secret_or_personal_is_written_down_anywhere() {
     let printed: [&dyn Debug; 3] = [&snapshot.config, &snapshot.config.clients, &snapshot.config.accounts];
 
     let log = text(&captured.0.lock().unwrap());
-    snapshot.access_log.flush();
+    assert!(snapshot.access_log.flush(MINUTE));
     let access = std::fs::read_to_string(access).unwrap();
     let audit = std::fs::read_to_string(audit).unwrap();
     let debug = format!("{printed:?}");

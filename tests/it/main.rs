@@ -61,6 +61,7 @@ mod redaction_sweep;
 mod refresh;
 mod reload;
 mod samples;
+mod stalled_output;
 mod standin;
 mod tls;
 mod tls_listener;

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
+use std::time::{Duration, Instant};
 
 use kore_gateway::access::identify::key_digest;
 
@@ -32,6 +33,13 @@ accounts = ["a1"]
 bots = ["*"]
 routes = ["conversation"]
 "#;
+
+/// Whether somebody reads what the gateway writes.
+#[derive(Clone, Copy)]
+enum Output {
+    Read,
+    Unread,
+}
 
 /// A running gateway; killed when it is dropped.
 pub struct Process {
@@ -61,18 +69,24 @@ impl Process {
 
     /// With any keys, as the environment spells them, for example `("CACHE__CAPACITY", "1GiB")`.
     pub fn start_with(keys: &[(&str, &str)]) -> Self {
-        Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), keys)
+        Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), keys, Output::Read)
+    }
+
+    /// With nobody who reads what it writes to standard output, but for the lines that a test takes from
+    /// `log` and a buffer's worth.
+    pub fn start_unread(keys: &[(&str, &str)]) -> Self {
+        Self::run(r#"exec "$0" serve --config "$1""#, Stdio::null(), keys, Output::Unread)
     }
 
     /// The same, with a word of the environment that is not ours.
     pub fn start_with_environment(word: &str, keys: &[(&str, &str)]) -> Self {
-        Self::run(&format!(r#"{word} exec "$0" serve --config "$1""#), Stdio::null(), keys)
+        Self::run(&format!(r#"{word} exec "$0" serve --config "$1""#), Stdio::null(), keys, Output::Read)
     }
 
     /// With a limit on file descriptors, in `ulimit`'s words.
     pub fn start_with_descriptors(limit: &str) -> Self {
         let limited = format!(r#"ulimit {limit}; exec "$0" serve --config "$1""#);
-        Self::run(&limited, Stdio::null(), &[])
+        Self::run(&limited, Stdio::null(), &[], Output::Read)
     }
 
     /// With its main socket handed over, as systemd does it: as the first descriptor after the usual
@@ -80,11 +94,11 @@ impl Process {
     pub fn take_over(socket: &TcpListener, workers: &str) -> Self {
         let hand_over = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" serve --config "$1""#;
         let socket = OwnedFd::from(socket.try_clone().unwrap());
-        Self::run(hand_over, Stdio::from(socket), &[("SERVER__WORKERS", workers)])
+        Self::run(hand_over, Stdio::from(socket), &[("SERVER__WORKERS", workers)], Output::Read)
     }
 
     /// Returns once it serves.
-    fn run(line: &str, stdin: Stdio, keys: &[(&str, &str)]) -> Self {
+    fn run(line: &str, stdin: Stdio, keys: &[(&str, &str)], output: Output) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("gateway.toml");
         std::fs::write(&config, CONFIG.replace("@digest", &hex::encode(key_digest(b"kg_x")))).unwrap();
@@ -103,8 +117,19 @@ impl Process {
         let serving: serde_json::Value = serde_json::from_str(&serving).unwrap();
         let address = |key: &str| serving[key].as_str().unwrap().parse().unwrap();
         let (address, ops) = (address("listen"), address("ops"));
-        let (told, log) = channel();
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(told.send(line))));
+        let mut lines = lines.map_while(Result::ok);
+        let log = match output {
+            Output::Read => {
+                let (told, log) = channel();
+                std::thread::spawn(move || lines.for_each(|line| drop(told.send(line))));
+                log
+            }
+            Output::Unread => {
+                let (told, log) = sync_channel(0);
+                std::thread::spawn(move || lines.try_for_each(|line| told.send(line)));
+                log
+            }
+        };
         Self { child, address, ops, config, log, _folder: folder }
     }
 
@@ -119,6 +144,19 @@ impl Process {
     pub fn drain(mut self) {
         self.signal("TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
+    /// The same; whether it came within so long.
+    pub fn drains_within(mut self, at_most: Duration) -> bool {
+        self.signal("TERM");
+        let ends = Instant::now() + at_most;
+        while Instant::now() < ends {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
     }
 
     /// In kibibytes: the most that it has ever held.

@@ -11,8 +11,8 @@ use crate::collector::{Collector, Mood, attributes};
 use crate::process::Process;
 use crate::tls::{Front, Trust};
 use crate::world::{
-    DAY, Got, REPORTING, SECOND, Setup, World, before, conversation_path, got, transcript_path, until,
-    with_ops_token,
+    DAY, Got, MINUTE, REPORTING, SECOND, Setup, World, before, conversation_path, got, transcript_path,
+    until, with_ops_token,
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -378,7 +378,7 @@ async fn a_line_of_the_access_log_says_which_trace_it_is_of() {
         } else {
             world.get(&path()).await
         };
-        world.app.snapshot().access_log.flush();
+        assert!(world.app.snapshot().access_log.flush(MINUTE));
         let line = std::fs::read_to_string(&file).unwrap();
         assert_eq!(line.contains("trace_id"), is_there, "{line}");
         assert_eq!(line.contains(TRACE), sends, "{line}");

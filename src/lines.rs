@@ -1,0 +1,186 @@
+//! Lines of text for standard output or a file, written by a thread of their own.
+//!
+//! Lines gather in memory and go out together some milliseconds later. A slow disk, or a pipe that
+//! nobody reads, holds up nobody: a line that finds no room is dropped and counted.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+
+use crate::config::LogTo;
+
+/// How long lines gather before they are written.
+const GATHERED_FOR: Duration = Duration::from_millis(10);
+/// Bytes that wait for the writer in each shard.
+pub const MOST_WAITING: usize = 256 * 1024;
+/// Threads that gather in places of their own, so that they do not wait for one another.
+const SHARDS: usize = 16;
+
+/// Takes lines. Ends its thread when it is dropped, after everything gathered was written.
+pub struct Lines {
+    gathered: Arc<Gathered>,
+    writer: Thread,
+}
+
+struct Gathered {
+    shards: [Mutex<Vec<u8>>; SHARDS],
+    sink: Mutex<Box<dyn Write + Send>>,
+    has_ended: AtomicBool,
+    passes: Mutex<Passes>,
+    pass_done: Condvar,
+    dropped: Counter,
+}
+
+/// How often the writer has looked at all shards.
+#[derive(Clone, Copy, Default)]
+struct Passes {
+    begun: u64,
+    done: u64,
+}
+
+impl Lines {
+    /// Opens `to`, anew each time: a file that was moved away is made again. `name` is the thread's,
+    /// `dropped` counts the lines that were not written.
+    pub fn open(name: &str, to: &LogTo, dropped: Counter) -> io::Result<Self> {
+        let sink: Box<dyn Write + Send> = match to {
+            LogTo::Stdout => Box::new(io::stdout()),
+            LogTo::File(path) => {
+                Box::new(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
+            }
+        };
+        let gathered = Arc::new(Gathered {
+            shards: Default::default(),
+            sink: Mutex::new(sink),
+            has_ended: AtomicBool::new(false),
+            passes: Mutex::default(),
+            pass_done: Condvar::new(),
+            dropped,
+        });
+        let writing = gathered.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || writing.write())?;
+        Ok(Self { gathered, writer: thread.thread().clone() })
+    }
+
+    /// Takes the line that `write` appends, with its end, or counts it as dropped.
+    pub fn take(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut lines = locked(self.gathered.shard());
+        if lines.len() >= MOST_WAITING {
+            self.gathered.dropped.inc();
+            return;
+        }
+        let is_first = lines.is_empty();
+        write(&mut lines);
+        drop(lines);
+        if is_first {
+            self.writer.unpark();
+        }
+    }
+
+    /// Waits until everything taken so far was written, `at_most` for so long. Whether it was.
+    pub fn flush(&self, at_most: Duration) -> bool {
+        let passes = locked(&self.gathered.passes);
+        // One that begins after this sees all of it.
+        let wanted = passes.begun + 1;
+        self.writer.unpark();
+        let waited =
+            self.gathered.pass_done.wait_timeout_while(passes, at_most, |passes| passes.done < wanted);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+/// A write is a line, with its end.
+impl Write for &Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.take(|lines| lines.extend_from_slice(line));
+        Ok(line.len())
+    }
+
+    /// The writer flushes by itself.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.gathered.has_ended.store(true, Ordering::Release);
+        self.writer.unpark();
+    }
+}
+
+impl Gathered {
+    /// The place of this thread.
+    fn shard(&self) -> &Mutex<Vec<u8>> {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static PLACE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        }
+        &self.shards[PLACE.with(|place| *place)]
+    }
+
+    /// The writer's thread.
+    fn write(&self) {
+        loop {
+            let ends = self.has_ended.load(Ordering::Acquire);
+            locked(&self.passes).begun += 1;
+            self.write_out();
+            let mut passes = locked(&self.passes);
+            passes.done = passes.begun;
+            drop(passes);
+            self.pass_done.notify_all();
+            if ends {
+                return;
+            }
+            std::thread::park();
+            std::thread::sleep(GATHERED_FOR);
+        }
+    }
+
+    fn write_out(&self) {
+        let mut sink = locked(&self.sink);
+        for shard in &self.shards {
+            let lines = std::mem::take(&mut *locked(shard));
+            if !lines.is_empty() && sink.write_all(&lines).and_then(|()| sink.flush()).is_err() {
+                let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+                self.dropped.inc_by(lost as u64);
+            }
+        }
+    }
+}
+
+/// A line is appended whole or not at all, so a panic elsewhere spoils none.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn what_finds_no_room_and_what_a_full_disk_refuses_is_counted() {
+        let dropped = Counter::default();
+        let full = LogTo::File("/dev/full".into());
+        let lines = Lines::open("test", &full, dropped.clone()).expect("a device");
+        for _ in 0..10 {
+            lines.take(|line| line.extend_from_slice(b"r\n"));
+        }
+        assert!(lines.flush(SOON));
+        assert_eq!(dropped.get(), 10);
+        // Nobody writes while the sink is held: what comes now can only gather.
+        let sink = locked(&lines.gathered.sink);
+        let line = [b'r'; 64];
+        (0..=MOST_WAITING / 64).for_each(|_| lines.take(|lines| lines.extend_from_slice(&line)));
+        assert!(dropped.get() > 10, "{}", dropped.get());
+        assert!(!lines.flush(Duration::from_millis(20)), "a flush waits for so long and no longer");
+        drop(sink);
+    }
+}
