@@ -8,6 +8,8 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY src src
 COPY config config
+# Not built, but the manifest names it, and cargo wants to see what a manifest names.
+COPY benches benches
 ARG COMMIT=unknown
 RUN KORE_GATEWAY_COMMIT="$COMMIT" cargo build --release --locked --bin kore-gateway
 
