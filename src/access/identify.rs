@@ -99,6 +99,11 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a
 }
 
 impl<'a> Presented<'a> {
+    /// The credential itself.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Who the caller is if it is an API key, and which client that makes it at `now`. An unknown, a
     /// wrong and an expired one are the same answer.
     pub fn as_key(&self, clients: &Clients, now: UnixMillis) -> Result<(Identity, Arc<Client>), Error> {

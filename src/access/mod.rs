@@ -3,6 +3,7 @@
 pub mod cors;
 pub mod forwarded;
 pub mod identify;
+pub mod leaked;
 pub mod oidc;
 pub mod permit;
 pub mod rate_limit;

@@ -83,6 +83,11 @@ impl Clients {
         key.expires.is_none_or(|expires| now < expires).then_some(&key.client)
     }
 
+    /// Whether it is a client's key, valid or expired.
+    pub fn has_key(&self, digest: &[u8; 32]) -> bool {
+        self.key(digest).is_some()
+    }
+
     fn key(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
         self.keys
             .get(&prefix(digest))?

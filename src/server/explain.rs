@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::layers;
 use super::stages::{permit, validate};
+use crate::access::leaked;
 use crate::app::{App, Snapshot};
 use crate::cache::{Prospect, Source};
 use crate::config::{Account, Client};
@@ -79,6 +80,11 @@ fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error>
     let body = serde_json::from_str(body).unwrap_or_else(|_| body.to_owned());
     let has_body = route.method == Method::POST;
     let body = has_body.then_some(body.as_bytes());
+    let sent = leaked::Sent { ids: &ids, query: request.query, body, presented: None };
+    let credentials = leaked::credentials(&snapshot.config.clients, sent);
+    if !credentials.is_empty() {
+        return Err(Error::invalid_request(credentials));
+    }
     let query = validate::canonical(account, route, &routes::Request { body, ..request })?;
     let parts = query.key.parts();
     told["canonical"] = json!({ "query": parts.query, "body": parts.body });

@@ -4,7 +4,14 @@ use proptest::test_runner::Config;
 
 /// `cases`, times the factor of the environment: `PROPTEST_FACTOR=100 cargo test`.
 pub fn with_cases(cases: u32) -> Config {
-    Config::with_cases(times_factor(cases))
+    let usual = Config::default();
+    Config {
+        // What a test passes over grows with what it tries.
+        max_global_rejects: times_factor(usual.max_global_rejects),
+        max_local_rejects: times_factor(usual.max_local_rejects),
+        cases: times_factor(cases),
+        ..usual
+    }
 }
 
 /// A number of cases, or of steps, times the factor of the environment.

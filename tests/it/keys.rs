@@ -18,8 +18,8 @@ use kore_gateway::standin::{
 };
 
 use crate::world::{
-    DAY, HOUR, REPORTING, SECOND, World, before, change_config, client, conversation_path, got, reload,
-    until, with_ops_token,
+    DAY, Got, HOUR, REPORTING, SECOND, World, before, change_config, client, conversation_path, got, reload,
+    transcript_path, until, with_ops_token,
 };
 
 const OLD: &str = "kg_old";
@@ -288,4 +288,63 @@ async fn a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_
     assert!(world.app.strangers.callers() <= snapshot.config.callers.tracked);
     assert_eq!(got(world.request(Method::GET, &path, OLD)).await.status, StatusCode::OK);
     assert_eq!(world.standin.count(), 1);
+}
+
+/// Whatever it is called: a key in the URL or in the body would end up in the logs of others.
+#[tokio::test]
+async fn a_clients_key_anywhere_but_in_its_header_is_refused_without_being_repeated() {
+    let (world, path) =
+        world(rotating(&[(OLD, ", expires = 2026-03-02T11:00:00Z"), ("kg rotating/new~1", "")])).await;
+    let details = |member: &str| format!(r#"{{"sessionId":"s-1",{member}}}"#);
+    let queries = [
+        ("key=kg_reporting", "key"),
+        ("apikey[]=kg_reporting", "apikey[]"),
+        ("access-token=%6bg_reporting", "access-token"),
+        ("x=+kg_reporting%20", "x"),
+        ("x=Bearer%20kg_reporting", "x"),
+        ("x=kg+rotating/new~1", "x"),
+        ("a=1&kg_reporting", "…"),
+        ("limit=kg_reporting", "limit"),
+        ("dateFrom=kg_reporting", "dateFrom"),
+        ("conversationId=kg_reporting", "conversationId"),
+        // Another client's, and one that has expired.
+        ("x=kg_neighbour", "x"),
+    ];
+    for (query, parameter) in queries {
+        refused(&world.get(&format!("{path}?{query}")).await, parameter, query);
+    }
+    let bodies = [
+        (r#""key":"kg_reporting""#, "/key"),
+        (r#""a/b":{"c":[1,{"d":"\u006bg_reporting"}]}"#, "/a~1b/c/1/d"),
+        (r#""a":{"kg_reporting":1}"#, "/a/…"),
+        (r#""callId":"kg_reporting""#, "/callId"),
+        (r#""lang":"kg_neighbour","isSummaryRequired":true"#, "/lang"),
+        (r#""skip":"kg_reporting""#, "/skip"),
+        (r#""x":"Bearer kg_reporting","limit":0"#, "/x"),
+    ];
+    for (member, pointer) in bodies {
+        refused(&world.post(&transcript_path(), details(member)).await, pointer, member);
+        let query = world.post_request(&transcript_path(), details(member), REPORTING).build().unwrap();
+        let query = world.http.request(Method::QUERY, query.url().clone()).headers(query.headers().clone());
+        refused(&got(query.body(details(member))).await, pointer, member);
+    }
+    assert_eq!(world.standin.count(), 0);
+    // Likes of it are passed on, and a stored answer is not held against keys again.
+    for _ in 0..2 {
+        assert_eq!(world.get(&format!("{path}?key=kg_reporting2&x=kg_")).await.status, StatusCode::OK);
+    }
+    assert_eq!(world.standin.count(), 1);
+}
+
+fn refused(answer: &Got, place: &str, sent: &str) {
+    assert_eq!(
+        (answer.status, answer.problem()),
+        (StatusCode::BAD_REQUEST, "invalid-request".to_owned()),
+        "{sent}"
+    );
+    assert_eq!(answer.fault_places(), [place], "{sent}: {:?}", answer.json());
+    let told = String::from_utf8_lossy(&answer.body);
+    for secret in ["kg_reporting", "kg_neighbour", "rotating/new"] {
+        assert!(!told.contains(secret), "{told}");
+    }
 }

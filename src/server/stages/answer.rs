@@ -37,11 +37,15 @@ impl Service<Valid> for Answer {
     fn call(&mut self, mut valid: Valid) -> Outcome<Reply> {
         match at_hand(&mut valid) {
             Some(answered) => at_once(answered),
-            None => later(async move {
-                let mut reply = answer(&valid).await.map_err(|error| valid.admitted.refused(error))?;
-                valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
-                Ok(reply)
-            }),
+            // Nothing that holds a credential was ever stored.
+            None => match valid.admitted.call.without_credentials(valid.body.as_deref()) {
+                Err(error) => at_once(Err(valid.admitted.refused(error))),
+                Ok(()) => later(async move {
+                    let mut reply = answer(&valid).await.map_err(|error| valid.admitted.refused(error))?;
+                    valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
+                    Ok(reply)
+                }),
+            },
         }
     }
 }
@@ -89,7 +93,7 @@ fn may_see(grant: &Grant, entry: &Entry, projection: Option<&Arc<Projection>>) -
 }
 
 async fn answer(valid: &Valid) -> Result<Reply, Error> {
-    let Valid { admitted: Admitted { call, identity, grant, .. }, query, anew, conditions } = valid;
+    let Valid { admitted: Admitted { call, identity, grant, .. }, query, anew, conditions, .. } = valid;
     let Call { app, snapshot, trace, .. } = &**call;
     let config = &snapshot.config;
     let fill = {

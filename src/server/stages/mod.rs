@@ -12,6 +12,7 @@ pub mod validate;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::request::Parts;
 use hyper::body::Incoming;
@@ -23,7 +24,8 @@ use self::identify::Identify;
 use self::permit::Permit;
 use self::rate_limit::RateLimit;
 use self::validate::Validate;
-use crate::access::identify::Identity;
+use crate::access::identify::{Identity, presented};
+use crate::access::leaked;
 use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
 use crate::clock::Moment;
@@ -68,6 +70,18 @@ impl Call {
         let query = self.head.uri.query().unwrap_or_default();
         routes::Request { ids: &self.ids, query, body, limits: self.snapshot.config.limits }
     }
+
+    /// Refuses a request that would take a credential upstream, or that would be told it in its faults.
+    fn without_credentials(&self, body: Option<&[u8]>) -> Result<(), Error> {
+        let presented = presented(&self.head.headers, "").ok();
+        let query = self.head.uri.query().unwrap_or_default();
+        let presented = presented.map(|presented| presented.bytes());
+        let sent = leaked::Sent { ids: &self.ids, query, body, presented };
+        match leaked::credentials(&self.snapshot.config.clients, sent) {
+            found if found.is_empty() => Ok(()),
+            found => Err(Error::invalid_request(found)),
+        }
+    }
 }
 
 /// A request whose caller is known. The call is boxed: it goes from hand to hand, and is large.
@@ -96,6 +110,8 @@ pub struct Admitted {
 pub struct Valid {
     admitted: Admitted,
     query: Query,
+    /// The body as it was sent.
+    body: Option<Bytes>,
     /// What is stored will not do.
     anew: bool,
     conditions: Conditions,

@@ -6,7 +6,7 @@ use super::check::{Check, Checking};
 use super::{Identified, Permitted};
 use crate::access::permit::{Grant, permit};
 use crate::config::{Account, Client, Config};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::routes::{self, Route};
 
 #[derive(Clone, Copy)]
@@ -19,7 +19,12 @@ impl Check<Identified> for Permit {
         let account = allowed(&client, call.route, &call.contract(None), &call.snapshot.config).cloned();
         Checking::Done(match account {
             Ok(account) => Ok(Permitted { call, identity, grant: Grant { client, account } }),
-            Err(error) => Err(error.for_client(&client.name)),
+            Err(mut error) => {
+                if error.kind == Kind::InvalidRequest {
+                    error = call.without_credentials(None).err().unwrap_or(error);
+                }
+                Err(error.for_client(&client.name))
+            }
         })
     }
 }

@@ -27,22 +27,26 @@ impl Check<Admitted> for Validate {
             Checking::of(with_body(request))
         } else {
             let query = check_accept(&request.call.head.headers).and_then(|()| request.query(None));
-            Checking::Done(valid(request, query))
+            Checking::Done(valid(request, query, None))
         }
     }
 }
 
 async fn with_body(mut request: Admitted) -> Result<Valid, Error> {
-    let query = request.read().await.and_then(|body| request.query(Some(&body)));
-    valid(request, query)
+    let body = match request.read().await {
+        Ok(body) => body,
+        Err(error) => return Err(request.refused(error)),
+    };
+    let query = request.query(Some(&body));
+    valid(request, query, Some(body))
 }
 
-fn valid(admitted: Admitted, query: Result<Query, Error>) -> Result<Valid, Error> {
+fn valid(admitted: Admitted, query: Result<Query, Error>, body: Option<Bytes>) -> Result<Valid, Error> {
     let query = query.map_err(|error| admitted.refused(error))?;
     let head = &admitted.call.head;
     let anew = admitted.grant.client.may_refresh && refresh::is_asked_for(&head.headers);
     let conditions = Conditions::of(&head.method, &head.headers);
-    Ok(Valid { admitted, query, anew, conditions })
+    Ok(Valid { admitted, query, body, anew, conditions })
 }
 
 impl Admitted {
@@ -60,6 +64,7 @@ impl Admitted {
 
     fn query(&self, body: Option<&[u8]>) -> Result<Query, Error> {
         canonical(&self.grant.account, self.call.route, &self.call.contract(body))
+            .map_err(|error| self.call.without_credentials(body).err().unwrap_or(error))
     }
 }
 
