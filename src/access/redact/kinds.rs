@@ -5,15 +5,17 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use memchr::memchr2;
+
+use super::Unreadable;
+use super::digits::{CARD, CARD_DIGITS, PHONE, PHONE_DIGITS, cards_in, digit, is_card, is_digit, numbers};
+use super::work::Work;
 use crate::config::Kind;
 
-/// Digits of a payment card's number (ISO/IEC 7812).
-const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
-/// Digits of a telephone number: the longest by E.164, the shortest that is no year, price or time.
-const PHONE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
+type Found = Vec<Range<usize>>;
 
-/// Finds all of one kind in a text.
-type Find = fn(&str) -> Vec<Range<usize>>;
+/// Finds all of one kind in a text, in a number of steps that grows with its length and no faster.
+type Find = fn(&str, &mut Found, &mut Work) -> Result<(), Unreadable>;
 
 /// Looks for some kinds.
 #[derive(Debug)]
@@ -38,186 +40,111 @@ impl Finder {
     }
 
     /// Where in `text` something is, in order, without overlaps.
-    pub fn find(&self, text: &str) -> Vec<Range<usize>> {
-        let mut found: Vec<Range<usize>> = self.all.iter().flat_map(|find| find(text)).collect();
+    pub fn find(&self, text: &str, work: &mut Work) -> Result<Found, Unreadable> {
+        let mut found = Found::new();
+        for find in &self.all {
+            find(text, &mut found, work)?;
+        }
+        if found.len() < 2 {
+            return Ok(found);
+        }
+        // A few rows, each in order already: the sort merges them.
         found.sort_by_key(|range| range.start);
-        let mut merged: Vec<Range<usize>> = Vec::with_capacity(found.len());
+        let mut merged = Found::with_capacity(found.len());
         for range in found {
             match merged.last_mut() {
                 Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
                 _ => merged.push(range),
             }
         }
-        merged
+        Ok(merged)
     }
+}
+
+/// Whether an address may have it before its `@`, in any script.
+fn is_local_part(c: char) -> bool {
+    c.is_alphanumeric()
+        || matches!(c, '!' | '#' | '$' | '%' | '&' | '\'' | '*' | '+' | '-' | '/' | '=' | '?')
+        || matches!(c, '^' | '_' | '`' | '{' | '|' | '}' | '~' | '.')
+}
+
+/// Whether an address may have it behind its `@`.
+fn is_domain(c: char) -> bool {
+    c.is_alphanumeric() || c == '-' || c == '.'
 }
 
 /// Everything around an `@` that an address may be made of, in any script, if what follows is a
 /// domain with a dot in it.
-fn emails(text: &str) -> Vec<Range<usize>> {
-    let is_part = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
-    let is_domain = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
-    let mut found = Vec::new();
-    // Also as a URL spells it.
-    let signs = text.match_indices('@').chain(text.match_indices("%40"));
-    for (at, sign) in signs {
-        let (before, after) = (&text[..at], &text[at + sign.len()..]);
-        let start = before.trim_end_matches(is_part).len();
-        let domain = &after[..after.len() - after.trim_start_matches(is_domain).len()];
+fn emails(text: &str, found: &mut Found, work: &mut Work) -> Result<(), Unreadable> {
+    let bytes = text.as_bytes();
+    // What has been walked over, back from the signs so far: nothing is walked over again. `%40` may itself be
+    // a part of what stands before the next sign; `@` is not.
+    let mut walked = 0..0;
+    let mut at = 0;
+    while let Some(offset) = memchr2(b'@', b'%', bytes.get(at..).unwrap_or_default()) {
+        let sign = at + offset;
+        // Also as a URL spells it.
+        let length = match &bytes[sign..] {
+            [b'@', ..] => 1,
+            [b'%', b'4', b'0', ..] => 3,
+            _ => 0,
+        };
+        work.spend(offset + 1)?;
+        if length == 0 {
+            at = sign + 1;
+            continue;
+        }
+        at = sign + length;
+        let local = text[walked.end..sign].trim_end_matches(is_local_part).len() + walked.end;
+        let start = if local == walked.end { walked.start } else { local };
+        // No domain reaches beyond the next sign, of either spelling.
+        let after = &text[at..];
+        let domain = &after[..after.find(|c| !is_domain(c)).unwrap_or(after.len())];
+        work.spend(sign - local + 2 * domain.len())?;
         let domain = domain.trim_end_matches(['.', '-']);
         let has_dot = domain.trim_start_matches('.').contains('.');
-        if start < at && has_dot {
-            found.push(start..at + sign.len() + domain.len());
+        if start < sign && has_dot {
+            found.push(start..at + domain.len());
         }
+        walked = if length == 1 { at..at } else { start..at };
     }
-    found
+    work.spend(text.len() - at)
 }
 
-/// How numbers are written.
-struct Spelling {
-    /// What may stand between digits, beside spaces and hyphens of all kinds.
-    signs: &'static str,
-    /// So many of them in a row.
-    most_signs: usize,
-    /// Not as a part of a name: `a1`, `1a` and `a-1` are none.
-    stands_alone: bool,
-}
-
-const CARD: Spelling = Spelling { signs: ".", most_signs: 3, stands_alone: false };
-const PHONE: Spelling = Spelling { signs: "./()", most_signs: 2, stands_alone: true };
-
-/// A decimal digit of a script that people type numbers in: ASCII, Arabic, Persian, Devanagari, and the
-/// wide ones of East Asia.
-fn digit(c: char) -> Option<u32> {
-    const ZEROS: [char; 4] = ['\u{660}', '\u{6f0}', '\u{966}', '\u{ff10}'];
-    let offset = |zero: char| u32::from(c).checked_sub(zero.into()).filter(|digit| *digit < 10);
-    c.to_digit(10).or_else(|| ZEROS.into_iter().find_map(offset))
-}
-
-fn is_digit(c: char) -> bool {
-    digit(c).is_some()
-}
-
-/// A space or a hyphen, of whatever width.
-fn is_gap(c: char) -> bool {
-    c == '-'
-        || c == '\u{2212}'
-        || ('\u{2010}'..='\u{2015}').contains(&c)
-        || c == '\u{200b}'
-        || c.is_whitespace() && !matches!(c, '\n' | '\r')
-}
-
-/// Runs of digits with signs between them, as they stand between other characters.
-fn numbers<'a>(text: &'a str, spelling: &'static Spelling) -> impl Iterator<Item = Range<usize>> + 'a {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        loop {
-            let start = at + text.get(at..)?.find(is_digit)?;
-            let mut end = start;
-            let mut since_digit = 0;
-            for (offset, c) in text[start..].char_indices() {
-                if is_digit(c) {
-                    since_digit = 0;
-                    end = start + offset + c.len_utf8();
-                } else if (is_gap(c) || spelling.signs.contains(c)) && since_digit < spelling.most_signs {
-                    since_digit += 1;
-                } else {
-                    break;
-                }
-            }
-            at = end;
-            // Of ASCII only: other scripts put no space between a word and a number.
-            let is_joined = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let before = text[..start].chars().next_back();
-            let after = text[end..].chars().next();
-            let in_a_name = before.is_some_and(is_joined)
-                || after.is_some_and(is_joined)
-                || before == Some('-') && text[..start - 1].ends_with(is_joined);
-            if !(spelling.stands_alone && in_a_name) {
-                return Some(start..end);
-            }
+fn cards(text: &str, found: &mut Found, work: &mut Work) -> Result<(), Unreadable> {
+    numbers(text, &CARD, work, |run, work| {
+        if run.digits < *CARD_DIGITS.start() {
+            return Ok(());
         }
+        cards_in(text, run.place, found, work)
     })
 }
 
-fn digits(text: &str) -> impl DoubleEndedIterator<Item = u32> + '_ {
-    text.chars().filter_map(digit)
-}
-
-fn cards(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    for run in numbers(text, &CARD) {
-        // A row of numbers may hold one that is a card's: from the start of a group to the end of one.
-        let mut at = run.start;
-        while let Some(start) = group_start(text, at..run.end) {
-            let card = group_ends(text, start..run.end).find(|end| is_card(&text[start..*end]));
-            at = card.unwrap_or_else(|| after_digits(text, start));
-            found.extend(card.map(|end| start..end));
+fn phones(text: &str, found: &mut Found, work: &mut Work) -> Result<(), Unreadable> {
+    numbers(text, &PHONE, work, |run, work| {
+        if run.digits < *PHONE_DIGITS.start() {
+            return Ok(());
         }
-    }
-    found
-}
-
-fn group_start(text: &str, within: Range<usize>) -> Option<usize> {
-    let start = within.start;
-    text[within].find(is_digit).map(|offset| start + offset)
-}
-
-fn after_digits(text: &str, at: usize) -> usize {
-    at + text[at..].find(|c| !is_digit(c)).unwrap_or(text.len() - at)
-}
-
-/// Where the groups of digits end, as far as one card's number can reach.
-fn group_ends(text: &str, within: Range<usize>) -> impl Iterator<Item = usize> + '_ {
-    let (start, mut at) = (within.start, Some(within.start));
-    std::iter::from_fn(move || {
-        let end = after_digits(text, at?);
-        at = group_start(text, end..within.end);
-        Some(end)
-    })
-    .take_while(move |end| digits(&text[start..*end]).count() <= *CARD_DIGITS.end())
-}
-
-fn is_card(text: &str) -> bool {
-    CARD_DIGITS.contains(&digits(text).count()) && passes_luhn(text)
-}
-
-/// The check digit of ISO/IEC 7812-1.
-fn passes_luhn(text: &str) -> bool {
-    let sum: u32 = digits(text)
-        .rev()
-        .enumerate()
-        .map(|(place, digit)| match (place % 2, digit * 2) {
-            (0, _) => digit,
-            (_, double) if double > 9 => double - 9,
-            (_, double) => double,
-        })
-        .sum();
-    sum.is_multiple_of(10)
-}
-
-fn phones(text: &str) -> Vec<Range<usize>> {
-    let mut found = Vec::new();
-    for run in numbers(text, &PHONE) {
-        let mut number = run;
+        let mut number = run.place;
+        work.spend(4 * number.len())?;
         // A date in front is none of it.
         if let Some(rest) = after_date(&text[number.clone()]) {
             number.start += rest;
         }
         let candidate = &text[number.clone()];
-        let count = digits(candidate).count();
+        let count = candidate.chars().filter_map(digit).count();
         let is_solid = candidate.chars().all(is_digit);
         // Longer than any number, but in groups: several of them in a row.
         let are_several = count > *PHONE_DIGITS.end() && !is_solid && !is_card(candidate);
         let is_one = PHONE_DIGITS.contains(&count) && candidate.parse::<Ipv4Addr>().is_err();
-        if !is_one && !are_several {
-            continue;
+        if is_one || are_several {
+            // The sign or the bracket in front belongs to it.
+            let before = text[..number.start].trim_end_matches(['+', '(']);
+            work.spend(number.start - before.len())?;
+            found.push(before.len()..number.end);
         }
-        // The sign or the bracket in front belongs to it.
-        let before = text[..number.start].trim_end_matches(['+', '(']);
-        found.push(before.len()..number.end);
-    }
-    found
+        Ok(())
+    })
 }
 
 /// Where what follows `2026-02-16` begins.
@@ -230,37 +157,49 @@ fn after_date(text: &str) -> Option<usize> {
     is_date.then(|| text.len() - text[10..].trim_start_matches([' ', '-', '.', '/', '(', ')']).len())
 }
 
-fn addresses(text: &str) -> Vec<Range<usize>> {
-    let is_part = |c: char| c.is_ascii_hexdigit() || c == ':' || c == '.';
-    let mut found = Vec::new();
+fn addresses(text: &str, found: &mut Found, work: &mut Work) -> Result<(), Unreadable> {
+    let bytes = text.as_bytes();
+    let is_part = |byte: &&u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
     let mut at = 0;
-    while let Some(offset) = text.get(at..).and_then(|rest| rest.find(is_part)) {
-        let start = at + offset;
-        let length = text[start..].find(|c| !is_part(c)).unwrap_or(text.len() - start);
-        at = start + length;
-        let run = &text[start..at];
-        // Around it a full stop or a colon is the sentence's; a port is not the address.
-        let trimmed = run.trim_end_matches(['.', ':']);
-        let bare = match trimmed.strip_prefix(':') {
-            Some(rest) if !rest.starts_with(':') => rest,
-            _ => trimmed,
-        };
-        let with_port = bare.rsplit_once(':').map(|(address, _)| address);
-        let is_ipv6 = |candidate: &&str| candidate.len() > 2 && candidate.parse::<Ipv6Addr>().is_ok();
-        if let Some(address) = [Some(bare), with_port].into_iter().flatten().find(is_ipv6) {
-            let start = start + (trimmed.len() - bare.len());
+    // No address is without one of these.
+    while let Some(offset) = memchr2(b'.', b':', bytes.get(at..).unwrap_or_default()) {
+        let sign = at + offset;
+        let start = sign - bytes[at..sign].iter().rev().take_while(is_part).count();
+        let end = sign + bytes[sign..].iter().take_while(is_part).count();
+        let run = &text[start..end];
+        work.spend(sign - at + 4 * run.len())?;
+        at = end;
+        let count = |sign| run.bytes().filter(|byte| *byte == sign).count();
+        if count(b':') > 1 || count(b'.') > 2 {
+            found.extend(addresses_in(run).into_iter().map(|found| start + found.start..start + found.end));
+        }
+    }
+    work.spend(text.len() - at)
+}
+
+/// The addresses in a run of what they are made of.
+fn addresses_in(run: &str) -> Found {
+    // Around it a full stop or a colon is the sentence's; a port is not the address.
+    let trimmed = run.trim_end_matches(['.', ':']);
+    let bare = match trimmed.strip_prefix(':') {
+        Some(rest) if !rest.starts_with(':') => rest,
+        _ => trimmed,
+    };
+    let with_port = bare.rsplit_once(':').map(|(address, _)| address);
+    let is_ipv6 = |candidate: &&str| candidate.len() > 2 && candidate.parse::<Ipv6Addr>().is_ok();
+    if let Some(address) = [Some(bare), with_port].into_iter().flatten().find(is_ipv6) {
+        let start = trimmed.len() - bare.len();
+        return vec![start..start + address.len()];
+    }
+    let mut found = Found::new();
+    let mut from = 0;
+    for piece in run.split(':') {
+        let address = piece.trim_matches('.');
+        if address.parse::<Ipv4Addr>().is_ok() {
+            let start = from + (piece.len() - piece.trim_start_matches('.').len());
             found.push(start..start + address.len());
-            continue;
         }
-        let mut from = start;
-        for piece in run.split(':') {
-            let address = piece.trim_matches('.');
-            if address.parse::<Ipv4Addr>().is_ok() {
-                let start = from + (piece.len() - piece.trim_start_matches('.').len());
-                found.push(start..start + address.len());
-            }
-            from += piece.len() + 1;
-        }
+        from += piece.len() + 1;
     }
     found
 }
@@ -271,7 +210,8 @@ mod tests {
 
     fn masked(kinds: &[Kind], text: &str) -> String {
         let mut masked = text.to_owned();
-        for range in Finder::new(kinds).find(text).into_iter().rev() {
+        let found = Finder::new(kinds).find(text, &mut Work::unlimited()).expect("within any limit");
+        for range in found.into_iter().rev() {
             masked.replace_range(range, "***");
         }
         masked

@@ -4,8 +4,10 @@
 //! A body is never taken apart and written anew. It is walked once, and what is denied is left out:
 //! the order of members, the spelling of numbers and escapes, and spaces stay.
 
+mod digits;
 mod kinds;
 mod scan;
+mod work;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use crate::config::{Bots, Redaction, Step};
 use crate::error::{Error, Kind};
 use kinds::Finder;
 use scan::Scan;
+pub use work::Work;
 
 /// What stands where something was. No word of any language, and no value of any other type.
 const MASK: &str = "***";
@@ -36,6 +39,8 @@ impl From<Unreadable> for Error {
             Unreadable::TooDeep => "is nested too deep",
             Unreadable::NoRows => "has no rows",
             Unreadable::TooLarge => "is too large to be looked into",
+            Unreadable::TooMuchWork => "takes too much work to be looked into",
+            Unreadable::Unwanted => "was not looked into to its end",
         };
         let detail =
             format!("the upstream's answer {why}, so what this client may not see cannot be taken out");
@@ -53,6 +58,10 @@ pub enum Unreadable {
     NoRows,
     /// It is passed through as it comes, and nobody holds it whole.
     TooLarge,
+    /// Looking into it takes more steps than it may.
+    TooMuchWork,
+    /// Nobody waits for it any more.
+    Unwanted,
 }
 
 /// A place in answers, and what is below it. Names are kept in lower case and compared so: the
@@ -141,10 +150,20 @@ impl Projection {
 
     /// What is shown of `body`. `whole` is an answer of the route's own shape, not an error.
     pub fn apply(&self, body: &[u8], whole: bool) -> Result<Vec<u8>, Unreadable> {
+        self.apply_within(&mut Work::unlimited(), body, whole)
+    }
+
+    /// The same, with the work counted.
+    pub fn apply_within(
+        &self,
+        work: &mut Work,
+        body: &[u8],
+        whole: bool,
+    ) -> Result<Vec<u8>, Unreadable> {
         if body.is_empty() {
             return Ok(Vec::new());
         }
-        let mut scan = Scan::new(body, self, whole)?;
+        let mut scan = Scan::new(body, self, work, whole)?;
         let shown = scan.document()?;
         if whole && self.rows.is_some() && !scan.has_rows {
             return Err(Unreadable::NoRows);

@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{MASK, Node, Projection, Rule, Unreadable};
+use super::{MASK, Node, Projection, Rule, Unreadable, Work};
 use crate::config::Bots;
 use crate::json::Object;
 
@@ -20,6 +21,7 @@ pub(super) struct Scan<'a> {
     at: usize,
     shown: Vec<u8>,
     projection: &'a Projection,
+    work: &'a mut Work,
     /// Whether rows are chosen, and nothing else at the top is shown.
     is_of_rows: bool,
     /// Whether there was a list of rows, where rows are chosen.
@@ -37,7 +39,13 @@ type Step = Result<(), Unreadable>;
 
 impl<'a> Scan<'a> {
     /// `whole`: an answer of the route's own shape, not an error.
-    pub(super) fn new(body: &'a [u8], projection: &'a Projection, whole: bool) -> Result<Self, Unreadable> {
+    pub(super) fn new(
+        body: &'a [u8],
+        projection: &'a Projection,
+        work: &'a mut Work,
+        whole: bool,
+    ) -> Result<Self, Unreadable> {
+        work.spend(body.len())?;
         let text = std::str::from_utf8(body).map_err(|_| Unreadable::NotJson)?;
         serde_json::from_str::<IgnoredAny>(text).map_err(|_| Unreadable::NotJson)?;
         Ok(Self {
@@ -45,6 +53,7 @@ impl<'a> Scan<'a> {
             at: 0,
             shown: Vec::with_capacity(body.len()),
             projection,
+            work,
             is_of_rows: whole && projection.rows.is_some(),
             has_rows: false,
             rows: 0,
@@ -59,11 +68,25 @@ impl<'a> Scan<'a> {
         let end = self.at;
         self.spaces();
         self.show(end);
-        // From behind, so that the places in front stay where they are.
-        while let Some(place) = self.counts.pop() {
-            self.shown.splice(place..place, self.rows.to_string().into_bytes());
+        Ok(self.counted())
+    }
+
+    /// What is shown, with the number of rows wherever that belongs.
+    fn counted(&mut self) -> Vec<u8> {
+        let shown = std::mem::take(&mut self.shown);
+        if self.counts.is_empty() {
+            return shown;
         }
-        Ok(std::mem::take(&mut self.shown))
+        let number = self.rows.to_string().into_bytes();
+        let mut counted = Vec::with_capacity(shown.len() + self.counts.len() * number.len());
+        let mut from = 0;
+        for place in std::mem::take(&mut self.counts) {
+            counted.extend_from_slice(shown.get(from..place).unwrap_or_default());
+            counted.extend_from_slice(&number);
+            from = place;
+        }
+        counted.extend_from_slice(shown.get(from..).unwrap_or_default());
+        counted
     }
 
     fn peek(&self) -> Option<u8> {
@@ -135,7 +158,9 @@ impl<'a> Scan<'a> {
         loop {
             let start = self.at;
             self.spaces();
-            let name = if end == b'}' { self.name()? } else { Some(index.to_string()) };
+            let is_named = depth == 0 || nodes.iter().any(|node| !node.named.is_empty());
+            let name = if end == b'}' { self.name(is_named)? } else { is_named.then(|| index.to_string()) };
+            self.work.spend(1 + nodes.len())?;
             let below: Vec<&Node> = match &name {
                 Some(name) => nodes.iter().flat_map(|node| node.below(name)).collect(),
                 // A name that is no text matches what any name does.
@@ -179,14 +204,18 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A member's name in lower case, and the way to its value.
-    fn name(&mut self) -> Result<Option<String>, Unreadable> {
+    /// A member's name in lower case, if it is needed, and the way to its value.
+    fn name(&mut self, is_needed: bool) -> Result<Option<String>, Unreadable> {
         let start = self.at;
         self.string()?;
         let raw = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
         self.spaces();
         self.expect(b':')?;
         self.spaces();
+        if !is_needed {
+            return Ok(None);
+        }
+        self.work.spend(2 * raw.len())?;
         Ok(serde_json::from_str::<Cow<'_, str>>(raw).ok().map(|name| name.to_lowercase()))
     }
 
@@ -200,6 +229,7 @@ impl<'a> Scan<'a> {
         self.skip(depth)?;
         let row = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
         self.at = start;
+        self.work.spend(row.len())?;
         let is_own = is_row_of(row, bots);
         self.rows += usize::from(is_own);
         Ok(is_own)
@@ -222,18 +252,19 @@ impl<'a> Scan<'a> {
         let start = self.at;
         self.string()?;
         let raw = self.text.get(start + 1..self.at - 1).ok_or(Unreadable::NotJson)?;
-        let (text, places) = unescaped(raw);
-        let mut from = start;
-        for found in self.projection.finder.find(&text) {
-            let raw_place = |at: usize| match &places {
-                Some(places) => places.get(at).copied().unwrap_or(raw.len()),
-                None => at,
-            };
-            let place = |at: usize| start + 1 + raw_place(at);
-            let bytes = self.text.as_bytes();
-            self.shown.extend_from_slice(bytes.get(from..place(found.start)).unwrap_or_default());
+        let text = unescaped(raw);
+        let found = self.projection.finder.find(&text, self.work)?;
+        if matches!(text, Cow::Owned(_)) {
+            // Written as text, and looked up in how it is spelled.
+            self.work.spend(2 * raw.len())?;
+        }
+        let (bytes, mut from) = (self.text.as_bytes(), start);
+        let mut spelling = Spelling { raw, is_plain: matches!(text, Cow::Borrowed(_)), at: 0, told: 0 };
+        for found in found {
+            let first = start + 1 + spelling.place(found.start);
+            self.shown.extend_from_slice(bytes.get(from..first).unwrap_or_default());
             self.shown.extend_from_slice(MASK.as_bytes());
-            from = place(found.end);
+            from = start + 1 + spelling.place(found.end);
         }
         self.show(from);
         Ok(())
@@ -244,6 +275,7 @@ impl<'a> Scan<'a> {
         let start = self.at;
         self.skip(depth)?;
         let number = self.text.get(start..self.at).ok_or(Unreadable::NotJson)?;
+        self.work.spend(3 * number.len())?;
         if self.projection.finder.finds_number(number) {
             self.shown.extend_from_slice(b"null");
         } else {
@@ -255,16 +287,15 @@ impl<'a> Scan<'a> {
     /// Over one string, quotes included.
     fn string(&mut self) -> Step {
         self.expect(b'"')?;
+        let start = self.at;
         loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => self.at += 2,
-                Some(_) => self.at += 1,
-                None => return Err(Unreadable::NotJson),
+            let rest = self.text.as_bytes().get(self.at..).ok_or(Unreadable::NotJson)?;
+            let sign = memchr2(b'"', b'\\', rest).ok_or(Unreadable::NotJson)?;
+            self.at += sign + 1;
+            if rest.get(sign) == Some(&b'"') {
+                return self.work.spend(self.at - start);
             }
+            self.at += 1;
         }
     }
 
@@ -272,6 +303,7 @@ impl<'a> Scan<'a> {
     fn skip(&mut self, depth: usize) -> Step {
         let mut open = 0_usize;
         loop {
+            self.work.spend(1)?;
             match self.peek() {
                 Some(b'"') => self.string()?,
                 Some(b'{' | b'[') => {
@@ -295,6 +327,7 @@ impl<'a> Scan<'a> {
                         byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
                     }) {
                         self.at += 1;
+                        self.work.spend(1)?;
                     }
                 }
             }
@@ -316,23 +349,47 @@ fn is_row_of(row: &str, bots: &Bots) -> bool {
     serde_json::from_str::<Object<Row<'_>>>(row).is_ok_and(|Object(row)| bots.include(&row.bot))
 }
 
-/// A string's text, and for each of its bytes (and for its end) where that begins in `raw`. No
-/// places: they are the same.
-fn unescaped(raw: &str) -> (Cow<'_, str>, Option<Vec<usize>>) {
+/// A string's text; owned, if it is not spelled as it is.
+fn unescaped(raw: &str) -> Cow<'_, str> {
     if !raw.contains('\\') {
-        return (Cow::Borrowed(raw), None);
+        return Cow::Borrowed(raw);
     }
     let mut text = String::with_capacity(raw.len());
-    let mut places = Vec::with_capacity(raw.len() + 1);
-    let mut at = 0;
-    while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {
-        let (character, length) = character(rest);
+    let mut rest = raw;
+    while let Some(plain) = rest.find('\\') {
+        text.push_str(&rest[..plain]);
+        let (character, length) = character(&rest[plain..]);
         text.push(character);
-        places.resize(text.len(), at);
-        at += length;
+        rest = rest.get(plain + length..).unwrap_or_default();
     }
-    places.push(at);
-    (Cow::Owned(text), Some(places))
+    text.push_str(rest);
+    Cow::Owned(text)
+}
+
+/// Where in a spelling the places of its text are, asked for in their order. A table of them would be many times
+/// as large as the text.
+struct Spelling<'a> {
+    raw: &'a str,
+    is_plain: bool,
+    at: usize,
+    /// Bytes of the text up to `at`.
+    told: usize,
+}
+
+impl Spelling<'_> {
+    fn place(&mut self, in_text: usize) -> usize {
+        if self.is_plain {
+            return in_text;
+        }
+        while self.told < in_text
+            && let Some(rest) = self.raw.get(self.at..).filter(|rest| !rest.is_empty())
+        {
+            let (character, length) = character(rest);
+            self.told += character.len_utf8();
+            self.at += length;
+        }
+        self.at
+    }
 }
 
 /// The first character of an escaped text, and how many bytes it is spelled with.

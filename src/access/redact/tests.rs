@@ -260,6 +260,86 @@ proptest! {
     }
 }
 
+/// What begins a find, goes on with one or ends one, in every script and spelling that is looked for.
+const HOSTILE: [&str; 40] = [
+    "@", "%40", "%", "%4", "a", "f", ".", ":", "::", "-", "+", "(", ")", "/", " ", "1", "4", "0000", "4111", "1 ", "1.",
+    "1-", "1:", "f:", "1.1.1.1", "4111 1111 1111 1111", "2026-02-16 ", "a@b.example", "\u{660}", "\u{ff14}", "\u{a0}",
+    "\u{200b}", "张", "\n", "\\", "\"", "_", "+1 555 059 9716", "a%40", "b.example",
+];
+
+/// A few pieces, over and over, perhaps with others around them.
+fn hostile_text() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(HOSTILE.to_vec());
+    let pieces = prop::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat());
+    let part = (pieces, 1..800_usize).prop_map(|(pieces, times)| pieces.repeat(times));
+    prop::collection::vec(part, 1..4).prop_map(|parts| parts.concat())
+}
+
+/// A text as a JSON string: as it is, every character escaped, or every byte spelled as in a URL.
+fn spelled_as(text: &str, spelling: u8) -> String {
+    match spelling {
+        0 => serde_json::to_string(text).expect("a string"),
+        1 => format!("\"{}\"", text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect::<String>()),
+        _ => format!("\"{}\"", text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>()),
+    }
+}
+
+/// Steps for each byte of a body, at most: some ten for each detector that walks over digits.
+const STEPS_PER_BYTE: usize = 40;
+
+proptest! {
+    #![proptest_config(ProptestConfig::default())]
+
+    /// Whatever is written into it, looking into a body takes steps in proportion to its length.
+    #[test]
+    fn the_work_on_any_text_grows_with_its_length_and_no_faster(
+        text in hostile_text(),
+        spelling in 0..3_u8,
+        as_number in any::<bool>(),
+    ) {
+        let mut body = format!("{{\"text\":[{}", spelled_as(&text, spelling));
+        if as_number {
+            body.push_str(",1");
+            body.extend(std::iter::repeat_n('4', text.len()));
+        }
+        body.push_str("]}");
+        let profile = profile(&[], &[], &[Kind::Email, Kind::Phone, Kind::Ip, Kind::Card], &["/text"]);
+        let projection = Projection::new(std::iter::once(&profile), None).expect("a projection");
+        let mut work = Work::unlimited();
+        let shown = projection.apply_within(&mut work, body.as_bytes(), true);
+        prop_assert!(shown.is_ok());
+        let most = (STEPS_PER_BYTE * (body.len() + 100)) as u64;
+        prop_assert!(work.steps() <= most, "{} steps for {} bytes", work.steps(), body.len());
+        prop_assert!(work.steps() >= body.len() as u64, "every byte is looked at");
+    }
+}
+
+/// Counts repeated a hundred thousand times at the top, each to be written anew.
+#[test]
+fn a_window_that_repeats_its_count_is_written_once() {
+    let profile = profile(&["/x"], &[], &[], &[]);
+    let bots = Bots::These(vec!["st-1".to_owned()]);
+    let projection = Projection::new(std::iter::once(&profile), Some(&bots)).expect("a projection");
+    let counts = "\"numResults\":7,".repeat(1000);
+    let body = format!("{{{counts}\"data\":[{{\"botId\":\"st-1\"}}]}}");
+    let shown = projection.apply(body.as_bytes(), true).expect("readable");
+    assert_eq!(String::from_utf8(shown).expect("text"), body.replace('7', "1"));
+}
+
+#[test]
+fn a_body_that_takes_too_much_work_is_not_shown() {
+    let profile = profile(&[], &[], &[Kind::Email], &["/text"]);
+    let projection = Projection::new(std::iter::once(&profile), None).expect("a projection");
+    let body = br#"{"text":"a@b.example"}"#;
+    let within = |most| projection.apply_within(&mut Work::within(most, Arc::default()), body, true);
+    let mut work = Work::unlimited();
+    assert!(projection.apply_within(&mut work, body, true).is_ok());
+    assert!(within(work.steps()).is_ok());
+    assert_eq!(within(work.steps() - 1), Err(Unreadable::TooMuchWork));
+    let mut unwanted = Work::within(u64::MAX, Arc::new(true.into()));
+    assert_eq!(projection.apply_within(&mut unwanted, body, true), Err(Unreadable::Unwanted));
+}
+
 /// What is left of a text when a pointer is removed from it too.
 fn shown_without(body: &str, pointer: &[String]) -> String {
     shown(&profile(&[&format!("/{}", pointer.join("/"))], &[], &[], &[]), body)
