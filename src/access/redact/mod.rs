@@ -154,12 +154,7 @@ impl Projection {
     }
 
     /// The same, with the work counted.
-    pub fn apply_within(
-        &self,
-        work: &mut Work,
-        body: &[u8],
-        whole: bool,
-    ) -> Result<Vec<u8>, Unreadable> {
+    pub fn apply_within(&self, work: &mut Work, body: &[u8], whole: bool) -> Result<Vec<u8>, Unreadable> {
         if body.is_empty() {
             return Ok(Vec::new());
         }
