@@ -9,9 +9,10 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
+use super::names::{Names, Place};
 use super::params::between;
+use super::shown;
 use super::value::{self, Number, Spellings, Value};
-use super::{NAMED_BY_THE_PATH, shown};
 use crate::error::{Fault, MOST_FAULTS};
 
 /// Of a canonical body.
@@ -27,8 +28,9 @@ pub struct Members {
 
 impl Members {
     /// Reads a body that is one JSON object, nested at most `max_depth` deep. Duplicate members are
-    /// refused, wherever they are: parsers differ in which one counts.
-    pub fn parse(body: &[u8], max_depth: usize) -> Self {
+    /// refused, wherever they are: parsers differ in which one counts. Names that are nearly one of
+    /// `names` are faults.
+    pub fn parse(body: &[u8], max_depth: usize, names: &Names) -> Self {
         let reader = Reader {
             max_depth,
             faults: RefCell::default(),
@@ -54,13 +56,14 @@ impl Members {
                 value::Members::new()
             }
         };
-        let mut members = Self { members, faults };
-        for name in NAMED_BY_THE_PATH {
-            if members.has(name) {
-                members.fault(name, "is not part of this body; the path says which it is");
+        for name in members.keys() {
+            if let Some(misplaced) = names.misplaced(name, Place::Body)
+                && faults.len() <= MOST_FAULTS
+            {
+                faults.push(fault(name, misplaced));
             }
         }
-        members
+        Self { members, faults }
     }
 
     /// Whether the body could be read; if not, missing members are no news.
@@ -69,8 +72,7 @@ impl Members {
     }
 
     pub fn fault(&mut self, name: &str, problem: impl fmt::Display) {
-        let detail = format!("`{name}` {problem}");
-        self.faults.push(Fault::at_pointer(format!("/{name}"), detail));
+        self.faults.push(fault(name, problem));
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -174,6 +176,16 @@ impl Members {
     }
 }
 
+fn fault(name: &str, problem: impl fmt::Display) -> Fault {
+    let detail = format!("{} {problem}", shown(name).replace('"', "`"));
+    Fault::at_pointer(format!("/{}", escaped(name)), detail)
+}
+
+/// A name as part of a pointer (RFC 6901).
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// What a value is, shown short, with its kind.
 fn describe(value: &Value) -> String {
     match value {
@@ -254,7 +266,7 @@ impl<'a, 't> Strict<'a, 't> {
         match self.above {
             None => String::new(),
             Some((above, Token::Name(name))) => {
-                format!("{}/{}", above.pointer(), name.replace('~', "~0").replace('/', "~1"))
+                format!("{}/{}", above.pointer(), escaped(name))
             }
             Some((above, Token::Index(index))) => format!("{}/{index}", above.pointer()),
         }
@@ -350,12 +362,14 @@ impl<'de> Visitor<'de> for Strict<'_, '_> {
 mod tests {
     use super::*;
 
+    const NAMES: Names = Names { query: &[], body: &[] };
+
     fn faults(body: &str) -> Vec<Fault> {
-        Members::parse(body.as_bytes(), 4).faults
+        Members::parse(body.as_bytes(), 4, &NAMES).faults
     }
 
     fn canonical(body: &str) -> String {
-        let members = Members::parse(body.as_bytes(), 8);
+        let members = Members::parse(body.as_bytes(), 8, &NAMES);
         assert!(members.faults.is_empty(), "{:?}", members.faults);
         members.canonical()
     }
@@ -381,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_and_another_encoding_are_named() {
-        let told = |body: &[u8]| Members::parse(body, 4).faults[0].detail.clone();
+        let told = |body: &[u8]| Members::parse(body, 4, &NAMES).faults[0].detail.clone();
         assert!(told(b"\xef\xbb\xbf{}").contains("byte order mark"));
         for body in [&b"\xff\xfe{\0}\0"[..], b"\xfe\xff\0{\0}", b"{\0}\0", b"\0{\0}"] {
             assert!(told(body).contains("UTF-16"), "{body:?}");

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use super::names::Names;
 use super::openapi::{Description, Parameter};
 use super::params::Params;
 use super::query::{Asked, Identity, Misfit, Reading};
@@ -19,6 +20,7 @@ use crate::seen::{self, Kind, Sighting};
 pub const ROUTE: Route = Route {
     name: Name::Conversation,
     method: Method::GET,
+    names: NAMES,
     paths: &["/agentassist/api/v1/public/{streamId}/conversations/{conversationId}"],
     scope: Scope::Analytics,
     base: Base::ContactCenter,
@@ -28,13 +30,14 @@ pub const ROUTE: Route = Route {
 };
 
 const MOST_LIMIT: u64 = 100;
+const NAMES: Names = Names { query: &["limit", "dateFrom", "dateTo", "conversationId"], body: &[] };
 
 /// The statuses of a conversation that has ended. ACTIVE, IDLE, OPEN, OVERDUE, and whatever the
 /// vendor comes up with, are live.
 const OVER: [&str; 2] = ["CLOSED", "TERMINATED"];
 
 fn describe(_: Limits) -> Description {
-    let date = || json!({ "type": "string", "examples": ["2026-02-16", "2026-02-16 12:00:00", "2026-02-16T12:00:00Z"] });
+    let date = || json!({ "type": "string", "pattern": date::pattern_of_moments(), "examples": ["2026-02-16", "2026-02-16 12:00:00", "2026-02-16T12:00:00Z"] });
     let (id, _) = ids::pattern("conversationId");
     Description {
         summary: "One conversation, as it is now",
@@ -74,18 +77,20 @@ fn describe(_: Limits) -> Description {
 fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let mut faults = request.ids.faults();
     let path_id = request.ids.conversation().unwrap_or_default();
-    let mut params = Params::parse(request.query);
+    let mut params = Params::parse(request.query, &NAMES);
     params.whole_number("limit", 1, MOST_LIMIT, None);
 
     let dates = ["dateFrom", "dateTo"];
     let mut moments = [None, None];
     for (name, moment) in dates.into_iter().zip(&mut moments) {
         let Some(text) = params.get(name) else { continue };
-        *moment = moment_of(text);
+        *moment = date::moment(text);
         if moment.is_none() {
-            let problem =
-                format!("is {}; it is `yyyy-mm-dd`, `yyyy-mm-dd HH:mm:ss` or an RFC 3339 time", shown(text));
-            params.fault(name, &problem);
+            let problem = format!(
+                "is {}; it is `yyyy-mm-dd`, `yyyy-mm-dd HH:mm:ss` or an RFC 3339 time, of a year from 1970 to 2999",
+                shown(text)
+            );
+            params.fault(name, problem);
         }
     }
     if let [Some(from), Some(to)] = moments
@@ -96,7 +101,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     if let Some(id) = params.get("conversationId") {
         if id != path_id {
             let problem = format!("is {}, but the path says {}; leave it out", shown(id), shown(path_id));
-            params.fault("conversationId", &problem);
+            params.fault("conversationId", problem);
         }
         if dates.iter().any(|name| params.get(name).is_some()) {
             params.fault(
@@ -114,15 +119,6 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     } else {
         Err(faults)
     }
-}
-
-/// Milliseconds since the epoch, for comparison only: what the caller spelled goes upstream.
-fn moment_of(text: &str) -> Option<i64> {
-    match date::Date::parse(text) {
-        Some(date) => date::to_utc(date.start(), 0),
-        None => date::utc(text),
-    }
-    .map(|time| time.0)
 }
 
 /// The members that say what it is and whether it is over. `participants[].status` and

@@ -9,6 +9,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::body::Members;
+use super::names::Names;
 use super::openapi::Description;
 use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
@@ -21,12 +22,18 @@ use crate::seen::{self, Kind};
 pub const ROUTE: Route = Route {
     name: Name::ConversationDetails,
     method: Method::POST,
+    names: NAMES,
     paths: &["/api/public/bot/{botId}/conversationDetails"],
     scope: Scope::ChatHistory,
     base: Base::Automation,
     describe,
     parse,
     read,
+};
+
+const NAMES: Names = Names {
+    query: &[],
+    body: &["sessionId", "callId", "conversationId", "skip", "offset", "limit", "isSummaryRequired", "lang"],
 };
 
 /// An id that can name a transcript: its member, its kind and its shape.
@@ -86,11 +93,11 @@ fn describe(limits: Limits) -> Description {
 
 fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let mut faults = request.ids.faults();
-    let mut params = Params::parse(request.query);
+    let mut params = Params::parse(request.query, &NAMES);
     faults.append(&mut params.faults);
     let Some(body) = request.body else { return Err(faults) };
 
-    let mut members = Members::parse(body, request.limits.max_json_depth);
+    let mut members = Members::parse(body, request.limits.max_json_depth, &NAMES);
     let named = named(&mut members);
     members.whole_number("limit", 1, request.limits.conversation_details_limit);
     page(&mut members);

@@ -4,6 +4,7 @@
 //! that `timeZoneOffset` names. A date alone as the end of a window means the whole day.
 
 use std::fmt::{self, Write};
+use std::ops::RangeInclusive;
 
 use jiff::civil::{self, DateTime};
 use jiff::{SignedDuration, tz::Offset};
@@ -12,6 +13,53 @@ use crate::clock::UnixMillis;
 
 /// The longest window the upstream serves.
 pub const LONGEST_WINDOW: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Years in which there can be a conversation. Their edges are far enough from the calendar's that no
+/// sum leaves it.
+const YEARS: RangeInclusive<i16> = 1970..=2999;
+
+/// The days of [`YEARS`] and the times of a day, as expressions of JSON Schema.
+const DAY: &str = "((19[7-9][0-9]|2[0-9]{3})-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])\
+    |(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))\
+    |(19(7[26]|8[048]|9[26])|2[0-9](0[48]|[2468][048]|[13579][26])|2[048]00)-02-29)";
+const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]";
+
+/// What [`Date::parse`] takes, as an expression.
+pub fn pattern() -> String {
+    format!("^{DAY}( {TIME})?$")
+}
+
+/// What [`moment`] takes, as an expression.
+pub fn pattern_of_moments() -> String {
+    format!(r"^{DAY}( {TIME}|T{TIME}(\.[0-9]{{1,9}})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$")
+}
+
+/// A date in UTC or a time of RFC 3339, for comparison only: what was spelled goes upstream.
+pub fn moment(text: &str) -> Option<UnixMillis> {
+    if let Some(date) = Date::parse(text) {
+        return to_utc(date.start(), 0);
+    }
+    let (day, time) = text.split_once('T')?;
+    let (clock, rest) = time.split_at_checked(8)?;
+    Date::parse(&format!("{day} {clock}"))?;
+    let zone = match rest.strip_prefix('.') {
+        None => rest,
+        Some(fraction) => {
+            let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+            fraction.get(digits..).filter(|_| (1..=9).contains(&digits))?
+        }
+    };
+    let is_zone = match zone.as_bytes() {
+        b"Z" => true,
+        [b'+' | b'-', hours @ .., b':', minutes @ b'0'..=b'5', last] => {
+            matches!(hours, [b'0' | b'1', b'0'..=b'9'] | [b'2', b'0'..=b'3'])
+                && minutes.is_ascii_digit()
+                && last.is_ascii_digit()
+        }
+        _ => false,
+    };
+    utc(text).filter(|_| is_zone)
+}
 
 /// A date as the contract spells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +79,8 @@ impl Date {
         // The parser is more liberal than the contract (`T`, leap seconds): what does not come out
         // as it went in was spelled in another way.
         let mut rest = Rest(text);
-        (write!(rest, "{date}").is_ok() && rest.0.is_empty()).then_some(date)
+        let is_as_written = write!(rest, "{date}").is_ok() && rest.0.is_empty();
+        (is_as_written && YEARS.contains(&date.start().year())).then_some(date)
     }
 
     /// Its first moment.
@@ -143,7 +192,18 @@ pub fn utc(text: &str) -> Option<UnixMillis> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use proptest::string::string_regex;
+    use regex::Regex;
+
     use super::*;
+    use crate::cases::with_cases;
+
+    static PATTERN: LazyLock<Regex> = LazyLock::new(|| Regex::new(&pattern()).expect("an expression"));
+    static MOMENTS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(&pattern_of_moments()).expect("an expression"));
 
     fn window(start: &str, end: &str) -> Window {
         Window { start: Date::parse(start).expect("a start"), end: Date::parse(end).expect("an end") }
@@ -168,8 +228,48 @@ mod tests {
             "20260216",
             "-00001-1-1",
             " 026-02-16",
+            "0000-09-12",
+            "0001-01-01 00:00:00",
+            "1969-12-31",
+            "3000-01-01",
+            "9999-12-31",
         ] {
             assert!(Date::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    /// Likes of dates: some are, and some are nearly.
+    fn likes() -> impl Strategy<Value = String> {
+        let day = "(19[67][0-9]|2[0-9]{3}|[03][0-9]{3})-[01][0-9]-[0-3][0-9]";
+        let time = "[ T][0-2][0-9]:[0-6][0-9]:[0-6][0-9]";
+        let zone = r"([.][0-9]{0,11})?(Z|z|[+-][0-3][0-9]:?[0-6][0-9]|\[UTC\])?";
+        string_regex(&format!("{day}({time}({zone})?)?")).expect("an expression")
+    }
+
+    proptest! {
+        #![proptest_config(with_cases(5_000))]
+
+        /// The document refuses exactly what the parser refuses.
+        #[test]
+        fn a_text_matches_the_documents_pattern_exactly_if_it_is_read(
+            text in prop_oneof![
+                likes(),
+                string_regex(pattern().trim_matches(['^', '$'])).expect("an expression"),
+                string_regex(pattern_of_moments().trim_matches(['^', '$'])).expect("an expression"),
+            ]
+        ) {
+            prop_assert_eq!(PATTERN.is_match(&text), Date::parse(&text).is_some(), "{}", text);
+            prop_assert_eq!(MOMENTS.is_match(&text), moment(&text).is_some(), "{}", text);
+        }
+    }
+
+    #[test]
+    fn every_day_of_every_year_matches_the_pattern_exactly_if_it_exists() {
+        for (year, month, day) in (1960..3010).flat_map(|year| {
+            (0..=13).flat_map(move |month| [0, 1, 28, 29, 30, 31, 32].map(move |day| (year, month, day)))
+        }) {
+            let text = format!("{year:04}-{month:02}-{day:02}");
+            assert_eq!(PATTERN.is_match(&text), Date::parse(&text).is_some(), "{text}");
         }
     }
 

@@ -99,5 +99,14 @@ mod tests {
             prop_assert!(shape(&made).is_ok(), "{} {:?}", name, made);
             prop_assert!(shape(pattern(name).1).is_ok());
         }
+
+        #[test]
+        fn what_is_no_id_does_not_match_the_documents_pattern(
+            which in 0..SHAPES.len(), text in prop_oneof!["(st-|c-)?[ -~]{0,8}", "(st-|c-)?[a-z]{120,132}", ".{0,4}"],
+        ) {
+            let (name, shape) = SHAPES[which];
+            let pattern = regex::Regex::new(pattern(name).0).expect("an expression");
+            prop_assert_eq!(pattern.is_match(&text), shape(&text).is_ok(), "{} {:?}", name, text);
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::body::Members;
 use super::date::{self, Date, LONGEST_WINDOW, Refused, Window};
+use super::names::Names;
 use super::openapi::{Description, Parameter};
 use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading};
@@ -21,6 +22,7 @@ use crate::seen::{self, Kind, Sighting};
 pub const ROUTE: Route = Route {
     name: Name::InteractionDetails,
     method: Method::POST,
+    names: NAMES,
     paths: &[
         "/agentassist/api/public/analytics/account/{accountId}/v2/interactionDetails",
         "/agentassist/api/public/analytics/account/{accountId}/v2/calldetails",
@@ -33,10 +35,25 @@ pub const ROUTE: Route = Route {
 };
 
 const MOST_LIMIT: u64 = 100;
+const NAMES: Names = Names {
+    query: &["limit", "offset"],
+    body: &[
+        "startDate",
+        "endDate",
+        "timeZoneOffset",
+        "bots",
+        "channels",
+        "queues",
+        "selectedFields",
+        "direction",
+        "isAutomation",
+    ],
+};
 /// Filters: an empty one filters nothing.
 const FILTERS: [&str; 3] = ["bots", "channels", "queues"];
 const DIRECTIONS: [&str; 3] = ["Inbound", "Outbound", "Both"];
-const DATE: &str = "`yyyy-mm-dd HH:mm:ss` or `yyyy-mm-dd`, for example \"2026-02-16\"";
+const DATE: &str =
+    "`yyyy-mm-dd HH:mm:ss` or `yyyy-mm-dd` of a year from 1970 to 2999, for example \"2026-02-16\"";
 /// The contract shows 630 and −500, which are no zone's; UTC+14 is the farthest there is.
 const FARTHEST_MINUTES: i32 = 14 * 60;
 const OFFSET: &str =
@@ -47,10 +64,7 @@ const OFFSET: &str =
 const OVER: [&str; 4] = ["CLOSED", "BotResolved", "Dropped", "USER ABANDONED"];
 
 fn describe(_: Limits) -> Description {
-    let date = |text: &str| {
-        let pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2})?$";
-        json!({ "type": "string", "pattern": pattern, "description": text })
-    };
+    let date = |text: &str| json!({ "type": "string", "pattern": date::pattern(), "description": text });
     let set = |text: &str| json!({ "type": "array", "items": { "type": "string" }, "description": text });
     Description {
         summary: "All conversations of a window",
@@ -120,13 +134,13 @@ fn describe(_: Limits) -> Description {
 
 fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let mut faults = request.ids.faults();
-    let mut params = Params::parse(request.query);
+    let mut params = Params::parse(request.query, &NAMES);
     params.whole_number("limit", 1, MOST_LIMIT, Some(MOST_LIMIT));
     params.whole_number("offset", 0, MOST_OFFSET, Some(0));
     faults.append(&mut params.faults);
     let Some(body) = request.body else { return Err(faults) };
 
-    let mut members = Members::parse(body, request.limits.max_json_depth);
+    let mut members = Members::parse(body, request.limits.max_json_depth, &NAMES);
     for name in FILTERS {
         members.set(name, true);
     }

@@ -10,6 +10,7 @@ pub mod date;
 pub mod ids;
 mod interaction_details;
 mod key;
+mod names;
 pub mod openapi;
 mod params;
 mod path;
@@ -25,6 +26,7 @@ use crate::error::Fault;
 
 pub use conversation_details::without_summary;
 pub use key::{Key, KeyParts};
+use names::Names;
 use openapi::Description;
 pub use path::Ids;
 use path::Pattern;
@@ -37,6 +39,8 @@ pub struct Route {
     /// Path patterns: literal segments and `{ids}`. A literal last segment matches in any letter
     /// case, everything else as it stands. The first pattern is the one used upstream.
     pub paths: &'static [&'static str],
+    /// What it takes, in the query string and in the body.
+    pub names: Names,
     pub scope: Scope,
     pub base: Base,
     /// Says what the contract is, for [`openapi`].
@@ -113,10 +117,6 @@ impl Route {
         &ROUTES[name as usize]
     }
 }
-
-/// Names of what only the path may say, and policy is held against. Beside it, in the query string or
-/// in a body, they would go upstream unlooked at.
-const NAMED_BY_THE_PATH: [&str; 4] = ["accountId", "botId", "iId", "streamId"];
 
 /// Limits of the routes that the vendor leaves open.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +198,21 @@ mod tests {
     fn the_table_is_in_the_order_of_the_names() {
         for route in &ROUTES {
             assert_eq!(Route::named(route.name).name, route.name);
+        }
+    }
+
+    #[test]
+    fn a_route_describes_the_names_that_it_knows() {
+        let limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+        for route in &ROUTES {
+            let described = (route.describe)(limits);
+            let in_query: Vec<_> = described.parameters.iter().map(|parameter| parameter.name).collect();
+            assert_eq!(in_query, route.names.query);
+            let members = described.body["properties"].as_object().into_iter().flat_map(|all| all.keys());
+            let (mut in_body, mut known): (Vec<_>, _) = (members.collect(), route.names.body.to_vec());
+            in_body.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(in_body, known);
         }
     }
 

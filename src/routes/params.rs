@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use super::{NAMED_BY_THE_PATH, shown};
+use super::names::{Names, Place};
+use super::shown;
 use crate::error::{Fault, MOST_FAULTS};
 
 /// Of a canonical query.
@@ -17,14 +19,15 @@ pub struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    pub fn parse(query: &'a str) -> Self {
+    /// Reads a query string. Names that are nearly one of `names` are faults.
+    pub fn parse(query: &'a str, names: &Names) -> Self {
         let mut params = Self { pairs: BTreeMap::new(), faults: Vec::new() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             // The decoder puts U+FFFD where bytes were no UTF-8; passing that on would change them.
             if name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER) {
                 params.fault(&name, "is not UTF-8 when decoded");
-            } else if NAMED_BY_THE_PATH.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-                params.fault(&name, "is not a parameter here; the path says which it is");
+            } else if let Some(misplaced) = names.misplaced(&name, Place::Query) {
+                params.fault(&name, misplaced);
             } else if params.pairs.insert(name.clone(), value).is_some() {
                 params.fault(&name, "is there more than once; send it once");
             }
@@ -36,7 +39,7 @@ impl<'a> Params<'a> {
         params
     }
 
-    pub fn fault(&mut self, name: &str, problem: &str) {
+    pub fn fault(&mut self, name: &str, problem: impl fmt::Display) {
         let detail = format!("{} {problem}", shown(name).replace('"', "`"));
         self.faults.push(Fault::in_parameter(name.to_owned(), detail));
     }
@@ -55,7 +58,7 @@ impl<'a> Params<'a> {
                 let number = number.filter(|number| (least..=most).contains(number));
                 if number.is_none() {
                     let problem = format!("is {}; it is {}", shown(text), between(least, most));
-                    self.fault(name, &problem);
+                    self.fault(name, problem);
                 }
                 number
             }
@@ -92,10 +95,12 @@ pub const MOST_OFFSET: u64 = 1 << 53;
 mod tests {
     use super::*;
 
+    const NAMES: Names = Names { query: &["limit"], body: &[] };
+
     #[test]
     fn order_encoding_and_defaults_do_not_make_another_query() {
         let canonical = |query: &str| {
-            let mut params = Params::parse(query);
+            let mut params = Params::parse(query, &NAMES);
             params.whole_number("limit", 1, 100, Some(100));
             assert!(params.faults.is_empty(), "{:?}", params.faults);
             params.canonical()
@@ -117,7 +122,7 @@ mod tests {
             "limit=1&limit=1",
             "a=%ff",
         ] {
-            let mut params = Params::parse(query);
+            let mut params = Params::parse(query, &NAMES);
             params.whole_number("limit", 1, 100, Some(100));
             assert_eq!(params.faults.len(), 1, "{query}");
         }

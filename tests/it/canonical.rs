@@ -352,18 +352,19 @@ proptest! {
     /// Of all texts only the two spellings are dates, and each is written back as it was.
     #[test]
     fn a_date_is_read_in_its_two_spellings_only(
-        text in "[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[.][0-9])?)?",
+        text in "([0-9]{4}|19[6-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[.][0-9])?)?",
     ) {
         let parts: Vec<u32> = text.split(['-', ' ', ':']).map(|part| part.parse().unwrap_or(u32::MAX)).collect();
         let leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         let exists = |year: u32, month: u32, day: u32| {
+            let there = (1970..3000).contains(&year);
             let days = match month {
                 2 => 28 + u32::from(leap(year)),
                 4 | 6 | 9 | 11 => 30,
                 1..=12 => 31,
                 _ => 0,
             };
-            (1..=days).contains(&day)
+            there && (1..=days).contains(&day)
         };
         let model = match parts[..] {
             [year, month, day] => exists(year, month, day),

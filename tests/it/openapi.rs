@@ -21,12 +21,14 @@ async fn the_document_has_every_route_and_needs_no_credential_and_no_call() {
     assert_eq!(got.header("content-type"), "application/json");
     assert!(!got.header("x-request-id").is_empty());
     let document = got.json();
-    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["openapi"], "3.2.0");
     let paths: usize = ROUTES.iter().map(|route| route.paths.len()).sum();
     assert_eq!(document["paths"].as_object().unwrap().len(), paths);
     for route in &ROUTES {
         for path in route.paths {
-            let operation = &document["paths"][path][route.method.as_str().to_ascii_lowercase()];
+            let item = &document["paths"][path];
+            assert_eq!(item["query"].is_object(), route.takes_query(), "{path}");
+            let operation = &item[route.method.as_str().to_ascii_lowercase()];
             for status in ["200", "304", "400", "401", "403", "429", "502", "503", "504"] {
                 assert!(operation["responses"][status].is_object(), "{path} {status}");
             }

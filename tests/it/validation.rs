@@ -323,3 +323,82 @@ async fn a_body_with_a_byte_order_mark_is_told_so() {
     }
     assert_eq!(world.standin.count(), 0);
 }
+
+#[tokio::test]
+async fn a_known_name_in_the_wrong_place_or_spelling_is_told_where_it_belongs() {
+    let world = World::new().await;
+    let window_with = |member: &str| {
+        format!(r#"{{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":-330,"{member}":"x"}}"#)
+    };
+    let transcript_with = |member: &str| format!(r#"{{"sessionId":"s","{member}":1}}"#);
+    let misplaced = [
+        ("limit", "in the query string, as `limit`"),
+        ("offset", "in the query string, as `offset`"),
+        ("LIMIT", "in the query string, as `limit`"),
+        ("startdate", "is spelled `startDate`"),
+        ("time_zone_offset", "is spelled `timeZoneOffset`"),
+        ("Bots", "is spelled `bots`"),
+        ("accountid", "the path says"),
+        ("ACCOUNTID", "the path says"),
+        ("bot_id", "the path says"),
+        ("iid", "the path says"),
+        ("streamID", "the path says"),
+    ];
+    for (name, told) in misplaced {
+        misplaced_at(&world.post(&window_path(), window_with(name)).await, &format!("/{name}"), told);
+    }
+    for (name, told) in [
+        ("SESSIONID", "is spelled `sessionId`"),
+        ("issummaryrequired", "is spelled `isSummaryRequired`"),
+        ("botid", "the path says"),
+    ] {
+        misplaced_at(&world.post(&transcript_path(), transcript_with(name)).await, &format!("/{name}"), told);
+    }
+    let of_window = [
+        ("startDate", "in the body, as `startDate`"),
+        ("STARTDATE", "in the body, as `startDate`"),
+        ("Limit", "is spelled `limit`"),
+        ("botid", "the path says"),
+    ];
+    for (name, told) in of_window {
+        let path = format!("{}?{name}=1", window_path());
+        misplaced_at(&world.post(&path, window("", json!(1))).await, name, told);
+    }
+    for name in ["limit", "offset", "skip", "sessionId", "callid", "isSummaryRequired"] {
+        let path = format!("{}?{name}=1", transcript_path());
+        misplaced_at(&world.post(&path, r#"{"sessionId":"s"}"#).await, name, "in the body, as `");
+    }
+    for (name, told) in [
+        ("datefrom", "is spelled `dateFrom`"),
+        ("ConversationId", "is spelled"),
+        ("streamid", "the path says"),
+    ] {
+        let path = format!("{}?{name}=1", conversation_path("c-1"));
+        misplaced_at(&world.get(&path).await, name, told);
+    }
+    assert_eq!(world.standin.count(), 0);
+    // What the vendor may add is passed on.
+    assert_eq!(world.post(&format!("{}?page=1", window_path()), window_with("limits")).await.status, 200);
+}
+
+fn misplaced_at(answer: &Got, place: &str, told: &str) {
+    assert_eq!(answer.problem(), "invalid-request", "{place}");
+    assert_eq!(answer.fault_places(), [place], "{:?}", answer.json());
+    let detail = answer.json()["errors"][0]["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(told), "{detail}");
+}
+
+#[tokio::test]
+async fn a_date_of_a_year_that_cannot_be_is_refused_on_every_route() {
+    let world = World::new().await;
+    for date in ["0000-09-12", "0000-01-01 00:00:00", "1969-12-31", "3000-01-01", "9999-12-31"] {
+        let body = json!({ "startDate": date, "endDate": date, "timeZoneOffset": 0 }).to_string();
+        let answer = world.post(&window_path(), body).await;
+        assert_eq!(answer.fault_places(), ["/startDate", "/endDate"], "{date}");
+        for moment in [date.replace(' ', "%20"), format!("{}T00:00:00Z", &date[..10])] {
+            let answer = world.get(&format!("{}?dateFrom={moment}", conversation_path("c-1"))).await;
+            assert_eq!(answer.fault_places(), ["dateFrom"], "{moment}");
+        }
+    }
+    assert_eq!(world.standin.count(), 0);
+}

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from [`ROUTES`]: a route's own words and schemas, and around them
+//! The OpenAPI 3.2 document, made from [`ROUTES`]: a route's own words and schemas, and around them
 //! what holds for all of them (credentials, headers, errors). A fourth route is in it by being one.
 //!
 //! Schemas are JSON Schema 2020-12. What they cannot say (the order of two dates, seven days, an id
@@ -11,8 +11,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::params::MOST_OFFSET;
-use super::{Limits, NAMED_BY_THE_PATH, ROUTES, Route, ids};
+use super::{Limits, ROUTES, Route, ids};
 use crate::error::{Kind, MOST_FAULTS};
 
 /// What a route says of itself.
@@ -89,7 +88,7 @@ pub fn document(limits: Limits, version: &str) -> Value {
         }
     }
     json!({
-        "openapi": "3.1.0",
+        "openapi": "3.2.0",
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": TITLE,
@@ -119,6 +118,9 @@ fn path_item(route: &Route, path: &str, nth: usize, description: &Description) -
     item[route.method.as_str().to_ascii_lowercase()] = operation(route, &route.method, nth, description);
     if route.method == Method::GET {
         item["head"] = operation(route, &Method::HEAD, nth, description);
+    }
+    if route.takes_query() {
+        item["query"] = operation(route, &Method::QUERY, nth, description);
     }
     item
 }
@@ -166,7 +168,8 @@ fn operation(route: &Route, method: &Method, nth: usize, description: &Descripti
     if !body.is_null() {
         let mut schema = body.clone();
         schema["additionalProperties"] = json!({ "$ref": "#/components/schemas/Passed" });
-        schema["propertyNames"] = json!({ "not": { "enum": NAMED_BY_THE_PATH } });
+        let misplaced = json!({ "pattern": route.names.pattern_of_misplaced() });
+        schema["propertyNames"] = json!({ "anyOf": [{ "enum": route.names.body }, { "not": misplaced }] });
         operation["requestBody"] = json!({ "required": true, "content": { JSON: { "schema": schema } } });
     }
     operation
@@ -341,15 +344,13 @@ fn problem_of(status: StatusCode) -> Value {
     json!({ "allOf": [{ "$ref": "#/components/schemas/Problem" }, only] })
 }
 
-/// What a request's body may hold beside the contract. A number beyond this is not exchanged reliably
-/// (RFC 8259 §6) and is refused.
+/// What a request's body may hold beside the contract.
 fn passed() -> Value {
     let any = json!({ "$ref": "#/components/schemas/Passed" });
     json!({
         "description": "A member that is passed on as it is.",
         "anyOf": [
-            { "type": ["string", "boolean", "null"] },
-            { "type": "number", "minimum": -MOST_OFFSET.cast_signed() + 1, "maximum": MOST_OFFSET - 1 },
+            { "type": ["string", "boolean", "null", "number"] },
             { "type": "array", "items": any },
             { "type": "object", "additionalProperties": any },
         ],
