@@ -1,6 +1,7 @@
 //! What the upstream answered: the part of it that callers get.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +17,10 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    /// The upstream's, if it is one of JSON.
     pub content_type: Option<ContentType>,
-    /// The upstream's `Retry-After`, as it was. In a box: hardly any answer has one.
-    pub retry_after: Option<Box<HeaderValue>>,
+    /// The upstream's `Retry-After`, in seconds.
+    pub retry_after: Option<NonZeroU32>,
     pub body: Arc<[u8]>,
     /// When the request for it was sent: nothing in it is older (RFC 9111 §4.2.3).
     pub asked_at: Moment,
@@ -45,6 +47,11 @@ impl From<HeaderValue> for ContentType {
 }
 
 impl ContentType {
+    /// Of what has been read as JSON, whatever its sender called it.
+    pub const fn json() -> Self {
+        Self::Common(&COMMON[0])
+    }
+
     pub fn value(&self) -> HeaderValue {
         match self {
             Self::Common(value) => HeaderValue::clone(value),

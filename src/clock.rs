@@ -68,6 +68,8 @@ enum Source {
         now: AtomicI64,
         ahead: AtomicI64,
         moved: Notify,
+        /// Time on sockets passes on it too.
+        governs: bool,
     },
 }
 
@@ -79,8 +81,18 @@ impl Clock {
 
     /// A clock that stands still at `start` until [`Clock::advance`] moves it.
     pub fn manual(start: UnixMillis) -> Self {
-        let (now, ahead) = (AtomicI64::new(start.0), AtomicI64::new(0));
-        Self(Arc::new(Source::Manual { start: start.0, now, ahead, moved: Notify::new() }))
+        Self::moved_by_hand(start, false)
+    }
+
+    /// The same, for a simulation in which the other party lives by it too: what happens on sockets takes no
+    /// time but what this clock is moved by.
+    pub fn governing(start: UnixMillis) -> Self {
+        Self::moved_by_hand(start, true)
+    }
+
+    fn moved_by_hand(start: UnixMillis, governs: bool) -> Self {
+        let (now, ahead, moved) = (AtomicI64::new(start.0), AtomicI64::new(0), Notify::new());
+        Self(Arc::new(Source::Manual { start: start.0, now, ahead, moved, governs }))
     }
 
     /// Moves a manual clock forward and wakes who sleeps on it. The system's clock does not move.
@@ -130,10 +142,20 @@ impl Clock {
     /// pass on the machine's clock as well: however far a test moves time, and however slow the
     /// machine is, an exchange on real sockets is not given up before it can have happened.
     pub async fn patience(&self, duration: Duration) {
-        if let Source::Manual { .. } = &*self.0 {
+        if let Source::Manual { governs: false, .. } = &*self.0 {
             tokio::join!(self.sleep(duration), tokio::time::sleep(duration));
         } else {
             self.sleep(duration).await;
+        }
+    }
+
+    /// Waits until `duration` has passed for what happens on a socket: on the machine's clock, unless a
+    /// manual one governs.
+    pub async fn on_sockets(&self, duration: Duration) {
+        if let Source::Manual { governs: true, .. } = &*self.0 {
+            self.sleep(duration).await;
+        } else {
+            tokio::time::sleep(duration).await;
         }
     }
 

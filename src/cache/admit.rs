@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::entry::{Entry, Lifetime, Tag, Word, jittered};
 use super::group::Group;
 use super::variants::Variants;
-use crate::answer::Answer;
+use crate::answer::{Answer, ContentType};
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::phase::{Phase, Rule, Standing};
@@ -104,6 +104,9 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
             .proxy_status("http_protocol_error"));
         }
     };
+    let mut answer = answer;
+    // It is JSON, whatever its sender called it.
+    answer.content_type.get_or_insert(ContentType::json());
     let asked_at = answer.asked_at;
     let wall = asked_at.wall;
     let account = &query.account;

@@ -121,6 +121,8 @@ pub struct Upstream {
     pub max_waiting: usize,
     /// How long a connection is kept for the next call.
     pub idle_timeout: Duration,
+    /// How old a connection gets at most.
+    pub max_connection_age: Duration,
     /// PEM certificates to trust in place of the machine's.
     pub ca: Option<Vec<u8>>,
     pub breaker: Breaker,

@@ -154,6 +154,7 @@ impl Upstream {
             large_timeout: positive(&mut section, "large_timeout"),
             max_waiting: count(&mut section, "max_waiting"),
             idle_timeout: section.required("idle_timeout"),
+            max_connection_age: positive(&mut section, "max_connection_age"),
             ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0),
             breaker: Breaker::read(section.section("breaker")),
             retry: Retry::read(section.section("retry")),

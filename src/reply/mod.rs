@@ -4,6 +4,7 @@ mod accept_encoding;
 mod conditions;
 mod etag;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -11,7 +12,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tower::BoxError;
 
-use crate::answer::Large;
+use crate::answer::{ContentType, Large};
 use crate::body::{Body, Response};
 use crate::cache::{Because, Coding, Entry, Forwarded, Served, Source};
 use crate::clock::Moment;
@@ -42,11 +43,11 @@ pub fn outcome(served: &Served) -> Outcome {
 }
 
 /// Seconds, where the upstream answers 503 and does not say.
-const WAIT_AFTER_503: &str = "5";
+const WAIT_AFTER_503: u32 = 5;
 /// Digits of a number of 64 bits.
 const LONGEST_NUMBER: usize = 20;
 /// Fields of a response, those that the stages put in included.
-const MOST_FIELDS: usize = 14;
+const MOST_FIELDS: usize = 15;
 
 /// What a caller is shown of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,18 +92,15 @@ pub fn response(
             if coding != Coding::Identity {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
             }
-            if let Some(content_type) = &answer.content_type {
-                headers.insert(header::CONTENT_TYPE, content_type.value());
-            }
+            headers.insert(header::CONTENT_TYPE, content_type(answer.content_type.as_ref()));
             // hyper tells the length of a body that it sees.
             if conditions.is_head {
                 headers.insert(header::CONTENT_LENGTH, number(body.len() as u64));
             }
             // Every 503 says when it is worth asking again, the upstream's own too.
             if status == StatusCode::SERVICE_UNAVAILABLE {
-                let told = answer.retry_after.as_deref().cloned();
-                let wait = told.unwrap_or(HeaderValue::from_static(WAIT_AFTER_503));
-                headers.insert(header::RETRY_AFTER, wait);
+                let wait = answer.retry_after.map_or(WAIT_AFTER_503, NonZeroU32::get);
+                headers.insert(header::RETRY_AFTER, wait.into());
             }
             (status, if conditions.is_head { Body::empty() } else { Body::from(body) })
         }
@@ -137,10 +135,13 @@ pub fn large(large: Large, source: Source, conditions: &Conditions) -> Response 
     headers.insert(CACHE_STATUS, cache_status(source, large.status));
     headers.insert(header::CACHE_CONTROL, cache_control(Phase::Unknown));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    if let Some(content_type) = large.content_type {
-        headers.insert(header::CONTENT_TYPE, content_type.value());
-    }
+    headers.insert(header::CONTENT_TYPE, content_type(large.content_type.as_ref()));
     response
+}
+
+/// What is not said to be JSON is bytes: a browser shows them to nobody as a page.
+fn content_type(json: Option<&ContentType>) -> HeaderValue {
+    json.map_or(HeaderValue::from_static("application/octet-stream"), ContentType::value)
 }
 
 /// A browser may keep what is over if it asks each time; what goes on it may not keep.

@@ -46,7 +46,6 @@ fn response(head: &Parts, page: &Page, media_type: &'static str) -> Response {
     }
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let made: [(HeaderName, &str); 2] =
         [(header::ETAG, &page.tag), (header::CONTENT_SECURITY_POLICY, &page.policy)];

@@ -60,7 +60,13 @@ pub fn service(
 fn failed(id: &RequestId) -> Response {
     let mut response = Error::new(Kind::Internal, "the gateway failed").into_response(id.as_str());
     response.headers_mut().insert(REQUEST_ID, id.header());
+    no_sniffing(response.headers_mut());
     response
+}
+
+/// No answer is taken by a browser for anything but what it says that it is: bodies are the upstream's.
+pub(super) fn no_sniffing(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 /// Turns HTTP into a typed call and its outcome into HTTP.
@@ -186,6 +192,7 @@ impl Exchange {
             headers.insert(ACCEPT_QUERY, QUERY_FORMAT);
         }
         headers.insert(REQUEST_ID, self.id.header());
+        no_sniffing(headers);
         if self.version == Version::HTTP_2 {
             response.body_mut().in_pieces();
         }

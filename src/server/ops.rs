@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_body_util::{BodyExt, Collected};
 use serde_json::json;
+use tower::util::MapResponseLayer;
 
+use super::layers::no_sniffing;
 use super::{admin, guard};
 use crate::app::App;
 use crate::error::{Error, Kind};
@@ -29,6 +31,10 @@ pub fn service(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .merge(admin::routes(&app))
         .fallback(nothing)
+        .layer(MapResponseLayer::new(|mut response: Response| {
+            no_sniffing(response.headers_mut());
+            response
+        }))
         .with_state(app)
 }
 

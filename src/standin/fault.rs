@@ -68,6 +68,10 @@ pub enum Fault {
     LengthAndChunkedEmpty,
     /// 200 with a chunked body that goes on until the caller leaves.
     EndlessBody,
+    /// The answer in chunks of one byte each.
+    OneByteChunks,
+    /// These bytes, whatever they are, and the end of the connection.
+    Raw(Bytes),
     /// 200 with a megabyte of gzip that becomes a gigabyte of blanks.
     GzipBomb,
 }
@@ -185,6 +189,15 @@ pub(super) async fn deliver(
             let chunks: Vec<u8> = body.chunks(16 * 1024).chain([&b""[..]]).flat_map(chunk).collect();
             send(&mut connection, &head, "transfer-encoding: chunked\r\n", &chunks).await?;
             return Ok(Some(connection));
+        }
+        Some(Fault::OneByteChunks) => {
+            let chunks: Vec<u8> = body.chunks(1).chain([&b""[..]]).flat_map(chunk).collect();
+            send(&mut connection, &head, "transfer-encoding: chunked\r\n", &chunks).await?;
+            return Ok(Some(connection));
+        }
+        Some(Fault::Raw(bytes)) => {
+            connection.write(bytes).await?;
+            connection.close().await?;
         }
         Some(Fault::Gzipped) => {
             let coded = gzipped(body)?;

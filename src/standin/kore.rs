@@ -48,6 +48,8 @@ pub(super) struct Canned {
 pub(super) struct Reply {
     pub(super) response: Response,
     pub(super) delay: Duration,
+    /// On the stand-in's clock.
+    pub(super) not_before_ms: i64,
     pub(super) fault: Option<Fault>,
 }
 
@@ -121,8 +123,10 @@ impl Kore {
         };
         let response = response.with_header("date", time::http_date(now_ms));
         let delay = notes.delay;
+        let lag = i64::try_from(state.switches.lag.as_millis()).unwrap_or(0);
+        let not_before_ms = now_ms + lag;
         state.write_down(ticket, status, request, notes);
-        Reply { response, delay, fault }
+        Reply { response, delay, not_before_ms, fault }
     }
 }
 

@@ -60,6 +60,7 @@ async fn converse(stream: TcpStream, kore: Arc<Kore>) {
         if !reply.delay.is_zero() {
             tokio::time::sleep(reply.delay).await;
         }
+        kore.clock.reaches(reply.not_before_ms).await;
         if let Some(Fault::Held(gate)) = &reply.fault {
             gate.passed().await;
         }

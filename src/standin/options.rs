@@ -158,6 +158,8 @@ pub struct Switches {
     pub enforce_quota: bool,
     /// Real time that every answer takes.
     pub latency: Duration,
+    /// Time on its own clock that every answer takes.
+    pub lag: Duration,
     /// Real time that a summary adds.
     pub summary_latency: Duration,
     /// What becomes of a connection after its first answer.
@@ -184,6 +186,7 @@ impl Default for Switches {
             quota_refusal: QuotaRefusal::TooManyWithRetryAfter,
             enforce_quota: true,
             latency: Duration::ZERO,
+            lag: Duration::ZERO,
             summary_latency: Duration::ZERO,
             keep_alive: KeepAlive::Kept,
             stalled: None,

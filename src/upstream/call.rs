@@ -26,16 +26,15 @@ use crate::trace::{self, Trace};
 /// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
 const MOST_RETRIES: u32 = 2;
 
-/// Of a call's time, the part that waiting for quota must leave for the exchange: a call that is
-/// made too late to be answered is a call thrown away.
-const FOR_THE_EXCHANGE: u32 = 10;
-
-/// When a call is to be over, on the clock that quotas are counted on.
+/// Until when a call is of use to whoever set it off, on the clock that quotas are counted on. It bounds the
+/// wait for the exchange and not the exchange, which has the whole of `upstream.timeout` from its start: a
+/// call that is made is paid for, and what it brings is stored for the next one who asks.
 #[derive(Clone, Copy)]
 struct Deadline {
-    at: Duration,
-    /// The same, less what the exchange needs.
-    quota: Duration,
+    /// When its waiter leaves.
+    waiter: Duration,
+    /// The last moment for a grant: later, and the answer would come when the waiter has left.
+    grant: Duration,
 }
 
 /// What one call needs to be made, more than once if need be.
@@ -66,7 +65,7 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn first(deadline: Deadline) -> Self {
-        Self { attempt: Attempt::First, patience: deadline.quota, failed: None, saved: None }
+        Self { attempt: Attempt::First, patience: deadline.grant, failed: None, saved: None }
     }
 
     fn again(patience: Duration, failed: Option<Outcome>) -> Self {
@@ -81,8 +80,8 @@ impl Call<'_> {
 }
 
 impl Upstream {
-    /// The answer to `query`, within the configured time, waiting for quota and repeats included.
-    /// `spenders` say out of whose share of the quota it may come, `trace` on whose behalf it is made first.
+    /// The answer to `query`. The wait for quota ends while there is time for an answer within the configured
+    /// time; each exchange has all of that time to itself. `spenders` say out of whose share of the quota it may come, `trace` on whose behalf it is made first.
     pub async fn call(
         &self,
         query: &Query,
@@ -111,10 +110,10 @@ impl Upstream {
                         return self.conclude(&call, outcome);
                     }
                     // Without another call nobody can say that the credential is at fault.
-                    Turn::again(call.deadline.quota, None)
+                    Turn::again(call.deadline.grant, None)
                 }
                 // The repeat was paid for before the connection was used.
-                Outcome::Broken(Broken::Stale(_)) => Turn::again(call.deadline.quota, Some(outcome)),
+                Outcome::Broken(Broken::Stale(_)) => Turn::again(call.deadline.grant, Some(outcome)),
                 failed if retries < MOST_RETRIES && failed.is_worth_a_retry() => {
                     match self.pause(&call, retries).await {
                         Some(saved) => {
@@ -136,8 +135,8 @@ impl Upstream {
     ) -> Result<Call<'a>, Error> {
         let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
-        let at = self.clock.uptime() + timeout;
-        let deadline = Deadline { at, quota: at - timeout / FOR_THE_EXCHANGE };
+        let waiter = self.clock.uptime() + timeout;
+        let deadline = Deadline { waiter, grant: waiter - host.pace.expected(timeout) };
         let pool = self.pool(state, query.route, query.bot.as_deref())?;
         let (account, attempts) = (&state.account, AtomicU32::new(0));
         Ok(Call { query, account, spenders, minter, pool, host, deadline, trace, attempts })
@@ -184,19 +183,16 @@ impl Upstream {
         let added = Added { token: &token, traceparent: traced.as_ref().and_then(trace::Call::header) };
         let exchange =
             exchange::exchange(http, call.query, call.account, added, &self.config, &mut reservation);
-        // What the wait for quota has left of the time; on the machine's clock, as sockets are. The wait
-        // leaves the first attempt its part, also where a clock that is moved has jumped over it.
-        let left = call.deadline.at.saturating_sub(asked_at.uptime);
-        let left = match attempt {
-            Attempt::First => left.max(self.config.timeout / FOR_THE_EXCHANGE),
-            Attempt::Repeat => left,
+        let ended = tokio::select! {
+            biased;
+            ended = exchange => Some(ended),
+            () = self.clock.on_sockets(self.config.timeout) => None,
         };
-        let ended = tokio::time::timeout(left, exchange).await;
         let ended_at = self.clock.moment();
         let outcome = match ended {
-            Ok(Ok(received)) => Outcome::of(received, asked_at, ended_at.wall),
-            Ok(Err(broken)) => Outcome::Broken(broken),
-            Err(_) => Outcome::Broken(Broken::TimedOut(
+            Some(Ok(received)) => Outcome::of(received, asked_at, ended_at.wall),
+            Some(Err(broken)) => Outcome::Broken(broken),
+            None => Outcome::Broken(Broken::TimedOut(
                 Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
                     .proxy_status("http_response_timeout"),
             )),
@@ -220,6 +216,9 @@ impl Upstream {
             Outcome::Broken(_) => (0, AttemptResult::Failed),
         };
         let taken = ended_at.uptime.saturating_sub(asked_at.uptime);
+        if status > 0 || matches!(outcome, Outcome::Broken(Broken::TimedOut(_))) {
+            call.host.pace.note(taken);
+        }
         self.metrics.upstream_attempt(call.query.route, status, result, taken);
         let before = call.attempts.fetch_add(1, Ordering::Relaxed);
         if let Some(traced) = traced {
@@ -249,11 +248,12 @@ impl Upstream {
         reserved.map_err(|Exhausted(wait)| quota_used_up(wait))
     }
 
-    /// Waits before another attempt, `nth` of its kind: if the budget has one, the wait for it fits the
-    /// deadline, and the quota has room at once. `None` if it is not to be made.
+    /// Waits before another attempt, `nth` of its kind: if the budget has one, its answer can come before the
+    /// waiter leaves, and the quota has room at once. `None` if it is not to be made.
     async fn pause<'a>(&self, call: &Call<'a>, nth: u32) -> Option<Saved<'a>> {
         let wait = retry::full_jitter(&self.config.retry, nth, random()?);
-        let is_in_time = self.clock.uptime() + wait < call.deadline.at;
+        let answered = self.clock.uptime() + wait + call.host.pace.expected(self.config.timeout);
+        let is_in_time = answered < call.deadline.waiter;
         if !is_in_time || call.pool.standing().0 == 0 {
             return None;
         }

@@ -1,29 +1,33 @@
-//! The HTTP client of all upstreams: hyper's, with connections that are kept, over TLS or without, and
-//! what comes compressed decoded.
+//! The HTTP client of all upstreams: hyper's, with connections that are kept for a time, over TLS or
+//! without. Compressed answers are decoded; what cannot be decoded is an error.
 //!
 //! hyper's own and not reqwest's: a URL is parsed once and not three times, and there is nothing in
 //! between that follows redirects, keeps cookies or reads proxies from the environment.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::error::Error as StdError;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Extensions, HeaderValue, Request, Response, Uri, header};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::{
-    Connected, Connection as _, HttpConnector, HttpInfo, capture_connection,
+    Connected, Connection, HttpConnector, HttpInfo, capture_connection,
 };
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -32,6 +36,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt, service_fn};
 use tower_http::decompression::{Decompression, DecompressionBody};
 
+use crate::clock::Clock;
 use crate::config;
 
 /// What finds the addresses of upstreams by their names, in place of the machine.
@@ -69,13 +74,27 @@ pub enum Unanswered {
         /// The connection came out of the pool, and was not made for this exchange.
         is_reused: bool,
     },
-    /// RFC 9112 §6.3: an answer with two lengths is an attempt at smuggling, or comes through a proxy that
-    /// could be smuggled through.
-    TwoLengths,
+    /// A 408 over a connection out of the pool: the upstream was closing it, and has not read the request
+    /// (RFC 9110 §15.5.9).
+    ClosedIdle,
+    /// The head of an answer says that its body cannot be read, and why.
+    Unreadable(Cow<'static, str>),
 }
 
+/// Header fields of an answer, and bytes of its head; one that has more is refused. hyper allows 100
+/// fields, which an answer that came through several proxies may exceed.
+pub const MAX_FIELDS: usize = 200;
+pub const MAX_HEAD: usize = 128 * 1024;
+
+/// What can be decoded, as it is asked for. `deflate` is decoded too, but not asked for: half of those who
+/// send it mean another format by it.
+const ACCEPTED_CODINGS: HeaderValue = HeaderValue::from_static("gzip, br");
+
 /// Makes requests of upstreams. Follows no redirects: one would carry the token to wherever it points.
-pub struct Client(legacy::Client<Connector, Full<Bytes>>);
+pub struct Client {
+    http: legacy::Client<Connector, Full<Bytes>>,
+    clock: Clock,
+}
 
 impl Client {
     /// Fails where the machine has no certificates to trust and one is needed.
@@ -84,48 +103,107 @@ impl Client {
         connections: Connections,
         any_https: bool,
         resolver: Option<&Resolver>,
+        clock: &Clock,
     ) -> Result<Self, rustls::Error> {
         let tls = HttpsConnector::from((tcp(config.connect_timeout, resolver), tls(config, any_https)?));
         let mut client = legacy::Client::builder(TokioExecutor::new());
         client.pool_timer(TokioTimer::new()).pool_idle_timeout(config.idle_timeout);
+        client.http1_max_headers(MAX_FIELDS).http1_max_buf_size(MAX_HEAD);
         if connections == Connections::UsedOnce {
             client.pool_max_idle_per_host(0);
         }
-        Ok(Self(client.build(Connector { tls, timeout: config.connect_timeout })))
+        let (timeout, max_age) = (config.connect_timeout, config.max_connection_age);
+        let connector = Connector { tls, timeout, max_age, clock: clock.clone() };
+        Ok(Self { http: client.build(connector), clock: clock.clone() })
     }
 
     /// Sends a request. The answer is read as far as its head.
     pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Body>, Unanswered> {
         const USER_AGENT: &str = concat!("kore-gateway/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        request.headers_mut().insert(header::ACCEPT_ENCODING, ACCEPTED_CODINGS);
         // Below the decompression, which takes away the length of what it decodes.
         Decompression::new(service_fn(|request| self.ask(request))).call(request).await
     }
 
-    /// The same, still in its coding.
+    /// The same, still in its coding, which is one that can be decoded.
     async fn ask(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
         let connection = capture_connection(&mut request);
+        // While one was being made, one of the pool may have become free.
+        let is_reused = |made: Option<SocketAddr>, used| made.is_none() || made != used;
         let asked = async {
-            let asked = self.0.request(request).await;
-            asked.map_err(|error| {
-                let (made, used) = (CONNECTED.with(Cell::get), error.connect_info().and_then(address_here));
-                // While one was being made, one of the pool may have become free.
-                Unanswered::Broken { is_reused: made.is_none() || made != used, error }
+            let asked = self.http.request(request).await;
+            let made = CONNECTED.with(Cell::get);
+            asked.map(|answer| (answer, made)).map_err(|error| {
+                let used = error.connect_info().and_then(address_here);
+                Unanswered::Broken { is_reused: is_reused(made, used), error }
             })
         };
-        let answer = CONNECTED.scope(Cell::new(None), asked).await?;
-        let fields = answer.headers();
-        if fields.contains_key(header::TRANSFER_ENCODING) && fields.contains_key(header::CONTENT_LENGTH) {
-            // Whatever follows on it may be a part of this answer. Where there was no body to wait for, hyper
-            // has given it back to the pool a moment ago: the pool looks whether it may be used when it hands
-            // one out.
-            if let Some(connection) = &*connection.connection_metadata() {
+        let (mut answer, made) = CONNECTED.scope(Cell::new(None), asked).await?;
+        let connection = connection.connection_metadata();
+        let framed = check_framing(answer.headers());
+        if let Some(connection) = &*connection {
+            let is_old = ends_at(connection).is_some_and(|end| self.clock.uptime() >= end);
+            // Where there was no body to wait for, hyper has given it back to the pool a moment ago: the pool
+            // looks whether it may be used when it hands one out.
+            if framed.is_err() || is_old {
                 connection.poison();
             }
-            return Err(Unanswered::TwoLengths);
+            if answer.status() == StatusCode::REQUEST_TIMEOUT && is_reused(made, address_here(connection)) {
+                return Err(Unanswered::ClosedIdle);
+            }
+        }
+        framed.map_err(|why| Unanswered::Unreadable(why.into()))?;
+        let has_body = !answer.body().is_end_stream();
+        let coding = coding(answer.headers()).map_err(|why| Unanswered::Unreadable(why.into()))?;
+        answer.headers_mut().remove(header::CONTENT_ENCODING);
+        if let Some(coding) = coding.filter(|_| has_body) {
+            answer.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
         }
         Ok(answer)
     }
+}
+
+/// Whether the end of an answer's body can be told, and in one way only. RFC 9112 §6.3: an answer with two
+/// lengths is an attempt at smuggling, or comes through a proxy that could be smuggled through.
+fn check_framing(fields: &HeaderMap) -> Result<(), &'static str> {
+    let mut transfer = fields.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(only) = transfer.next() else { return Ok(()) };
+    if fields.contains_key(header::CONTENT_LENGTH) {
+        return Err("the upstream's answer has two lengths");
+    }
+    // hyper takes any list that ends in `chunked`, and leaves the rest of it undone.
+    if transfer.next().is_some() || !only.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err("the upstream's answer has a transfer coding other than `chunked`");
+    }
+    Ok(())
+}
+
+/// The coding of a body, as the decoder knows it; `None` if it has none. RFC 9110 §8.4: names in any letter
+/// case, in one field or in several; `identity` is none, `x-gzip` is `gzip`.
+fn coding(fields: &HeaderMap) -> Result<Option<&'static str>, String> {
+    let mut found = None;
+    for field in fields.get_all(header::CONTENT_ENCODING) {
+        for name in field.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let known = match name.to_ascii_lowercase().as_slice() {
+                b"" | b"identity" => continue,
+                b"gzip" | b"x-gzip" => "gzip",
+                b"deflate" => "deflate",
+                b"br" => "br",
+                _ => {
+                    let is_name = name.len() <= 20 && name.iter().all(u8::is_ascii_alphanumeric);
+                    let name = if is_name { String::from_utf8_lossy(name) } else { "something else".into() };
+                    return Err(format!(
+                        "the upstream's answer is coded as {name}; gzip, br and deflate can be decoded"
+                    ));
+                }
+            };
+            if found.replace(known).is_some() {
+                return Err("the upstream's answer is coded twice over; once can be decoded".to_owned());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Where a connection begins: no two that are open at a time begin at one address.
@@ -133,6 +211,25 @@ fn address_here(connected: &Connected) -> Option<SocketAddr> {
     let mut told = Extensions::new();
     connected.get_extras(&mut told);
     told.get::<HttpInfo>().map(HttpInfo::local_addr)
+}
+
+/// From when on a connection is not used again, on the gateway's clock.
+#[derive(Clone, Copy, Debug)]
+struct EndsAt(Duration);
+
+fn ends_at(connected: &Connected) -> Option<Duration> {
+    let mut told = Extensions::new();
+    connected.get_extras(&mut told);
+    told.get::<EndsAt>().map(|end| end.0)
+}
+
+/// A maximum age, shortened by up to a fifth: connections that were made together do not end together.
+fn jittered(max_age: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without a random number all have the same age.
+    let _ = ::aws_lc_rs::rand::fill(&mut random);
+    let part = f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX);
+    max_age.mul_f64(1.0 - part / 5.0)
 }
 
 /// Makes sockets. `timeout` is divided among the addresses of a name, so that one which is lost leaves time
@@ -178,12 +275,16 @@ fn tls(config: &config::Upstream, any_https: bool) -> Result<ClientConfig, rustl
 struct Connector {
     tls: HttpsConnector<HttpConnector<Resolver>>,
     timeout: Duration,
+    max_age: Duration,
+    clock: Clock,
 }
 
+type Stream = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
+
 impl Service<Uri> for Connector {
-    type Response = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
+    type Response = Aging;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+    type Future = BoxFuture<'static, Result<Aging, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.tls.poll_ready(context)
@@ -191,13 +292,65 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, upstream: Uri) -> Self::Future {
         let connecting = tokio::time::timeout(self.timeout, self.tls.call(upstream));
-        Box::pin(async {
-            let connection = connecting.await??;
+        let ends_at = EndsAt(self.clock.uptime() + jittered(self.max_age));
+        Box::pin(async move {
+            let stream = connecting.await??;
             // Where a connection of the pool was free first, this goes on outside of the exchange, for the
             // next one, and nobody asks.
-            let _ = CONNECTED.try_with(|made| made.set(address_here(&connection.connected())));
-            Ok(connection)
+            let _ = CONNECTED.try_with(|made| made.set(address_here(&stream.connected())));
+            Ok(Aging { stream, ends_at })
         })
+    }
+}
+
+pin_project! {
+    /// A connection that says until when it may be used.
+    struct Aging {
+        #[pin]
+        stream: Stream,
+        ends_at: EndsAt,
+    }
+}
+
+impl Connection for Aging {
+    fn connected(&self) -> Connected {
+        self.stream.connected().extra(self.ends_at)
+    }
+}
+
+impl Read for Aging {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.project().stream.poll_read(context, into)
+    }
+}
+
+impl Write for Aging {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().stream.poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.project().stream.poll_write_vectored(context, bytes)
     }
 }
 

@@ -1,19 +1,22 @@
 //! One request and its answer, over a connection of the pool.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::stream::{self, Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-use super::client::{self, Client, Unanswered};
+use super::client::{self, Client, MAX_FIELDS, MAX_HEAD, Unanswered};
+use super::collected::Collected;
 use super::pool::Reservation;
 use super::request;
 use super::token::Token;
@@ -37,6 +40,9 @@ pub enum Body {
     /// More than is held: from its first byte on, as it comes.
     Large(Parts, Bounds),
 }
+
+/// Bytes of a part that is worth handing on alone.
+const SMALL: usize = 16 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -118,40 +124,25 @@ pub async fn exchange(
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
     // The client takes the length of a compressed body away with its coding.
-    let mut body = response.into_body();
+    let body = response.into_body();
     let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
-    let body = match read(&mut body, config.max_body).await? {
-        Ok(body) => Body::Whole(body),
-        Err(start) => {
-            let until = Instant::now() + config.large_timeout;
-            let bounds = Bounds { is_framed, until, patience: config.timeout };
-            Body::Large(rest(start, body, config.timeout), bounds)
-        }
-    };
+    let until = Instant::now() + config.large_timeout;
+    let bounds = Bounds { is_framed, until, patience: config.timeout };
+    let body = read(body, config.max_body, bounds).await?;
     Ok(Received { status, headers, body })
 }
 
-/// The whole body; or, where it is larger than that, what came of it so far.
-async fn read(body: &mut client::Body, max_body: usize) -> Result<Result<Arc<[u8]>, Bytes>, Broken> {
-    // Parts, for a buffer that grows by doubling would hold three times the cap for a moment.
-    let (mut parts, mut length) = (Vec::new(), 0);
-    while let Some(part) = next(body).await {
-        let part = part.map_err(broken_off)?;
-        length += part.len();
-        parts.push(part);
-        if length > max_body {
-            return Ok(Err(parts.concat().into()));
+/// The whole body; or, where it is larger than `max_body`, what came of it so far, and the rest as it comes.
+async fn read(mut body: client::Body, max_body: usize, bounds: Bounds) -> Result<Body, Broken> {
+    let mut collected = Collected::default();
+    while let Some(part) = next(&mut body).await {
+        collected.push(part.map_err(broken_off)?);
+        if collected.weight() > max_body {
+            let start = stream::iter(collected.into_pieces()).map(Ok);
+            return Ok(Body::Large(Parts::new(start.chain(rest(body, bounds.patience)).boxed()), bounds));
         }
     }
-    // Exactly as large as it is: what a buffer has over would be kept by the store, uncounted.
-    Ok(Ok(match &*parts {
-        [whole] => Arc::from(&**whole),
-        _ => {
-            let whole = parts.concat();
-            drop(parts);
-            whole.into()
-        }
-    }))
+    Ok(Body::Whole(collected.into_whole()))
 }
 
 /// What comes next of a body; trailers tell nothing that anybody gets.
@@ -165,30 +156,53 @@ async fn next(body: &mut client::Body) -> Option<Result<Bytes, BoxError>> {
     }
 }
 
-/// A body from its start, which has been read, to its end, as it comes. Each part of it has to come
-/// within `patience`.
-fn rest(start: Bytes, body: client::Body, patience: Duration) -> Parts {
-    let parts = stream::unfold(Some(body), move |body| async move {
-        let mut body = body?;
-        match tokio::time::timeout(patience, next(&mut body)).await {
-            Ok(None) => None,
-            Ok(Some(Ok(part))) => Some((Ok(part), Some(body))),
-            Ok(Some(Err(error))) => Some((Err(broken_off(error).into_error()), None)),
+/// What is left of a body, to its end, as it comes. Each part of it has to come within `patience`; small
+/// ones that are there already are joined.
+fn rest(body: client::Body, patience: Duration) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    stream::unfold(Some(Ok(body)), move |body| async move {
+        let mut body = match body? {
+            Ok(body) => body,
+            Err(broken) => return Some((Err(broken), None)),
+        };
+        let first = match tokio::time::timeout(patience, next(&mut body)).await {
+            Ok(None) => return None,
+            Ok(Some(Ok(part))) => part,
+            Ok(Some(Err(error))) => return Some((Err(broken_off(error).into_error()), None)),
             Err(_) => {
                 let detail = "the upstream stopped in the middle of its answer";
-                Some((Err(Error::new(Kind::UpstreamTimeout, detail)), None))
+                return Some((Err(Error::new(Kind::UpstreamTimeout, detail)), None));
+            }
+        };
+        if first.len() >= SMALL {
+            return Some((Ok(first), Some(Ok(body))));
+        }
+        let mut joined = BytesMut::from(first);
+        while joined.len() < SMALL {
+            match next(&mut body).now_or_never() {
+                Some(Some(Ok(part))) => joined.extend_from_slice(&part),
+                // It is told of once what was there before is handed on.
+                Some(Some(Err(error))) => {
+                    return Some((Ok(joined.freeze()), Some(Err(broken_off(error).into_error()))));
+                }
+                Some(None) => return Some((Ok(joined.freeze()), None)),
+                None => break,
             }
         }
-    });
-    Parts::new(stream::once(async { Ok(start) }).chain(parts).boxed())
+        Some((Ok(joined.freeze()), Some(Ok(body))))
+    })
 }
 
 /// An exchange that broke before there was an answer to read.
 fn not_answered(unanswered: Unanswered) -> Broken {
     let (error, is_reused) = match unanswered {
         Unanswered::Broken { error, is_reused } => (error, is_reused),
-        Unanswered::TwoLengths => {
-            let told = Error::new(Kind::UpstreamInvalid, "the upstream's answer has two lengths");
+        Unanswered::ClosedIdle => {
+            let detail = "the upstream closed the connection instead of reading the request (408)";
+            let told = Error::new(Kind::UpstreamInvalid, detail);
+            return Broken::Stale(told.proxy_status("http_response_incomplete"));
+        }
+        Unanswered::Unreadable(why) => {
+            let told = Error::new(Kind::UpstreamInvalid, why);
             return Broken::Invalid(told.proxy_status("http_protocol_error"));
         }
     };
@@ -208,20 +222,52 @@ fn not_answered(unanswered: Unanswered) -> Broken {
 
 /// An exchange that broke.
 fn broken_off(error: BoxError) -> Broken {
-    let told = |kind, detail, proxy_status| Error::new(kind, detail).proxy_status(proxy_status);
+    let told =
+        |kind, detail: Cow<'static, str>, proxy_status| Error::new(kind, detail).proxy_status(proxy_status);
     if is_late(&*error) || is_lost(&*error) {
         // The upstream's machine has confirmed nothing for so long that ours gave the connection up.
         let detail = "the upstream was not heard of any more";
         return Broken::TimedOut(
-            told(Kind::UpstreamTimeout, detail, "http_response_timeout").caused_by(error),
+            told(Kind::UpstreamTimeout, detail.into(), "http_response_timeout").caused_by(error),
         );
     }
     if has_ended(&*error) {
         let detail = "the upstream broke off its answer";
-        return Broken::Cut(told(Kind::UpstreamInvalid, detail, "http_response_incomplete").caused_by(error));
+        return Broken::Cut(
+            told(Kind::UpstreamInvalid, detail.into(), "http_response_incomplete").caused_by(error),
+        );
     }
-    let detail = "the upstream's answer cannot be decoded";
+    let detail = malformed(&*error);
     Broken::Invalid(told(Kind::UpstreamInvalid, detail, "http_protocol_error").caused_by(error))
+}
+
+/// What is wrong with an answer that came and cannot be read, in words. hyper tells most of it by its text
+/// alone.
+fn malformed(error: &(dyn StdError + 'static)) -> Cow<'static, str> {
+    let Some(by_http) = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) else {
+        return "the upstream's answer is not in the coding that it names".into();
+    };
+    if by_http.is_parse_too_large() {
+        return format!(
+            "the head of the upstream's answer is too large: at most {MAX_FIELDS} fields and {} KiB are read",
+            MAX_HEAD / 1024
+        )
+        .into();
+    }
+    let text = by_http.to_string();
+    let is_about = |words: &str| text.contains(words);
+    if by_http.is_parse_status() || is_about("version") {
+        "the upstream's answer does not begin with a status line of HTTP/1".into()
+    } else if is_about("content-length") {
+        "the upstream's answer has two lengths, or one that is no number".into()
+    } else if is_about("transfer-encoding") {
+        "the upstream's answer has a transfer coding that is not allowed there".into()
+    } else if by_http.is_parse() {
+        "the upstream's answer has a header field that is none: a byte that is not allowed, or no colon"
+            .into()
+    } else {
+        "the upstream's answer has a chunk that is none".into()
+    }
 }
 
 /// An error and what caused it.

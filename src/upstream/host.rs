@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::breaker::Breaker;
+use super::pace::Pace;
 use super::retry::{Budget, Saved};
 use crate::clock::Clock;
 use crate::config;
@@ -18,6 +19,7 @@ const USED_ONCE_FOR: Duration = Duration::from_secs(60);
 pub struct Host {
     pub breaker: Breaker,
     pub budget: Budget,
+    pub pace: Pace,
     /// Until when no connection is used again, in milliseconds since the clock's start.
     used_once_until: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Host {
         Self {
             breaker: Breaker::new(config.breaker, clock, state),
             budget: Budget::new(config.retry.budget),
+            pace: Pace::default(),
             used_once_until: AtomicU64::new(0),
         }
     }

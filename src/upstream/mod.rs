@@ -6,9 +6,11 @@ mod breaker;
 mod broker;
 mod call;
 mod client;
+mod collected;
 mod exchange;
 mod host;
 mod outcome;
+mod pace;
 mod pool;
 mod quota;
 mod request;
@@ -97,7 +99,8 @@ impl Upstream {
             .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
         // What can fail comes first: a configuration that is refused changes nothing of what goes on.
         let any_https = bases.clone().any(|base| !base.starts_with("http:"));
-        let client = |connections| client::Client::new(&config.upstream, connections, any_https, resolver);
+        let client =
+            |connections| client::Client::new(&config.upstream, connections, any_https, resolver, clock);
         let (http, http_once) = (client(Connections::Kept)?, client(Connections::UsedOnce)?);
         let accounts = config.accounts.iter().map(|account| {
             let minters = account.credentials.iter();

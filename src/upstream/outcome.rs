@@ -1,5 +1,6 @@
 //! What an exchange came to. Pure.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -8,7 +9,7 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use super::exchange::{Body, Broken, Received};
 use crate::answer::{Answer, ContentType, Fetched, Large};
 use crate::clock::{Moment, UnixMillis};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, whole_seconds};
 
 /// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
 pub const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -18,6 +19,9 @@ const SHORTEST_REFUSAL: Duration = Duration::from_secs(1);
 
 /// No refusal closes a pool for longer, whatever it says: the vendor's longest window is an hour.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
+
+/// Bytes of a `Content-Type` that is handed on.
+const LONGEST_CONTENT_TYPE: usize = 100;
 
 /// The vendor's words for a used-up quota (contract §7), in lower case.
 const QUOTA_MESSAGES: [&str; 3] = [
@@ -59,10 +63,9 @@ impl Outcome {
                 Error::new(Kind::UpstreamInvalid, detail).proxy_status("http_protocol_error"),
             ));
         }
-        // Copied: as it came, it is a slice of the connection's read buffer and would keep all of it.
-        let copied = |name| HeaderValue::from_bytes(headers.get(name)?.as_bytes()).ok();
-        let content_type = copied(header::CONTENT_TYPE).map(ContentType::from);
-        let retry_after = copied(header::RETRY_AFTER).map(Box::new);
+        let content_type = content_type(&headers);
+        let wait = retry_after(&headers, now).map(|wait| whole_seconds(wait.min(LONGEST_REFUSAL)));
+        let retry_after = wait.and_then(|seconds| NonZeroU32::new(u32::try_from(seconds).ok()?));
         Self::Answered(match body {
             Body::Whole(body) => Fetched::Whole(Answer { status, content_type, retry_after, body, asked_at }),
             Body::Large(body, bounds) => Fetched::Large(Large { status, content_type, body }, bounds),
@@ -141,14 +144,36 @@ fn messages(error: &serde_json::Map<String, serde_json::Value>) -> impl Iterator
     ["msg", "message"].iter().filter_map(|member| error.get(*member)?.as_str())
 }
 
-/// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3).
+/// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3). What is neither says nothing.
 fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        // By the upstream's own clock, if it tells the time.
-        Err(_) => Some(parse_date(text)?.since(date(headers).unwrap_or(now))),
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
+    // By the upstream's own clock, if it tells the time.
+    Some(parse_date(text)?.since(date(headers).unwrap_or(now)))
+}
+
+/// A `Content-Type` that is one of JSON, if there is exactly one: nothing else is handed on, for a browser
+/// might take an upstream's page for one of the gateway's.
+fn content_type(headers: &HeaderMap) -> Option<ContentType> {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let is_plain = value.len() <= LONGEST_CONTENT_TYPE;
+    // Copied: as it came, it is a slice of the connection's read buffer and would keep all of it.
+    let copied = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+    (is_plain && is_json(value.to_str().ok()?)).then(|| ContentType::from(copied))
+}
+
+/// Whether a media type is one of JSON: `application/json`, or one that ends in `+json` (RFC 6839 §3.1).
+fn is_json(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_token = |text: &str| {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
+        !text.is_empty() && text.bytes().all(is_letter)
+    };
+    let Some((kind, subtype)) = essence.split_once('/') else { return false };
+    is_token(kind) && is_token(subtype) && (essence == "application/json" || subtype.ends_with("+json"))
 }
 
 /// `Date`: when the upstream answered, by its own clock.
@@ -202,6 +227,49 @@ mod tests {
             [("retry-after", "Thu, 01 Jan 1970 00:01:00 GMT"), ("date", "Thu, 01 Jan 1970 00:01:30 GMT")];
         assert_eq!(refused_for(&of(429, &past, "")), Some(1));
         assert_eq!(refused_for(&of(429, &[("retry-after", "0")], "")), Some(1));
+    }
+
+    #[test]
+    fn a_wait_is_digits_or_a_date_to_come_and_anything_else_says_nothing() {
+        let waits = |text: &'static str| match of(503, &[("retry-after", text)], "") {
+            Outcome::Answered(Fetched::Whole(answer)) => answer.retry_after.map(NonZeroU32::get),
+            _ => panic!("an answer"),
+        };
+        assert_eq!(waits("7"), Some(7));
+        assert_eq!(waits("99999999999999999999999"), Some(3600));
+        assert_eq!(waits("Thu, 01 Jan 1970 00:02:00 GMT"), Some(120));
+        for text in ["<script>", "-5", "+5", "0", "5.5", "", "1, 2", "Wed, 31 Dec 1969 23:00:00 GMT"] {
+            assert_eq!(waits(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_types_of_json_are_handed_on() {
+        let type_of = |headers: &[(&'static str, &'static str)]| match of(404, headers, "{}") {
+            Outcome::Answered(Fetched::Whole(answer)) => answer.content_type.is_some(),
+            _ => panic!("an answer"),
+        };
+        for text in [
+            "application/json",
+            "Application/JSON ; charset=UTF-8",
+            "application/problem+json",
+            "application/vnd.kore.v1+JSON",
+        ] {
+            assert!(type_of(&[("content-type", text)]), "{text}");
+        }
+        for text in [
+            "text/html",
+            "text/html; x=application/json",
+            "application/jsonp",
+            "application/json/html",
+            "application/json, text/html",
+            "text/html\t+json",
+            "+json",
+            "",
+        ] {
+            assert!(!type_of(&[("content-type", text)]), "{text}");
+        }
+        assert!(!type_of(&[]));
     }
 
     #[test]

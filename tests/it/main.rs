@@ -67,6 +67,8 @@ mod tls;
 mod tls_listener;
 mod tokens;
 mod tracing;
+mod upstream_answers;
+mod upstream_connections;
 mod upstream_faults;
 mod upstream_lost;
 mod upstream_requests;

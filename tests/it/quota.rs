@@ -152,14 +152,14 @@ async fn who_can_be_served_in_time_waits_and_who_cannot_is_told_at_once_for_how_
     assert_eq!((told.status.as_u16(), wait_of(&told)), (503, 50));
     assert!(told.header("ratelimit").contains(r#""upstream";r=0;t=50"#));
 
-    // Of the thirty seconds a tenth is kept for the exchange: 28 are too many, 27 are not.
-    world.advance(SECOND * 22);
-    assert_eq!(wait_of(&asked().await), 28);
+    // Of the thirty seconds a moment is kept for the exchange: 30 are too many, 29 are not.
+    world.advance(SECOND * 20);
+    assert_eq!(wait_of(&asked().await), 30);
     world.advance(SECOND);
     let waiting = ask(&world, &conversation_path("c-2"), REPORTING);
     until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
     assert_eq!(world.standin.count(), 60);
-    world.advance(SECOND * 27);
+    world.advance(SECOND * 29);
     assert_eq!(waiting.await.unwrap().status, 404);
     assert_eq!(world.standin.count(), 61);
     world.assert_no_violations();
@@ -334,4 +334,116 @@ async fn who_may_not_call_a_bot_has_no_share_in_its_quota() {
     }
     assert_eq!(world.standin.count(), 60);
     world.assert_no_violations();
+}
+
+/// Lets what is on its way arrive, without moving time.
+async fn settle() {
+    for _ in 0..60 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_quota_takes_no_time_away_from_the_calls_that_are_made() {
+    const TICKS_A_SECOND: u32 = 4;
+    let world = World::with(|setup| {
+        setup.is_simulated = true;
+        setup.without = vec!["one-bot"];
+        setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+        setup.standin.switches.lag = SECOND * 4;
+    })
+    .await;
+    let (mut served, mut pending, mut n) = ([0_u32; 10], Vec::new(), 0);
+    for minute in &mut served {
+        for tick in 0..60 * TICKS_A_SECOND {
+            // Three a second of each: three times what the upstream allows to all.
+            for key in [REPORTING, OTHER_KEY].iter().filter(|_| tick % TICKS_A_SECOND != 0) {
+                n += 1;
+                pending.push(ask(&world, &conversation_path(&format!("c-{n}")), key));
+            }
+            settle().await;
+            let (done, waiting): (Vec<_>, Vec<_>) = pending.into_iter().partition(|task| task.is_finished());
+            pending = waiting;
+            for task in done {
+                let got = task.await.unwrap();
+                assert!(matches!(got.status.as_u16(), 404 | 503), "{got:?}");
+                *minute += u32::from(got.status == 404);
+            }
+            let breaker = format!(r#"kore_gateway_breaker_state{{upstream="{}"}}"#, world.standin.url());
+            if tick == 0 {
+                assert_eq!(world.metric(&breaker).await, 0.0, "closed");
+            }
+            world.advance(SECOND / TICKS_A_SECOND);
+        }
+    }
+    println!("{n} requests, {} calls; served in each minute: {served:?}", world.standin.count());
+    assert!(served.iter().sum::<u32>() >= 540, "{served:?}");
+    world.assert_no_violations();
+    pending.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_for_its_caller_is_stored_for_the_next_one_and_no_failure() {
+    let wanted = closed(1);
+    let path = conversation_path(&wanted.conversation_id);
+    let world = World::with(|setup| {
+        setup.is_simulated = true;
+        setup.without = vec!["one-bot"];
+        setup.standin.conversations = vec![wanted];
+        setup.config = "upstream.breaker.failures = 1".to_owned();
+    })
+    .await;
+    use_up(&world).await;
+    world.advance(SECOND * 40);
+    let waiting = ask(&world, &path, REPORTING);
+    until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
+    // It takes longer than any call before, and is made when twenty of the thirty seconds are over.
+    world.standin.set(|switches| switches.lag = SECOND * 25);
+    let calls = world.standin.count();
+    world.advance(SECOND * 20);
+    until("it is made", || world.standin.count() == calls + 1).await;
+    world.advance(SECOND * 10);
+    let late = waiting.await.unwrap();
+    assert_eq!((late.status.as_u16(), late.problem()), (504, "upstream-timeout".to_owned()));
+    world.advance(SECOND * 15);
+    let mut answer = world.get(&path).await;
+    for _ in 0..100 {
+        if answer.is_hit() {
+            break;
+        }
+        answer = world.get(&path).await;
+    }
+    assert!(answer.is_hit(), "{answer:?}");
+    assert_eq!(world.standin.count(), calls + 1);
+    let breaker = format!(r#"kore_gateway_breaker_state{{upstream="{}"}}"#, world.standin.url());
+    assert_eq!(world.metric(&breaker).await, 0.0, "closed");
+    world.assert_no_violations();
+}
+
+#[tokio::test]
+async fn a_call_that_is_made_has_its_own_time_and_then_counts_as_a_failure() {
+    let world = World::with(|setup| {
+        setup.is_simulated = true;
+        setup.without = vec!["one-bot"];
+        setup.config = "upstream.breaker.failures = 1".to_owned();
+    })
+    .await;
+    let breaker = format!(r#"kore_gateway_breaker_state{{upstream="{}"}}"#, world.standin.url());
+    use_up(&world).await;
+    world.advance(SECOND * 40);
+    let waiting = ask(&world, &conversation_path("c-1"), REPORTING);
+    until("it waits", || world.app.snapshot().upstream.waiting() == 1).await;
+    world.standin.set(|switches| switches.lag = SECOND * 3600);
+    let calls = world.standin.count();
+    world.advance(SECOND * 20);
+    until("it is made", || world.standin.count() == calls + 1).await;
+    world.advance(SECOND * 29);
+    settle().await;
+    assert_eq!(waiting.await.unwrap().status, 504);
+    assert_eq!(world.metric(&breaker).await, 0.0, "it may still come");
+    world.advance(SECOND * 2);
+    for _ in 0..100 {
+        settle().await;
+    }
+    assert_eq!(world.metric(&breaker).await, 2.0, "open");
 }

@@ -54,6 +54,8 @@ pub struct Setup {
     pub credentials: String,
     /// Neither party counts calls.
     pub without_quota: bool,
+    /// Time passes for sockets, too, only as the test moves it.
+    pub is_simulated: bool,
     pub standin: standin::Options,
     /// Of the world's own clients, those to leave out, by name.
     pub without: Vec<&'static str>,
@@ -158,6 +160,7 @@ impl World {
             clients: String::new(),
             credentials: String::new(),
             without_quota: false,
+            is_simulated: false,
             standin: options,
             without: Vec::new(),
             upstream: None,
@@ -202,7 +205,8 @@ impl World {
         let patient = Layer::Text("cache.back_off = \"0s\"".to_owned());
         let layers = vec![patient, Layer::File(file.clone()), Layer::Text(setup.config)];
         let sources = Sources { layers, environment: Vec::new() };
-        let clock = Clock::manual(UnixMillis(NOON));
+        let new_clock = if setup.is_simulated { Clock::governing } else { Clock::manual };
+        let clock = new_clock(UnixMillis(NOON));
         let app = App::resolving(sources, clock.clone(), setup.resolver)
             .unwrap_or_else(|faults| panic!("{faults:?}"));
         let server = Server::bind(app.clone()).unwrap();

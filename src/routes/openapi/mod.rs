@@ -258,7 +258,7 @@ fn headers_of(status: StatusCode) -> &'static [&'static str] {
 fn header_references<'a>(names: impl Iterator<Item = &'a &'static str>) -> Value {
     let reference = |name: &str| (name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
     let references: Map<_, _> =
-        std::iter::once(&"X-Request-Id").chain(names).map(|name| reference(name)).collect();
+        ["X-Request-Id", "X-Content-Type-Options"].iter().chain(names).map(|name| reference(name)).collect();
     Value::Object(references)
 }
 
@@ -270,6 +270,7 @@ fn headers() -> Value {
     };
     json!({
         "X-Request-Id": text("The caller's if it is a plain one, else a new one; it is in the gateway's log.", "4f2a9c0d1b7e4a55", true),
+        "X-Content-Type-Options": text("Nothing is to be taken for another media type than it says.", "nosniff", true),
         "Cache-Status": text("Where the answer came from (RFC 9211).", "kore-gateway; hit; ttl=3600", false),
         "Age": { "description": "Seconds since the upstream was asked, on what comes out of the store.", "schema": { "type": "integer", "minimum": 0 } },
         "ETag": text("One for each coding. Send it back as `If-None-Match`.", "\"a1b2c3\"", false),
