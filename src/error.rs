@@ -255,6 +255,12 @@ impl Error {
         Self { kind, detail: detail.into(), retry_after: None, client: None, more: Box::default() }
     }
 
+    /// A caller whose `Accept` leaves out what there is.
+    pub fn not_acceptable(media_type: &str) -> Self {
+        let detail = format!("answers are `{media_type}`, which `Accept` leaves out");
+        Self::new(Kind::NotAcceptable, detail.clone()).with_fault(Fault::in_header("accept", detail))
+    }
+
     /// A request with these faults, of which at most [`MOST_FAULTS`] are listed; never call it with
     /// none.
     pub fn invalid_request(faults: Vec<Fault>) -> Self {

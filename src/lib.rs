@@ -20,6 +20,7 @@ pub mod reply;
 pub mod routes;
 pub mod upstream;
 
+pub mod accept;
 pub mod access_log;
 pub mod answer;
 pub mod audit;

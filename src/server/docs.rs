@@ -5,6 +5,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
+use crate::accept;
 use crate::app::Snapshot;
 use crate::body::{Body, Response};
 use crate::error::{Error, Kind};
@@ -22,7 +23,10 @@ pub fn answer(head: &Parts, snapshot: &Snapshot) -> Option<Result<Response, Erro
         _ => return None,
     };
     Some(match head.method {
-        Method::GET | Method::HEAD => Ok(response(head, page, media_type)),
+        Method::GET | Method::HEAD => match accept::media(&head.headers, &[media_type]) {
+            Some(_) => Ok(response(head, page, media_type)),
+            None => Err(Error::not_acceptable(media_type)),
+        },
         _ => Err(Error::new(Kind::MethodNotAllowed, "this path takes GET, HEAD")
             .with_header(header::ALLOW, HeaderValue::from_static(METHODS))),
     })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,6 +14,7 @@ use tower::util::MapResponseLayer;
 
 use super::layers::no_sniffing;
 use super::{admin, guard};
+use crate::accept;
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::metrics::{COMMIT, VERSION, prometheus_text};
@@ -81,13 +82,12 @@ async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let (entries, bytes) = app.cache.size();
     app.metrics.cache_size(entries, bytes);
     app.snapshot().upstream.observe();
-    let wants_open_metrics = headers
-        .get_all(ACCEPT)
-        .iter()
-        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/openmetrics-text")));
+    // Who takes neither gets the older text all the same: a scrape that fails helps nobody.
+    let wants_open_metrics = accept::media(&headers, &[PROMETHEUS, OPEN_METRICS]) == Some(1);
+    let fields = |media_type: &'static str| [(CONTENT_TYPE, media_type), (VARY, "Accept")];
     match app.metrics.open_metrics() {
-        Ok(text) if wants_open_metrics => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Ok(text) => ([(CONTENT_TYPE, PROMETHEUS)], prometheus_text(&text)).into_response(),
+        Ok(text) if wants_open_metrics => (fields(OPEN_METRICS), text).into_response(),
+        Ok(text) => (fields(PROMETHEUS), prometheus_text(&text)).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -48,6 +48,33 @@ async fn every_promised_metric_is_there_in_both_formats() {
     assert!(open.body.ends_with(b"# EOF\n"));
 }
 
+#[tokio::test]
+async fn the_format_of_metrics_is_the_one_that_is_liked_best() {
+    let world = World::new().await;
+    let url = format!("http://{}/metrics", world.ops);
+    for (accept, is_open) in [
+        ("*/*", false),
+        ("application/openmetrics-text", true),
+        ("application/openmetrics-text;q=0, */*", false),
+        ("application/openmetrics-text;q=0.1, text/plain", false),
+        (
+            "text/plain;q=0.3, application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6, */*;q=0.1",
+            true,
+        ),
+        ("application/openmetrics-text;version=0.0.1, */*;q=0.1", false),
+        ("APPLICATION/OpenMetrics-Text", true),
+        ("image/png", false),
+    ] {
+        let metrics = got(world.http.get(&url).header("accept", accept)).await;
+        assert_eq!(
+            metrics.header("content-type").starts_with("application/openmetrics-text"),
+            is_open,
+            "{accept}"
+        );
+        assert_eq!(metrics.header("vary"), "Accept");
+    }
+}
+
 /// Every metric that is promised by name, with the kind it says it is and its labels.
 const PROMISED: [(&str, &str, &[&str]); 16] = [
     ("http_server_request_duration_seconds", "histogram", &["route", "method", "status"]),

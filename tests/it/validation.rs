@@ -283,10 +283,23 @@ async fn who_takes_no_json_is_told_so() {
         ("/", 404),
         ("text/html", 406),
         ("application/json;q=0, text/html", 406),
+        ("application/json;q=0, */*", 406),
+        ("*/*, application/json;q=0.000", 406),
+        ("application/*;q=0, */*", 406),
+        ("application/*;q=0, application/json;q=0.1", 404),
+        ("text/plain;x=\"*/*, application/json\"", 406),
     ] {
         let answer = got(world.request(Method::GET, &path, REPORTING).header("accept", accept)).await;
         assert_eq!(answer.status.as_u16(), status, "{accept}");
+        let contract = format!("http://{}/openapi.json", world.address);
+        let contract = got(world.http.get(contract).header("accept", accept)).await;
+        assert_eq!(contract.status == 406, status == 406, "{accept}");
     }
+    let page = async |accept: &str| {
+        got(world.http.get(format!("http://{}/docs", world.address)).header("accept", accept)).await
+    };
+    assert_eq!(page("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8").await.status, 200);
+    assert_eq!(page("text/html;q=0, */*").await.problem(), "not-acceptable");
 }
 
 #[tokio::test]

@@ -10,11 +10,14 @@ use hyper::body::Incoming;
 
 use super::check::{Check, Checking};
 use super::{Admitted, Valid};
+use crate::accept;
 use crate::access::refresh;
 use crate::config::Account;
 use crate::error::{Error, Fault, Kind};
 use crate::reply::Conditions;
 use crate::routes::{self, Key, Query, Route};
+
+const JSON: &str = "application/json";
 
 #[derive(Clone, Copy)]
 pub struct Validate;
@@ -108,26 +111,9 @@ fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-/// Answers are JSON, whatever else a caller would rather have (RFC 9110 §12.5.1). Who says nothing, or
-/// nothing that can be read, takes it.
+/// Answers are JSON, whatever else a caller would rather have (RFC 9110 §12.5.1).
 fn check_accept(headers: &HeaderMap) -> Result<(), Error> {
-    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut refused = false;
-    for range in ranges.flat_map(|list| list.split(',')) {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let refuses = parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"));
-        match (media.as_str(), refuses) {
-            ("*/*" | "application/*" | "application/json", false) => return Ok(()),
-            _ => {
-                let (kind, subtype) = media.split_once('/').unwrap_or_default();
-                refused |= !kind.is_empty() && !subtype.is_empty();
-            }
-        }
-    }
-    let detail = "answers are `application/json`, which `Accept` leaves out";
-    let error = || Error::new(Kind::NotAcceptable, detail).with_fault(Fault::in_header("accept", detail));
-    if refused { Err(error()) } else { Ok(()) }
+    accept::media(headers, &[JSON]).map(|_| ()).ok_or_else(|| Error::not_acceptable(JSON))
 }
 
 async fn read(body: &mut Incoming, most: usize, within: Duration) -> Result<Bytes, Error> {
