@@ -31,6 +31,11 @@ impl Spenders {
         Self(Arc::new(watch::Sender::new(vec![first])))
     }
 
+    /// The client that set it off.
+    pub fn first(&self) -> Arc<str> {
+        self.0.borrow().first().map_or_else(|| Arc::from(""), |first| first.client.clone())
+    }
+
     /// One more waits for it.
     pub fn join(&self, spender: &Spender) {
         self.0.send_if_modified(|all| {

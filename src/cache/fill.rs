@@ -76,7 +76,9 @@ impl Inner {
     ) -> Filled {
         let began = self.memory.now();
         match call.await? {
-            Fetched::Large(large, bounds) => Ok(Landed::Large(Passage::open(large, bounds))),
+            Fetched::Large(large, bounds) => {
+                Ok(Landed::Large(Passage::open(large, bounds, self.clock.clone())))
+            }
             Fetched::Whole(answer) => self.take_in(query, rule, answer, began),
         }
     }

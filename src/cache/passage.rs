@@ -1,24 +1,34 @@
 //! An answer too large to be held, passed on as it comes to all who waited for it.
 //!
-//! They go at the pace of the slowest, so nothing is held but what is on its way; who takes nothing
-//! for too long is left behind. A caller whose part ends without its [`Part::End`] was cut off, and
-//! sees a connection that breaks.
+//! They go at one pace, so nothing is held but what is on its way. Who has held up the others for a second
+//! is left behind, and so is who takes nothing for too long. A caller whose part ends without its
+//! [`Part::End`] was cut off, and sees a connection that breaks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use http::StatusCode;
 use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{sleep, timeout_at};
 
 use super::brackets::Brackets;
 use crate::answer::{Bounds, ContentType, Large, Parts};
+use crate::clock::Clock;
 use crate::error::{Error, Kind};
 
 /// Parts that a caller may be behind the others.
 const AHEAD: usize = 4;
+
+/// For how long in all a caller may hold up the others; they are at least as many as those who are as slow as
+/// it is.
+const MOST_BEHIND: Duration = Duration::from_secs(1);
+
+/// What of the time that passes makes up for having held up others: who is a little slower all the time is
+/// no nuisance.
+const MADE_UP: u32 = 10;
 
 /// Bytes looked through before other tasks get their turn: some 0.1 ms.
 const STRETCH: usize = 64 * 1024;
@@ -39,10 +49,10 @@ pub struct Passage {
 
 impl Passage {
     /// Sets off, in a task of its own, once nobody can board any more.
-    pub fn open(large: Large, bounds: Bounds) -> Arc<Self> {
+    pub fn open(large: Large, bounds: Bounds, clock: Clock) -> Arc<Self> {
         let (boarding, boarded) = mpsc::unbounded_channel();
         let Large { status, content_type, body } = large;
-        tokio::spawn(carry(body, bounds, boarded));
+        tokio::spawn(carry(body, bounds, boarded, clock));
         Arc::new(Self { status, content_type, boarding })
     }
 
@@ -71,11 +81,23 @@ impl Passage {
     }
 }
 
-async fn carry(body: Parts, bounds: Bounds, mut boarded: mpsc::UnboundedReceiver<mpsc::Sender<Part>>) {
+/// A caller, and for how long it has held up the others.
+struct Caller {
+    place: mpsc::Sender<Part>,
+    behind: Duration,
+}
+
+async fn carry(
+    body: Parts,
+    bounds: Bounds,
+    mut boarded: mpsc::UnboundedReceiver<mpsc::Sender<Part>>,
+    clock: Clock,
+) {
     let mut callers = Vec::new();
-    while let Some(caller) = boarded.recv().await {
-        callers.push(caller);
+    while let Some(place) = boarded.recv().await {
+        callers.push(Caller { place, behind: Duration::ZERO });
     }
+    let mut convoy = Convoy { callers, since: clock.uptime(), patience: bounds.patience, clock };
     let carried = async {
         let (mut parts, mut brackets) = (body.into_stream(), Brackets::default());
         while let Some(part) = parts.next().await {
@@ -85,28 +107,222 @@ async fn carry(body: Parts, bounds: Bounds, mut boarded: mpsc::UnboundedReceiver
                 brackets.read(stretch);
                 tokio::task::yield_now().await;
             }
-            hand_out(&mut callers, Part::Bytes(part), bounds).await;
-            if callers.is_empty() {
+            convoy.hand_out(Part::Bytes(part)).await;
+            if convoy.callers.is_empty() {
                 return;
             }
         }
         if brackets.are_closed().unwrap_or(bounds.is_framed) {
-            hand_out(&mut callers, Part::End, bounds).await;
+            convoy.hand_out(Part::End).await;
         }
     };
     // What is not done by then is cut: the way, and with it the upstream's connection, ends here.
     let _ = timeout_at(bounds.until, carried).await;
 }
 
-/// Gives a part to all, and lets go of those who have left or do not take it.
-async fn hand_out(callers: &mut Vec<mpsc::Sender<Part>>, part: Part, bounds: Bounds) {
-    let given =
-        callers.drain(..).map(|caller| {
-            let part = part.clone();
-            async move {
-                matches!(timeout(bounds.patience, caller.send(part)).await, Ok(Ok(()))).then_some(caller)
+/// All who are still being given an answer.
+struct Convoy {
+    callers: Vec<Caller>,
+    /// When somebody was last waited for.
+    since: Duration,
+    /// For how long nobody may take anything.
+    patience: Duration,
+    clock: Clock,
+}
+
+impl Convoy {
+    /// Gives a part to all, and lets go of those who have left, do not take it, or are too far behind.
+    async fn hand_out(&mut self, part: Part) {
+        let mut late = Vec::new();
+        for caller in std::mem::take(&mut self.callers) {
+            match caller.place.try_send(part.clone()) {
+                Ok(()) => self.callers.push(caller),
+                Err(TrySendError::Full(_)) => late.push(caller),
+                Err(TrySendError::Closed(_)) => {}
             }
+        }
+        if late.is_empty() {
+            return;
+        }
+        let made_up = self.clock.uptime().saturating_sub(self.since) / MADE_UP;
+        late.iter_mut().for_each(|caller| caller.behind = caller.behind.saturating_sub(made_up));
+        self.wait_for(late, &part).await;
+        self.since = self.clock.uptime();
+    }
+
+    /// Waits for those who had no room for a part: as long as half of all have it, no longer than each may be
+    /// behind.
+    async fn wait_for(&mut self, late: Vec<Caller>, part: &Part) {
+        let half = (self.callers.len() + late.len()).div_ceil(2);
+        let mut behind: Vec<_> = late.iter().map(|caller| Some(caller.behind)).collect();
+        let mut taking: FuturesUnordered<_> = late
+            .into_iter()
+            .enumerate()
+            .map(|(number, caller)| async move {
+                let taken = caller.place.send(part.clone()).await.is_ok();
+                (number, caller, taken)
+            })
+            .collect();
+        let mut out_of_patience = std::pin::pin!(sleep(self.patience));
+        // From when on they hold up more than are as slow as they are.
+        let mut others_wait_since = (self.callers.len() >= half).then(|| self.clock.uptime());
+        loop {
+            let held_up = async {
+                // The first who must be let go of.
+                match (others_wait_since, behind.iter().flatten().max()) {
+                    (Some(since), Some(most)) => {
+                        let waited = self.clock.uptime().saturating_sub(since);
+                        self.clock.sleep(MOST_BEHIND.saturating_sub(*most).saturating_sub(waited)).await;
+                    }
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                taken = taking.next() => {
+                    let Some((number, mut caller, is_taken)) = taken else { return };
+                    // Who was let go of may have taken it in the same moment, and has no place any more.
+                    let Some(before) = behind.get_mut(number).and_then(Option::take) else { continue };
+                    let now = self.clock.uptime();
+                    caller.behind = before + now.saturating_sub(others_wait_since.unwrap_or(now));
+                    if is_taken {
+                        self.callers.push(caller);
+                    }
+                    if self.callers.len() >= half && others_wait_since.is_none() {
+                        others_wait_since = Some(now);
+                    }
+                }
+                () = held_up => {
+                    let since = others_wait_since.unwrap_or_default();
+                    let waited = self.clock.uptime().saturating_sub(since);
+                    for place in &mut behind {
+                        *place = place.filter(|before| *before + waited < MOST_BEHIND);
+                    }
+                    if behind.iter().all(Option::is_none) {
+                        return;
+                    }
+                }
+                () = &mut out_of_patience => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::clock::UnixMillis;
+
+    const PARTS: usize = 50;
+
+    /// An answer of so many parts, and how many of them have been asked for.
+    fn passage(clock: &Clock) -> (Arc<Passage>, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let text = |n| {
+            if n == 0 {
+                "[1"
+            } else if n == PARTS - 1 {
+                "]"
+            } else {
+                ",1"
+            }
+        };
+        let parts = stream::iter(0..PARTS).map(move |n| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(Bytes::from_static(text(n).as_bytes()))
         });
-    let given = join_all(given).await;
-    callers.extend(given.into_iter().flatten());
+        let large = Large { status: StatusCode::OK, content_type: None, body: Parts::new(parts.boxed()) };
+        let until = tokio::time::Instant::now() + Duration::from_secs(3600);
+        let bounds = Bounds { is_framed: true, until, patience: Duration::from_secs(600) };
+        (Passage::open(large, bounds, clock.clone()), asked)
+    }
+
+    type Reader = stream::BoxStream<'static, Result<Bytes, Error>>;
+
+    fn boards(passage: &Passage) -> Reader {
+        passage.board().body.into_stream()
+    }
+
+    /// What is at hand, and whether it ended well; `None` while there may be more.
+    async fn at_hand(reader: &mut Reader, most: usize) -> (usize, Option<bool>) {
+        let mut got = 0;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        while got < most {
+            match reader.next().now_or_never() {
+                None => break,
+                Some(None) => return (got, Some(true)),
+                Some(Some(Err(_))) => return (got, Some(false)),
+                Some(Some(Ok(_))) => got += 1,
+            }
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        (got, None)
+    }
+
+    #[tokio::test]
+    async fn who_stands_still_is_let_go_of_after_a_second_and_the_others_go_on() {
+        let clock = Clock::manual(UnixMillis(0));
+        let (passage, _) = passage(&clock);
+        let (mut quick, mut slow) = (boards(&passage), boards(&passage));
+        drop(passage);
+        let (got, end) = at_hand(&mut quick, PARTS).await;
+        assert_eq!((got, end), (AHEAD + 1, None), "a part more than the other has room for");
+        clock.advance(MOST_BEHIND - Duration::from_millis(1));
+        assert_eq!(at_hand(&mut quick, PARTS).await, (0, None));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(at_hand(&mut quick, PARTS).await, (PARTS - AHEAD - 1, Some(true)));
+        assert_eq!(at_hand(&mut slow, PARTS).await, (AHEAD, Some(false)));
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_all_the_time_holds_up_the_others_for_a_second_in_all() {
+        let clock = Clock::manual(UnixMillis(0));
+        let (passage, _) = passage(&clock);
+        let (mut quick, mut slow) = (boards(&passage), boards(&passage));
+        drop(passage);
+        let (mut taken, mut steps) = (0, 0);
+        let ended = loop {
+            let (got, end) = at_hand(&mut quick, PARTS).await;
+            taken += got;
+            if let Some(end) = end {
+                break end;
+            }
+            // A part each 300 ms.
+            clock.advance(Duration::from_millis(300));
+            steps += 1;
+            assert!(steps < 10, "held up for too long");
+            at_hand(&mut slow, 1).await;
+        };
+        assert!(ended && taken == PARTS, "{taken}");
+        assert_eq!(at_hand(&mut slow, PARTS).await.1, Some(false));
+    }
+
+    #[tokio::test]
+    async fn one_who_is_quicker_than_most_waits_for_them() {
+        let clock = Clock::manual(UnixMillis(0));
+        let (passage, asked) = passage(&clock);
+        let (mut quick, mut slow) = (boards(&passage), [boards(&passage), boards(&passage)]);
+        drop(passage);
+        let mut ends = [None; 3];
+        for _ in 0..2 * PARTS {
+            if ends[0].is_none() {
+                ends[0] = at_hand(&mut quick, PARTS).await.1;
+            }
+            clock.advance(MOST_BEHIND * 2);
+            for (reader, end) in slow.iter_mut().zip(&mut ends[1..]).filter(|(_, end)| end.is_none()) {
+                *end = at_hand(reader, 1).await.1;
+            }
+        }
+        assert_eq!(ends, [Some(true); 3]);
+        assert_eq!(asked.load(Ordering::Relaxed), PARTS);
+    }
 }

@@ -119,6 +119,8 @@ pub struct Upstream {
     pub large_timeout: Duration,
     /// Calls that wait for one pool of the quota.
     pub max_waiting: usize,
+    /// Bots of an account that the configuration does not name and whose quota is counted at a time.
+    pub max_bots: usize,
     /// How long a connection is kept for the next call.
     pub idle_timeout: Duration,
     /// How old a connection gets at most.

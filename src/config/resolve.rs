@@ -153,6 +153,7 @@ impl Upstream {
             max_body: bytes(&mut section, "max_body"),
             large_timeout: positive(&mut section, "large_timeout"),
             max_waiting: count(&mut section, "max_waiting"),
+            max_bots: count(&mut section, "max_bots"),
             idle_timeout: section.required("idle_timeout"),
             max_connection_age: positive(&mut section, "max_connection_age"),
             ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0),

@@ -14,12 +14,12 @@ use super::pool::{Exhausted, Pool, Reservation};
 use super::retry::Saved;
 use super::secrets::Use;
 use super::token::{Minter, Token};
-use super::{State, request, retry, shares};
+use super::{State, request, retry};
 use crate::answer::Fetched;
 use crate::config::Account;
 use crate::error::{Error, Kind};
 use crate::metrics::AttemptResult;
-use crate::routes::{Base, Query, Route};
+use crate::routes::{Base, Query};
 use crate::spender::Spenders;
 use crate::trace::{self, Trace};
 
@@ -137,22 +137,9 @@ impl Upstream {
         let timeout = self.config.timeout;
         let waiter = self.clock.uptime() + timeout;
         let deadline = Deadline { waiter, grant: waiter - host.pace.expected(timeout) };
-        let pool = self.pool(state, query.route, query.bot.as_deref())?;
+        let pool = pool(state, query, spenders)?;
         let (account, attempts) = (&state.account, AtomicU32::new(0));
         Ok(Call { query, account, spenders, minter, pool, host, deadline, trace, attempts })
-    }
-
-    /// The pool that counts a call: the account's, or its bot's (contract §1).
-    fn pool(&self, state: &State, route: &Route, bot: Option<&str>) -> Result<Arc<Pool>, Error> {
-        match (route.base, bot) {
-            (Base::Automation, Some(bot)) => {
-                let most = self.config.max_waiting;
-                let shares = || shares(&state.clients, self.config.fairness, Some(bot));
-                let new = || Pool::new(&state.account.quota.bot, shares(), most, self.clock.clone());
-                state.bot_pools.get(bot, new).ok_or_else(too_many_bots)
-            }
-            _ => Ok(state.pool.clone()),
-        }
     }
 
     /// One attempt. `Err` is one that was not made: no room in the quota by `patience`, or the
@@ -206,6 +193,9 @@ impl Upstream {
         if let Outcome::QuotaRefused(wait) = &outcome {
             // Before the reservation ends, which may let the next one in.
             call.pool.close_for(*wait);
+        }
+        if outcome.knows_the_bot() {
+            call.pool.prove();
         }
         drop(reservation);
         permit.report(!outcome.is_failure());
@@ -283,6 +273,16 @@ impl Upstream {
     }
 }
 
+/// The pool that counts a call: the account's, or its bot's (contract §1).
+fn pool(state: &State, query: &Query, spenders: &Spenders) -> Result<Arc<Pool>, Error> {
+    match (query.route.base, query.bot.as_deref()) {
+        (Base::Automation, Some(bot)) => {
+            state.pools.bots.get(bot, &spenders.first()).ok_or_else(too_many_bots)
+        }
+        _ => Ok(state.pools.whole.clone()),
+    }
+}
+
 fn random() -> Option<u32> {
     let mut bytes = [0; 4];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;
@@ -297,7 +297,7 @@ pub(super) fn quota_used_up(wait: Duration) -> Error {
 }
 
 fn too_many_bots() -> Error {
-    let detail = "there are more bots than quotas can be counted for";
+    let detail = "this client asks for more bots than quotas can be counted for";
     Error::new(Kind::TemporaryReducedCapacity, detail)
         .retry_after(QUOTA_REFUSED_FOR)
         .proxy_status("connection_limit_reached")

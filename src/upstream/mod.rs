@@ -12,6 +12,7 @@ mod host;
 mod outcome;
 mod pace;
 mod pool;
+mod pools;
 mod quota;
 mod request;
 mod retry;
@@ -25,19 +26,17 @@ use std::time::Duration;
 use tokio_rustls::rustls;
 
 use crate::clock::Clock;
-use crate::config::{Account, Client, Config, Fairness, Lane, Rate};
+use crate::config::{Account, Config, Rate};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
-use crate::routes::{Base, Query, ROUTES, Route};
+use crate::routes::{Base, Query, Route};
 use crate::standing::Standing;
 
-use bots::BotPools;
-use broker::Shares;
 use call::{left_alone, quota_used_up};
 use client::Connections;
 pub use client::Resolver;
 use host::Host;
-use pool::Pool;
+use pools::{AccountPools, Pools, Shape};
 use token::Minter;
 pub use token::random_id;
 
@@ -52,6 +51,8 @@ pub struct Upstream {
     http_once: client::Client,
     /// Asked by every hit, for where the pool stands.
     accounts: HashMap<Arc<str>, State, foldhash::fast::RandomState>,
+    /// Of these and all other accounts. Shared with the one of before a reload.
+    pools: Arc<Pools>,
     hosts: HashMap<String, Arc<Host>>,
     config: crate::config::Upstream,
     clock: Clock,
@@ -63,11 +64,7 @@ struct State {
     account: Arc<Account>,
     /// In the order of `Account::credentials`.
     minters: Vec<Minter>,
-    /// Those who may ask for something of it.
-    clients: Vec<Arc<Client>>,
-    pool: Arc<Pool>,
-    /// Shared with the state of before a reload.
-    bot_pools: Arc<BotPools>,
+    pools: Arc<AccountPools>,
 }
 
 /// What a call would come to, if it were made now.
@@ -102,6 +99,7 @@ impl Upstream {
         let client =
             |connections| client::Client::new(&config.upstream, connections, any_https, resolver, clock);
         let (http, http_once) = (client(Connections::Kept)?, client(Connections::UsedOnce)?);
+        let pools = previous.map_or_else(|| Arc::new(Pools::new(clock.clone())), |known| known.pools.clone());
         let accounts = config.accounts.iter().map(|account| {
             let minters = account.credentials.iter();
             let known = previous.and_then(|previous| previous.accounts.get(&account.id));
@@ -112,24 +110,11 @@ impl Upstream {
                 minter
             });
             let minters = minters.collect();
-            let clients = config.clients.iter().filter(|client| client.accounts.contains(&account.id));
-            let clients: Vec<_> = clients.cloned().collect();
-            let fairness = config.upstream.fairness;
-            let shares = |bot: Option<&str>| shares(&clients, fairness, bot);
-            let most = config.upstream.max_waiting;
-            let (pool, bot_pools) = if let Some(state) = known {
-                // What was spent stays spent, and those who wait keep their places.
-                state.pool.reshape(&account.quota.account, shares(None), most);
-                for (bot, pool) in state.bot_pools.all() {
-                    pool.reshape(&account.quota.bot, shares(Some(&bot)), most);
-                }
-                (state.pool.clone(), state.bot_pools.clone())
-            } else {
-                let pool = Pool::new(&account.quota.account, shares(None), most, clock.clone());
-                (pool, Arc::default())
-            };
-            (account.id.clone(), State { account: account.clone(), minters, clients, pool, bot_pools })
+            let shape = Shape::new(account, &config.clients, &config.upstream);
+            let pools = pools.of(&account.id, shape);
+            (account.id.clone(), State { account: account.clone(), minters, pools })
         });
+        let accounts = accounts.collect();
         let hosts: HashMap<String, Arc<Host>> = bases
             .map(|base| {
                 let known = previous.and_then(|previous| previous.hosts.get(&base)).cloned();
@@ -143,7 +128,8 @@ impl Upstream {
         let upstream = Arc::new(Self {
             http,
             http_once,
-            accounts: accounts.collect(),
+            accounts,
+            pools,
             hosts,
             config: config.upstream.clone(),
             clock: clock.clone(),
@@ -181,11 +167,11 @@ impl Upstream {
         let rate = *rates.first()?;
         let (left, reset) = match (route.base, bot) {
             // A bot is given a pool by its first call, not by being asked about.
-            (Base::Automation, Some(bot)) => match state.bot_pools.peek(bot) {
+            (Base::Automation, Some(bot)) => match state.pools.bots.peek(bot) {
                 Some(pool) => pool.standing_at(now),
                 None => (least(rates)?, Duration::ZERO),
             },
-            _ => state.pool.standing_at(now),
+            _ => state.pools.whole.standing_at(now),
         };
         Some(Standing { policy: "upstream", rate, left, reset })
     }
@@ -205,33 +191,29 @@ impl Upstream {
     /// Sets the gauges that are read rather than counted.
     pub fn observe(&self) {
         for (account, state) in &self.accounts {
-            self.metrics.quota_available(account, "account", state.pool.standing().0);
+            self.metrics.quota_available(account, "account", state.pools.whole.standing().0);
             // Bots are many: the pool that is nearest to its end speaks for all.
-            if let Some(least) = state.bot_pools.all().iter().map(|(_, pool)| pool.standing().0).min() {
+            if let Some(least) = state.pools.bots.all().iter().map(|(_, pool)| pool.standing().0).min() {
                 self.metrics.quota_available(account, "bot", least);
             }
-            self.metrics.quota_waiting(account, state.waiting());
+            self.metrics.quota_waiting(account, state.pools.waiting());
         }
     }
 
     /// Whether the quota of any bot is being counted.
     pub fn counts_bots(&self) -> bool {
-        self.accounts.values().any(|state| !state.bot_pools.all().is_empty())
+        self.accounts.values().any(|state| !state.pools.bots.all().is_empty())
     }
 
     /// Calls that wait for room.
     pub fn waiting(&self) -> usize {
-        self.accounts.values().map(State::waiting).sum()
+        self.accounts.values().map(|state| state.pools.waiting()).sum()
     }
 }
 
 impl State {
     fn minter(&self, name: &str) -> Option<&Minter> {
         self.minters.iter().find(|minter| minter.name() == name)
-    }
-
-    fn waiting(&self) -> usize {
-        self.pool.waiting() + self.bot_pools.all().iter().map(|(_, pool)| pool.waiting()).sum::<usize>()
     }
 }
 
@@ -240,33 +222,13 @@ fn least(rates: &[Rate]) -> Option<u32> {
     rates.iter().map(|rate| rate.amount).min()
 }
 
-/// How the pool of a bot is shared, or that of a whole account: among those of `clients` who may
-/// make calls that it counts.
-fn shares(clients: &[Arc<Client>], fairness: Fairness, bot: Option<&str>) -> Shares {
-    let base = if bot.is_some() { Base::Automation } else { Base::ContactCenter };
-    let may_call = |client: &Client| {
-        let mut routes = ROUTES.iter().filter(|route| route.base == base);
-        routes.any(|route| client.may_use(route)) && bot.is_none_or(|bot| client.bots.include(bot))
-    };
-    let weights = |lane: Lane| {
-        let theirs = clients.iter().filter(move |client| client.lane == lane && may_call(client));
-        theirs.map(|client| client.weight)
-    };
-    Shares {
-        interactive: weights(Lane::Interactive).sum(),
-        background: weights(Lane::Background).sum(),
-        heaviest: weights(Lane::Interactive).max().unwrap_or(0),
-        fairness,
-    }
-}
-
 /// Looks after the tokens for as long as there is somebody to use them.
 async fn keep(upstream: Weak<Upstream>, clock: Clock) {
     loop {
         clock.sleep(KEEP_EVERY).await;
         let Some(upstream) = upstream.upgrade() else { return };
+        upstream.pools.sweep();
         for state in upstream.accounts.values() {
-            state.bot_pools.sweep();
             for minter in &state.minters {
                 minter.keep().await;
             }

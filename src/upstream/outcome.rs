@@ -82,6 +82,20 @@ impl Outcome {
         }
     }
 
+    /// Whether the upstream showed that it has a bot of this id: one that it has not gets a refusal of the
+    /// token, of the id, or "there is none" (contract §7).
+    pub fn knows_the_bot(&self) -> bool {
+        match self {
+            Self::Answered(fetched) => {
+                let status = fetched.status();
+                !matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+                    && !status.is_server_error()
+            }
+            Self::QuotaRefused(_) => true,
+            Self::TokenRefused { .. } | Self::Broken(_) => false,
+        }
+    }
+
     /// What went wrong with the exchange itself.
     pub fn error(&self) -> Option<Kind> {
         match self {

@@ -1,6 +1,7 @@
 //! One pool of the upstream's quota, with those who wait for it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Pool {
     /// Something ended, came back or closed: who sleeps looks again.
     changed: Notify,
     clock: Clock,
+    /// The upstream has shown that there is such a bot.
+    is_proven: AtomicBool,
 }
 
 struct State {
@@ -67,7 +70,8 @@ impl Pool {
         let outlook = ArcSwap::from_pointee(broker.outlook(clock.uptime()));
         let state =
             Mutex::new(State { broker, max_waiting, waiting: HashMap::new(), dismiss_at: Duration::ZERO });
-        Arc::new(Self { state, outlook, changed: Notify::new(), clock })
+        let is_proven = AtomicBool::new(false);
+        Arc::new(Self { state, outlook, changed: Notify::new(), clock, is_proven })
     }
 
     /// Other windows and shares from here on, for the same calls.
@@ -215,6 +219,15 @@ impl Pool {
     pub fn is_idle(&self) -> bool {
         let (state, now) = self.lock();
         state.broker.is_idle(now)
+    }
+
+    /// The upstream has shown that what it counts for is no invention of a caller's.
+    pub fn prove(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
     }
 
     /// Calls that wait.

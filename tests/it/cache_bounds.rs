@@ -68,7 +68,7 @@ async fn all_who_ask_at_once_for_a_large_answer_share_one_call_and_each_gets_all
     assert_eq!((collapsed, world.standin.count()), (19, 1));
 }
 
-/// They go at the pace of the slowest, but not at that of one who stands still.
+/// They go at one pace, but not at that of one who stands still.
 #[tokio::test]
 async fn who_stops_reading_a_large_answer_does_not_keep_the_others_from_it() {
     // More than the sockets on the way can hold.

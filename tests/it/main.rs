@@ -54,6 +54,7 @@ mod operations;
 mod ops;
 mod overload;
 mod policy;
+mod pools;
 mod quota;
 mod rate_limit;
 mod redaction;
