@@ -15,6 +15,7 @@ use crate::cache::{Cache, Limits};
 use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
 use crate::error::{Error, Kind};
+use crate::in_flight::Responses;
 use crate::metrics::{Metrics, VERSION};
 use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
@@ -28,6 +29,8 @@ pub struct App {
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
     pub cache: Cache,
+    /// The bodies that responses hold.
+    pub responses: Responses,
     /// The limits of those who bring no valid credential, by address.
     pub strangers: Table,
     /// The limits of the bearers of tokens.
@@ -91,6 +94,7 @@ impl App {
             clock,
             metrics,
             cache,
+            responses: Responses::default(),
             sources,
             resolver,
             loaded,

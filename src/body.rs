@@ -11,6 +11,8 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::BoxError;
 
+use crate::in_flight::Counted;
+
 /// Bytes that are handed on at a time over HTTP/2: as many as a peer takes unasked, unless it says otherwise.
 const PIECE: usize = 64 * 1024;
 
@@ -59,10 +61,9 @@ impl From<Bytes> for Body {
     }
 }
 
-impl From<Arc<[u8]>> for Body {
-    fn from(bytes: Arc<[u8]>) -> Self {
-        let end = bytes.len();
-        Self::Whole(Octets::Stored { bytes, sent: 0, end })
+impl From<Octets> for Body {
+    fn from(octets: Octets) -> Self {
+        Self::Whole(octets)
     }
 }
 
@@ -107,6 +108,26 @@ pub enum Octets {
         sent: usize,
         end: usize,
     },
+    /// The same of a large body, which is counted as long as it is held.
+    Counted {
+        body: Arc<Counted>,
+        sent: usize,
+        end: usize,
+    },
+}
+
+impl From<Arc<[u8]>> for Octets {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        let end = bytes.len();
+        Self::Stored { bytes, sent: 0, end }
+    }
+}
+
+impl From<Arc<Counted>> for Octets {
+    fn from(body: Arc<Counted>) -> Self {
+        let end = body.bytes.len();
+        Self::Counted { body, sent: 0, end }
+    }
 }
 
 impl Octets {
@@ -116,6 +137,11 @@ impl Octets {
             Self::Own(bytes) if bytes.len() > PIECE => Self::Own(bytes.split_to(PIECE)),
             Self::Stored { bytes, sent, end } if *end - *sent > PIECE => {
                 let piece = Self::Stored { bytes: bytes.clone(), sent: *sent, end: *sent + PIECE };
+                *sent += PIECE;
+                piece
+            }
+            Self::Counted { body, sent, end } if *end - *sent > PIECE => {
+                let piece = Self::Counted { body: body.clone(), sent: *sent, end: *sent + PIECE };
                 *sent += PIECE;
                 piece
             }
@@ -139,6 +165,7 @@ impl Buf for Octets {
         match self {
             Self::Own(bytes) => bytes,
             Self::Stored { bytes, sent, end } => bytes.get(*sent..*end).unwrap_or_default(),
+            Self::Counted { body, sent, end } => body.bytes.get(*sent..*end).unwrap_or_default(),
         }
     }
 
@@ -146,7 +173,7 @@ impl Buf for Octets {
         match self {
             Self::Own(bytes) => bytes.advance(count),
             // Beyond the end there is nothing left to send, where `Bytes` would panic.
-            Self::Stored { sent, .. } => *sent += count,
+            Self::Stored { sent, .. } | Self::Counted { sent, .. } => *sent += count,
         }
     }
 }
@@ -157,11 +184,12 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::in_flight::Responses;
 
     #[test]
     fn what_is_stored_goes_out_in_any_pieces_and_stays_as_it_is() {
         let stored: Arc<[u8]> = (*b"0123456789").into();
-        let Body::Whole(mut octets) = Body::from(stored.clone()) else { panic!("in one piece") };
+        let mut octets = Octets::from(stored.clone());
         assert_eq!(octets.copy_to_bytes(3), "012");
         octets.advance(2);
         assert_eq!((octets.remaining(), octets.chunk()), (5, &b"56789"[..]));
@@ -173,7 +201,10 @@ mod tests {
     #[test]
     fn a_large_body_is_handed_on_piece_by_piece_and_ends_with_the_last_one() {
         let all: Vec<u8> = (0..=250).cycle().take(2 * PIECE + 1).collect();
-        for mut body in [Body::from(Arc::<[u8]>::from(&*all)), Body::from(Bytes::from(all.clone()))] {
+        let stored = Arc::<[u8]>::from(&*all);
+        let counted = Responses::default().hold(stored.clone(), all.len()).ok().expect("room");
+        for octets in [Octets::from(stored), counted, Octets::Own(Bytes::from(all.clone()))] {
+            let mut body = Body::from(octets);
             let (mut got, mut pieces) = (Vec::new(), Vec::new());
             body.in_pieces();
             assert_eq!(body.size_hint().exact(), Some(all.len() as u64));

@@ -36,6 +36,7 @@ pub mod config;
 mod digest;
 pub mod error;
 mod field;
+mod in_flight;
 mod json;
 mod lines;
 pub mod metrics;

@@ -62,6 +62,18 @@ struct RefreshLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct FormLabels {
+    /// `br`, `gzip` or `view`.
+    form: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct InFlightLabels {
+    /// `responses` or `fills`.
+    of: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct ResultLabels {
     route: &'static str,
     result: &'static str,
@@ -250,6 +262,8 @@ pub struct Metrics {
     cache_entries: Gauge,
     cache_bytes: Gauge<f64, AtomicU64>,
     pub cache_evictions: Counter,
+    cache_made: Family<FormLabels, Counter>,
+    bytes_in_flight: Family<InFlightLabels, Gauge>,
     settled_refreshes: Family<RefreshLabels, Counter>,
     rate_limited: Family<ClientLabels, Counter>,
     pub subjects_limited: Counter,
@@ -295,6 +309,8 @@ impl Metrics {
             cache_entries: Gauge::default(),
             cache_bytes: Gauge::default(),
             cache_evictions: Counter::default(),
+            cache_made: Family::default(),
+            bytes_in_flight: Family::default(),
             settled_refreshes: Family::default(),
             rate_limited: Family::default(),
             subjects_limited: Counter::default(),
@@ -335,6 +351,9 @@ impl Metrics {
             }
             self.retries.get_or_create_owned(&RouteLabels { route });
         }
+        for form in ["br", "gzip", "view"] {
+            self.cache_made.get_or_create_owned(&FormLabels { form });
+        }
         for result in ["success", "failure"] {
             self.config_reloads.get_or_create_owned(&DoneLabels { result });
         }
@@ -358,6 +377,10 @@ impl Metrics {
         );
         r.register("kore_gateway_cache_entries", "Stored answers", self.cache_entries.clone());
         r.register("kore_gateway_cache_bytes", "Bytes of stored answers", self.cache_bytes.clone());
+        let made = "Bodies made of answers: compressed, or what a client is shown of one";
+        r.register("kore_gateway_cache_bodies_made", made, self.cache_made.clone());
+        let held = "Bytes held beside the store: by responses, and of answers that are being read";
+        r.register("kore_gateway_bytes_in_flight", held, self.bytes_in_flight.clone());
         r.register(
             "kore_gateway_cache_evictions",
             "Answers that went for want of room",
@@ -518,6 +541,17 @@ impl Metrics {
         self.cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
         #[expect(clippy::cast_precision_loss, reason = "a gauge; exact up to 8 PiB")]
         self.cache_bytes.set(bytes as f64);
+    }
+
+    /// A body was made of an answer: in a coding, or a client's view.
+    pub fn cache_made(&self, form: &'static str) {
+        self.cache_made.get_or_create_owned(&FormLabels { form }).inc();
+    }
+
+    /// Sets what is read rather than counted.
+    pub fn bytes_in_flight(&self, of: &'static str, bytes: usize) {
+        let gauge = self.bytes_in_flight.get_or_create_owned(&InFlightLabels { of });
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// The counter of a client's requests that were over its limit.

@@ -11,6 +11,7 @@ mod fill;
 mod flight;
 mod group;
 mod index;
+mod jobs;
 mod memory;
 mod passage;
 mod projected;
@@ -19,6 +20,7 @@ mod purge;
 mod variants;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::answer::{Fetched, Large};
@@ -35,16 +37,13 @@ use back_off::BackOff;
 pub use entry::{Entry, Freshness, Tag};
 use fill::{Filled, Landed};
 use flight::{Flights, Ticket};
+use jobs::Jobs;
 use memory::Memory;
 pub use prospect::Prospect;
 use prospect::prospect;
 use purge::Meant;
 pub use purge::{Purge, Removed};
 pub use variants::Coding;
-
-/// Bytes up to which a body is compressed where it is served: some milliseconds. Larger ones go to a
-/// thread of their own.
-const LARGEST_INLINE: usize = 64 * 1024;
 
 /// The store, the fills under way, and what is known of conversations that say nothing themselves.
 #[derive(Clone)]
@@ -54,6 +53,7 @@ struct Inner {
     memory: Memory,
     flights: Flights<Key, Filled, Spenders>,
     back_off: BackOff,
+    jobs: Jobs,
     seen: Seen,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -118,6 +118,7 @@ impl Cache {
             memory: Memory::new(limits.capacity, metrics.cache_evictions.clone(), clock.clone()),
             flights: Flights::new(),
             back_off: BackOff::new(limits.back_off),
+            jobs: Jobs::new(),
             seen: Seen::new(limits.seen),
             clock,
             metrics: metrics.clone(),
@@ -260,7 +261,7 @@ impl Cache {
         if entry.variants.lacks(coding) {
             return None;
         }
-        let made = entry.variants.get_or_make(coding, &entry.answer.body);
+        let made = entry.variants.get(coding);
         Some(made.map_or_else(identity, |made| (coding, made)))
     }
 
@@ -273,17 +274,23 @@ impl Cache {
         // Made and weighed in one go: a caller who leaves must not leave bytes that nobody counts.
         let make = {
             let (inner, key, entry) = (self.0.clone(), key.clone(), entry.clone());
-            move || {
-                let made = entry.variants.get_or_make(coding, &entry.answer.body);
+            move |is_unwanted: Arc<AtomicBool>| {
+                let made = entry.variants.get_or_make(coding, &entry.answer.body, &is_unwanted, || {
+                    inner.metrics.cache_made(coding.as_str());
+                });
                 inner.memory.weigh(&key, &entry);
                 made
             }
         };
-        let made = if entry.answer.body.len() > LARGEST_INLINE {
-            // A task that was lost to a panic or a shutdown: as it is, then.
-            tokio::task::spawn_blocking(make).await.unwrap_or_default()
+        let made = if entry.answer.body.len() > jobs::INLINE {
+            let making = entry.variants.making(coding, || self.0.jobs.job(make));
+            match making {
+                // One that was lost: as it is, then.
+                Some(making) => making.await.flatten(),
+                None => None,
+            }
         } else {
-            make()
+            make(Arc::default())
         };
         made.map_or_else(|| (Coding::Identity, entry.answer.body.clone()), |made| (coding, made))
     }

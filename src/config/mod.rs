@@ -56,6 +56,8 @@ pub struct Config {
     pub upstream: Upstream,
     pub limits: Limits,
     pub callers: Callers,
+    /// Steps that looking into one body for a client may take.
+    pub redaction_work: u64,
     pub cache: Cache,
     pub oidc: Oidc,
     pub accounts: Vec<Arc<Account>>,
@@ -115,6 +117,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// Bytes of a decoded answer.
     pub max_body: usize,
+    /// Bytes of answers that are being read at the same time.
+    pub max_bytes_in_flight: usize,
     /// For passing on what is larger than that.
     pub large_timeout: Duration,
     /// Calls that wait for one pool of the quota.

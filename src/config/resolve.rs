@@ -48,6 +48,7 @@ impl Config {
             unauthenticated: limits.required("unauthenticated"),
             tracked: limits.required("tracked_callers"),
         };
+        let redaction_work = limits.required("redaction_work");
         limits.close();
         let cache = Cache::read(root.section("cache"));
         let accounts = Account::read_all(&mut root, allow_plain_http);
@@ -58,6 +59,7 @@ impl Config {
         Self {
             limits: Limits { conversation_details_limit, max_json_depth: server.max_json_depth },
             callers,
+            redaction_work,
             server,
             ops,
             log,
@@ -151,6 +153,7 @@ impl Upstream {
             connect_timeout: positive(&mut section, "connect_timeout"),
             timeout: positive(&mut section, "timeout"),
             max_body: bytes(&mut section, "max_body"),
+            max_bytes_in_flight: bytes(&mut section, "max_bytes_in_flight"),
             large_timeout: positive(&mut section, "large_timeout"),
             max_waiting: count(&mut section, "max_waiting"),
             max_bots: count(&mut section, "max_bots"),

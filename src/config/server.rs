@@ -29,6 +29,8 @@ pub struct Server {
     pub workers: Option<usize>,
     /// Requests under way at the same time.
     pub max_requests: usize,
+    /// Bytes of bodies that responses hold at the same time.
+    pub max_bytes_in_flight: usize,
     pub max_connections: usize,
     pub max_connections_per_address: usize,
     /// Requests under way on one HTTP/2 connection.
@@ -65,6 +67,7 @@ impl Server {
             tls: section.optional_section("tls").and_then(Tls::read),
             workers: section.optional::<u64>("workers").and_then(|count| usize::try_from(count).ok()),
             max_requests: count(&mut section, "max_requests"),
+            max_bytes_in_flight: bytes(&mut section, "max_bytes_in_flight"),
             max_connections: count(&mut section, "max_connections"),
             max_connections_per_address: count(&mut section, "max_connections_per_address"),
             max_streams: u32::try_from(count(&mut section, "max_streams")).unwrap_or(u32::MAX),

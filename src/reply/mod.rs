@@ -7,13 +7,14 @@ mod etag;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use bytes::Buf;
 use futures_util::{StreamExt, TryStreamExt};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tower::BoxError;
 
 use crate::answer::{ContentType, Large};
-use crate::body::{Body, Response};
+use crate::body::{Body, Octets, Response};
 use crate::cache::{Because, Coding, Entry, Forwarded, Served, Source};
 use crate::clock::Moment;
 use crate::field::Field;
@@ -75,7 +76,7 @@ pub fn response(
     entry: &Entry,
     source: Source,
     shown: Shown,
-    body: Option<(Coding, Arc<[u8]>)>,
+    body: Option<(Coding, Octets)>,
     conditions: &Conditions,
     now: Moment,
     mut headers: HeaderMap,
@@ -95,7 +96,7 @@ pub fn response(
             headers.insert(header::CONTENT_TYPE, content_type(answer.content_type.as_ref()));
             // hyper tells the length of a body that it sees.
             if conditions.is_head {
-                headers.insert(header::CONTENT_LENGTH, number(body.len() as u64));
+                headers.insert(header::CONTENT_LENGTH, number(body.remaining() as u64));
             }
             // Every 503 says when it is worth asking again, the upstream's own too.
             if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -81,6 +81,7 @@ async fn version() -> impl IntoResponse {
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let (entries, bytes) = app.cache.size();
     app.metrics.cache_size(entries, bytes);
+    app.metrics.bytes_in_flight("responses", app.responses.bytes());
     app.snapshot().upstream.observe();
     // Who takes neither gets the older text all the same: a scrape that fails helps nobody.
     let wants_open_metrics = accept::media(&headers, &[PROMETHEUS, OPEN_METRICS]) == Some(1);

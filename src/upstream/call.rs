@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Upstream;
 use super::breaker::Attempt;
-use super::exchange::{self, Added, Broken};
+use super::exchange::{self, Added, Broken, READING};
 use super::host::{Connection, Host};
 use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
 use super::pool::{Exhausted, Pool, Reservation};
@@ -18,6 +18,7 @@ use super::{State, request, retry};
 use crate::answer::Fetched;
 use crate::config::Account;
 use crate::error::{Error, Kind};
+use crate::in_flight;
 use crate::metrics::AttemptResult;
 use crate::routes::{Base, Query};
 use crate::spender::Spenders;
@@ -151,6 +152,9 @@ impl Upstream {
         patience: Duration,
     ) -> Result<(Token, Outcome), Error> {
         // Before the quota is asked: nothing is waited for that cannot be used.
+        if self.reading.now() >= self.config.max_bytes_in_flight {
+            return Err(in_flight::full(READING));
+        }
         call.host.breaker.check().map_err(left_alone)?;
         let mut reservation = self.reserve(call, patience).await?;
         let token = call.minter.token()?;
@@ -168,8 +172,9 @@ impl Upstream {
         };
         let traced = call.trace.and_then(Trace::call);
         let added = Added { token: &token, traceparent: traced.as_ref().and_then(trace::Call::header) };
+        let taken = self.reading.begin();
         let exchange =
-            exchange::exchange(http, call.query, call.account, added, &self.config, &mut reservation);
+            exchange::exchange(http, call.query, call.account, added, &self.config, taken, &mut reservation);
         let ended = tokio::select! {
             biased;
             ended = exchange => Some(ended),

@@ -23,6 +23,7 @@ use super::token::Token;
 use crate::answer::{Bounds, Parts};
 use crate::config;
 use crate::error::{Error, Kind};
+use crate::in_flight::{self, Taken};
 use crate::routes::Query;
 use crate::trace::TRACEPARENT;
 
@@ -43,6 +44,9 @@ pub enum Body {
 
 /// Bytes of a part that is worth handing on alone.
 const SMALL: usize = 16 * 1024;
+
+/// What the gateway does too much of when answers take too much memory.
+pub const READING: &str = "reading as many bytes of answers";
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -97,6 +101,7 @@ pub async fn exchange(
     account: &config::Account,
     added: Added<'_>,
     config: &config::Upstream,
+    taken: Taken,
     reservation: &mut Reservation,
 ) -> Result<Received, Broken> {
     let mut headers = request::headers(query, account, added.token.header.clone()).map_err(|error| {
@@ -128,18 +133,31 @@ pub async fn exchange(
     let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
     let until = Instant::now() + config.large_timeout;
     let bounds = Bounds { is_framed, until, patience: config.timeout };
-    let body = read(body, config.max_body, bounds).await?;
+    let body = read(body, config, bounds, taken).await?;
     Ok(Received { status, headers, body })
 }
 
-/// The whole body; or, where it is larger than `max_body`, what came of it so far, and the rest as it comes.
-async fn read(mut body: client::Body, max_body: usize, bounds: Bounds) -> Result<Body, Broken> {
+/// The whole body; or, where it is larger than `upstream.max_body`, what came of it so far, and the rest as it comes.
+async fn read(
+    mut body: client::Body,
+    config: &config::Upstream,
+    bounds: Bounds,
+    mut taken: Taken,
+) -> Result<Body, Broken> {
     let mut collected = Collected::default();
     while let Some(part) = next(&mut body).await {
         collected.push(part.map_err(broken_off)?);
-        if collected.weight() > max_body {
+        if !taken.grow_to(collected.weight(), config.max_bytes_in_flight) {
+            return Err(Broken::Invalid(in_flight::full(READING)));
+        }
+        if collected.weight() > config.max_body {
             let start = stream::iter(collected.into_pieces()).map(Ok);
-            return Ok(Body::Large(Parts::new(start.chain(rest(body, bounds.patience)).boxed()), bounds));
+            let parts = start.chain(rest(body, bounds.patience)).map(move |part| {
+                // What has been read counts to the end: whoever is slow has it longest.
+                let _still = &taken;
+                part
+            });
+            return Ok(Body::Large(Parts::new(parts.boxed()), bounds));
         }
     }
     Ok(Body::Whole(collected.into_whole()))

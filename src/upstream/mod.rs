@@ -28,6 +28,7 @@ use tokio_rustls::rustls;
 use crate::clock::Clock;
 use crate::config::{Account, Config, Rate};
 use crate::error::{Error, Kind};
+use crate::in_flight::Bytes;
 use crate::metrics::Metrics;
 use crate::routes::{Base, Query, Route};
 use crate::standing::Standing;
@@ -54,6 +55,8 @@ pub struct Upstream {
     /// Of these and all other accounts. Shared with the one of before a reload.
     pools: Arc<Pools>,
     hosts: HashMap<String, Arc<Host>>,
+    /// Of answers that are being read.
+    reading: Arc<Bytes>,
     config: crate::config::Upstream,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -131,6 +134,7 @@ impl Upstream {
             accounts,
             pools,
             hosts,
+            reading: previous.map(|previous| previous.reading.clone()).unwrap_or_default(),
             config: config.upstream.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -190,6 +194,7 @@ impl Upstream {
 
     /// Sets the gauges that are read rather than counted.
     pub fn observe(&self) {
+        self.metrics.bytes_in_flight("fills", self.reading.now());
         for (account, state) in &self.accounts {
             self.metrics.quota_available(account, "account", state.pools.whole.standing().0);
             // Bots are many: the pool that is nearest to its end speaks for all.

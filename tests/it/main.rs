@@ -62,6 +62,7 @@ mod redaction_sweep;
 mod refresh;
 mod reload;
 mod samples;
+mod shared_bodies;
 mod stalled_output;
 mod standin;
 mod tls;

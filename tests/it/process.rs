@@ -159,6 +159,11 @@ impl Process {
         false
     }
 
+    /// Its threads.
+    pub fn threads(&self) -> u64 {
+        status(self.child.id(), "Threads:")
+    }
+
     /// In kibibytes: the most that it has ever held.
     pub fn peak_memory(&self) -> u64 {
         peak_memory(self.child.id())
@@ -167,7 +172,11 @@ impl Process {
 
 /// In kibibytes: the most that a process has ever held.
 pub fn peak_memory(process: u32) -> u64 {
+    status(process, "VmHWM:")
+}
+
+fn status(process: u32, key: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

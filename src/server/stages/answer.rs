@@ -9,12 +9,12 @@ use tower::Service;
 use super::{Admitted, Call, Outcome, Valid, at_once, later};
 use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
-use crate::access::redact::{Projection, Unreadable};
+use crate::access::redact::{Projection, Unreadable, Work};
 use crate::answer::Answer as Whole;
 use crate::app::Snapshot;
 use crate::audit::Record;
-use crate::body::Response;
-use crate::cache::{Entry, Served, Source};
+use crate::body::{Octets, Response};
+use crate::cache::{Coding, Entry, Served, Source};
 use crate::clock::UnixMillis;
 use crate::error::Error;
 use crate::metrics;
@@ -66,9 +66,11 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
         Shown::NotModified(_) => None,
         Shown::Whole(coding) => Some(app.cache.body_at_hand(&entry, coding)?),
     };
-    if let Err(error) = may_see(grant, &entry, None) {
-        return Some(Err(admitted.refused(error)));
-    }
+    let held = may_see(grant, &entry, None).and_then(|()| held(call, body));
+    let body = match held {
+        Ok(body) => body,
+        Err(error) => return Some(Err(admitted.refused(error))),
+    };
     let (source, now) = (Source::Hit { left }, *now);
     let headers = std::mem::take(&mut admitted.call.head.headers);
     let response = reply::response(&entry, source, shown, body, conditions, now, headers);
@@ -76,6 +78,13 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let mut reply = Reply { response, client, outcome: metrics::Outcome::Hit };
     admitted.tell(&mut reply, now.uptime);
     Some(Ok(reply))
+}
+
+/// A body for one more response, as long as responses do not hold too many bytes.
+fn held(call: &Call, body: Option<(Coding, Arc<[u8]>)>) -> Result<Option<(Coding, Octets)>, Error> {
+    let Some((coding, body)) = body else { return Ok(None) };
+    let most = call.snapshot.config.server.max_bytes_in_flight;
+    Ok(Some((coding, call.app.responses.hold(body, most)?)))
 }
 
 /// Whether an answer may go to who is granted this, now that it says whose it is.
@@ -187,24 +196,29 @@ impl Asker<'_> {
         let projection = policy.snapshot.projection(&policy.grant.client, query.route)?;
         may_see(&policy.grant, entry, projection)?;
         let Some(projection) = projection.cloned() else {
-            return Ok(self.response(&query.key, (entry, source)).await);
+            return self.response(&query.key, (entry, source)).await;
         };
         let id = *projection.id();
-        let project = move |answer: &Whole| Ok(projection.apply(&answer.body, answer.status.is_success())?);
+        let most = policy.snapshot.config.redaction_work;
+        let project = move |answer: &Whole, is_unwanted| {
+            let mut work = Work::within(most, is_unwanted);
+            Ok(projection.apply_within(&mut work, &answer.body, answer.status.is_success())?)
+        };
         let cache = &self.call.app.cache;
         let (key, entry) = cache.projected(&query.key, (entry, source), &id, project).await?;
-        Ok(self.response(&key, (&entry, source)).await)
+        self.response(&key, (&entry, source)).await
     }
 
-    async fn response(&self, key: &Key, (entry, source): (&Arc<Entry>, Source)) -> Response {
+    async fn response(&self, key: &Key, (entry, source): (&Arc<Entry>, Source)) -> Result<Response, Error> {
         let app = &self.call.app;
         let shown = reply::shown(entry, self.conditions);
         let body = match shown {
             Shown::NotModified(_) => None,
             Shown::Whole(coding) => Some(app.cache.body(key, entry, coding).await),
         };
+        let body = held(self.call, body)?;
         let (now, headers) = (app.clock.moment(), HeaderMap::new());
-        reply::response(entry, source, shown, body, self.conditions, now, headers)
+        Ok(reply::response(entry, source, shown, body, self.conditions, now, headers))
     }
 
     /// Writes down who is handed an answer, if it has a body.
