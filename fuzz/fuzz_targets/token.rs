@@ -20,20 +20,21 @@ const SIGNATURE: &str = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5dj
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let keys = parse(JWKS, MOST_KEYS).expect("a key set");
     let token = format!("{SIGNED}.{SIGNATURE}");
-    let proven = Token::parse(token.as_bytes()).and_then(|token| token.proven_by(&keys["a3"]));
-    assert_eq!(proven.expect("the example is good").issuer(), Some("joe"));
+    let key = keys.named("a3").expect("the key");
+    let proven = Token::parse(token.as_bytes()).and_then(|token| token.proven_by(&key));
+    assert_eq!(proven.ok().expect("the example is good").issuer(), Some("joe"));
     keys
 });
 
 fuzz_target!(|input: &[u8]| {
-    if let Some(token) = Token::parse(input) {
+    if let Ok(token) = Token::parse(input) {
         let _ = token.kid();
-        if token.proven_by(&KEYS["a3"]).is_some() {
+        if KEYS.all().any(|key| token.check(key).is_ok()) {
             assert!(input.starts_with(SIGNED.as_bytes()), "a forgery");
         }
     }
     if let Ok(keys) = parse(input, MOST_KEYS) {
         assert!((1..=MOST_KEYS).contains(&keys.len()));
-        assert!(keys.values().all(|key| !key.name().is_empty()), "a secret among the keys");
+        assert!(keys.all().all(|key| !key.name().is_empty()), "a secret among the keys");
     }
 });

@@ -55,11 +55,13 @@ impl Identity {
 
     /// Whose it is at `now`.
     pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
-        let client = match self {
-            Self::Key(digest) => clients.by_digest(digest, now),
-            Self::Token(claims) => oidc::client(clients, claims, now),
-        };
-        client.cloned().ok_or_else(invalid)
+        match self {
+            Self::Key(digest) => clients.by_digest(digest, now).cloned().ok_or_else(invalid),
+            Self::Token(claims) => {
+                let client = oidc::client(clients, claims, now);
+                client.cloned().map_err(|reason| oidc::Refused::Invalid(reason).into())
+            }
+        }
     }
 }
 

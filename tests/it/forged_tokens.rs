@@ -281,8 +281,6 @@ impl Forge {
         let parts: Vec<&str> = good.split('.').collect();
         let (header, claims, signature) = (parts[0], parts[1], parts[2]);
         let other = self.ed.token(&json!({ "sub": "someone else" }));
-        let mut long = self.claims.clone();
-        long["padding"] = "x".repeat(8 * 1024).into();
         for (name, token) in [
             ("two parts", format!("{header}.{claims}")),
             ("no signature", format!("{header}.{claims}.")),
@@ -301,7 +299,6 @@ impl Forge {
             ("another's signature", format!("{header}.{claims}.{}", other.rsplit('.').next().unwrap())),
             ("zeros", format!("{header}.{claims}.{}", "A".repeat(86))),
             ("swapped", format!("{claims}.{header}.{signature}")),
-            ("too long", self.ed.token(&long)),
             ("JSON", json!({ "protected": header, "payload": claims, "signature": signature }).to_string()),
             ("twice", format!("{good}, Bearer {good}")),
         ] {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Reason;
 use super::members::Members;
 use crate::clock::UnixMillis;
 use crate::config::OidcRule;
@@ -28,7 +29,7 @@ impl Claims {
 
     /// Whether they are what `rule` asks for, at `now`. A claim of another type than RFC 7519 §4.1
     /// gives it is never met.
-    pub fn meet(&self, rule: &OidcRule, now: UnixMillis) -> bool {
+    pub fn meet(&self, rule: &OidcRule, now: UnixMillis) -> Result<(), Reason> {
         let (leeway, now) = (rule.leeway.as_secs_f64(), seconds(now));
         let is_over = self.time("exp").is_none_or(|exp| exp.is_none_or(|exp| now >= exp + leeway));
         let has_begun = match self.time("nbf") {
@@ -36,13 +37,16 @@ impl Claims {
             Some(nbf) => nbf.is_some_and(|nbf| now + leeway >= nbf),
         };
         let is_issued = self.time("iat").is_none_or(|iat| iat.is_some_and(|iat| now + leeway >= iat));
-        self.issuer() == Some(&*rule.issuer)
-            && self.is_for(&rule.audience)
-            && !is_over
-            && has_begun
-            && is_issued
-            && self.subject().is_some()
-            && self.is_in_one_of(rule)
+        let checks = [
+            (self.issuer() == Some(&*rule.issuer), Reason::Issuer),
+            (self.is_for(&rule.audience), Reason::Audience),
+            (!is_over, Reason::Expired),
+            (has_begun, Reason::NotYet),
+            (is_issued, Reason::IssuedLater),
+            (self.subject().is_some(), Reason::Subject),
+            (self.is_in_one_of(rule), Reason::Groups),
+        ];
+        checks.into_iter().find(|(is_met, _)| !is_met).map_or(Ok(()), |(_, reason)| Err(reason))
     }
 
     /// A `NumericDate`: `None` if it is not there, `Some(None)` if it is none.

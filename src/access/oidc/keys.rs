@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::Refused;
 use crate::clock::Clock;
@@ -24,16 +25,64 @@ use crate::metrics::Metrics;
 
 /// What an unknown `kid` costs at most: one fetch in this time. Anybody can make one up.
 pub const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+/// Requests that wait for the keys of one issuer at a time. A place in them is everybody's who makes up a
+/// `kid`, so it must not be one that others need.
+pub const MOST_WAITING: usize = 32;
 
 /// A key, and the one algorithm it is good for.
 #[derive(Debug)]
 pub struct Key {
     pub algorithm: Algorithm,
     pub key: DecodingKey,
+    /// What it is made of.
+    material: AlgorithmParameters,
 }
 
-/// By their `kid`.
-pub type Keys = HashMap<String, Arc<Key>>;
+/// The keys of a set that are good for signatures.
+#[derive(Debug, Default)]
+pub struct Keys {
+    named: HashMap<String, Arc<Key>>,
+    nameless: Vec<Arc<Key>>,
+    passed_over: Vec<PassedOver>,
+}
+
+/// A key of a set that is not used, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PassedOver {
+    /// As it is published, or its number in the set.
+    pub name: String,
+    pub why: &'static str,
+    /// Whether somebody has to look after it.
+    pub is_fault: bool,
+}
+
+impl Keys {
+    /// The key of that `kid`.
+    pub fn named(&self, kid: &str) -> Option<Arc<Key>> {
+        self.named.get(kid).cloned()
+    }
+
+    /// The key of a set that has one only: then a token need not name it.
+    pub fn only(&self) -> Option<Arc<Key>> {
+        if self.len() == 1 { self.all().next().cloned() } else { None }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Key>> {
+        self.named.values().chain(&self.nameless)
+    }
+
+    pub fn len(&self) -> usize {
+        self.named.len() + self.nameless.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
+    }
+}
 
 /// The keys of one issuer, as they were last read.
 pub struct Jwks {
@@ -42,6 +91,7 @@ pub struct Jwks {
     http: reqwest::Client,
     clock: Clock,
     keys: ArcSwapOption<Keys>,
+    waiting: Semaphore,
     /// Locked while a fetch is under way: whoever needs it waits for it.
     last_fetch: tokio::sync::Mutex<Option<Fetch>>,
     fetched: Counter,
@@ -58,6 +108,11 @@ struct Fetch {
 }
 
 impl Key {
+    /// Whether the two are one.
+    fn is(&self, other: &Self) -> bool {
+        self.algorithm == other.algorithm && self.material == other.material
+    }
+
     /// The algorithm's name in a token's header.
     pub fn name(&self) -> &'static str {
         match self.algorithm {
@@ -106,6 +161,7 @@ impl Jwks {
             http: http.build()?,
             clock: clock.clone(),
             keys: ArcSwapOption::new(previous.and_then(|previous| previous.keys.load_full())),
+            waiting: Semaphore::new(MOST_WAITING),
             last_fetch: tokio::sync::Mutex::default(),
             fetched,
             failed,
@@ -126,24 +182,28 @@ impl Jwks {
         self.config == *config
     }
 
-    /// The key of that name. One that is not known may be new: then the keys are fetched first,
-    /// unless they just have been.
-    pub async fn key(self: &Arc<Self>, kid: &str) -> Result<Arc<Key>, Refused> {
-        if let Some(key) = self.known(kid) {
-            return Ok(key);
+    /// The key that `find` finds among them. One that is not there may be new: then the keys are fetched
+    /// first, unless they just have been. At most [`MOST_WAITING`] wait for that.
+    pub async fn key(
+        self: &Arc<Self>,
+        find: impl Fn(&Keys) -> Option<Arc<Key>>,
+    ) -> Result<Option<Arc<Key>>, Refused> {
+        if let Some(key) = self.known(&find) {
+            return Ok(Some(key));
         }
+        let Ok(_waiting) = self.waiting.try_acquire() else { return Err(Refused::Crowded) };
         // In a task of its own: a caller who hangs up takes his own wait with him and nothing else.
         let jwks = self.clone();
         let _ = tokio::spawn(async move { jwks.fetch_unless_just_done().await }).await;
-        match self.known(kid) {
-            Some(key) => Ok(key),
+        match self.known(find) {
             None if self.keys.load().is_none() => Err(Refused::NoKeys),
-            None => Err(Refused::Invalid),
+            found => Ok(found),
         }
     }
 
-    fn known(&self, kid: &str) -> Option<Arc<Key>> {
-        self.keys.load().as_ref()?.get(kid).cloned()
+    /// The same among those that are at hand.
+    pub fn known(&self, find: impl Fn(&Keys) -> Option<Arc<Key>>) -> Option<Arc<Key>> {
+        find(self.keys.load().as_deref()?)
     }
 
     /// Fetches, at most once in [`BETWEEN_FETCHES`]; says whether the last fetch worked.
@@ -161,6 +221,7 @@ impl Jwks {
             Ok(keys) => {
                 self.fetched.inc();
                 self.count.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
+                self.tell_of(&keys.passed_over);
                 self.keys.store(Some(Arc::new(keys)));
                 true
             }
@@ -172,6 +233,20 @@ impl Jwks {
                     "the keys of an issuer were not fetched; the last ones stay"
                 );
                 false
+            }
+        }
+    }
+
+    /// Says which keys are not used, once: as long as they are the same, it is no news.
+    fn tell_of(&self, passed_over: &[PassedOver]) {
+        let told = self.keys.load();
+        let told = told.as_ref().map(|keys| &*keys.passed_over).unwrap_or_default();
+        for key in passed_over.iter().filter(|key| !told.contains(key)) {
+            let (url, name, why) = (&*self.url, &*key.name, key.why);
+            if key.is_fault {
+                tracing::warn!(url, key = name, why, "a key of an issuer is not used; its others are");
+            } else {
+                tracing::info!(url, key = name, why, "a key of an issuer is not used; its others are");
             }
         }
     }
@@ -221,31 +296,74 @@ struct Document {
     keys: Vec<Value>,
 }
 
-/// The keys of a JWK Set (RFC 7517 §5) that tokens can be signed with, by their `kid`.
+/// The keys of a JWK Set (RFC 7517 §5) that tokens can be signed with. A key that is none of them costs
+/// itself and no other.
 pub fn parse(body: &[u8], most: usize) -> Result<Keys, String> {
-    let Object(Document { keys }) =
+    let Object(Document { keys: published }) =
         serde_json::from_slice(body).map_err(|_| "the answer is no JWK Set".to_owned())?;
-    if keys.len() > most {
-        return Err(format!("there are {} keys, more than {most}", keys.len()));
+    if published.len() > most {
+        return Err(format!("there are {} keys, more than {most}", published.len()));
     }
-    let mut known: HashMap<String, Option<Arc<Key>>> = HashMap::new();
-    for key in keys {
-        let Some((kid, key)) = usable(key) else { continue };
-        // Two keys of one name: which is meant, nobody can tell.
-        known.entry(kid).and_modify(|known| *known = None).or_insert(Some(Arc::new(key)));
+    let mut keys = Keys::default();
+    let mut ambiguous = Vec::new();
+    for (nth, key) in published.into_iter().enumerate() {
+        let name = key.get("kid").and_then(Value::as_str).map(short);
+        let (kid, key) = match usable(key) {
+            Ok(usable) => usable,
+            Err((why, is_fault)) => {
+                let name = name.unwrap_or_else(|| format!("number {nth}"));
+                keys.passed_over.push(PassedOver { name, why, is_fault });
+                continue;
+            }
+        };
+        let Some(kid) = kid else {
+            if !keys.nameless.iter().any(|known| known.is(&key)) {
+                keys.nameless.push(Arc::new(key));
+            }
+            continue;
+        };
+        match keys.named.get(&kid) {
+            // Published twice, it is one key all the same.
+            Some(known) if known.is(&key) => {}
+            // Two keys of one name: which is meant, nobody can tell.
+            Some(_) => ambiguous.push(kid),
+            None => drop(keys.named.insert(kid, Arc::new(key))),
+        }
     }
-    let known: Keys = known.into_iter().filter_map(|(kid, key)| Some((kid, key?))).collect();
-    if known.is_empty() { Err("there is no key for signatures among them".to_owned()) } else { Ok(known) }
+    ambiguous.sort();
+    ambiguous.dedup();
+    for kid in ambiguous {
+        keys.named.remove(&kid);
+        let why = "several keys have this `kid`";
+        keys.passed_over.push(PassedOver { name: short(&kid), why, is_fault: true });
+    }
+    if keys.is_empty() { Err(no_key(&keys.passed_over)) } else { Ok(keys) }
 }
 
-fn usable(key: Value) -> Option<(String, Key)> {
-    let jwk: Jwk = serde_json::from_value(key).ok()?;
+/// A name that somebody else has made up, for the log.
+fn short(kid: &str) -> String {
+    const SHOWN: usize = 64;
+    kid.chars().take(SHOWN).collect()
+}
+
+fn no_key(passed_over: &[PassedOver]) -> String {
+    let each: Vec<_> = passed_over.iter().map(|key| format!("{:?}: {}", key.name, key.why)).collect();
+    format!("there is no key for signatures among them ({})", each.join("; "))
+}
+
+/// A key for signatures of ours and its `kid`; or why it is none, and whether that is a fault.
+fn usable(key: Value) -> Result<(Option<String>, Key), (&'static str, bool)> {
+    let jwk: Jwk =
+        serde_json::from_value(key).map_err(|_| ("it cannot be read, or is of no type known here", true))?;
     let common = &jwk.common;
     let signs = common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature);
     let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
-    let algorithm = algorithm(&jwk).filter(|_| signs && verifies)?;
-    let kid = common.key_id.clone()?;
-    Some((kid, Key { algorithm, key: DecodingKey::from_jwk(&jwk).ok()? }))
+    if !(signs && verifies) {
+        return Err(("it is not for signatures", false));
+    }
+    let algorithm = algorithm(&jwk).ok_or(("its type, curve or `alg` is not used here", false))?;
+    let key = DecodingKey::from_jwk(&jwk).map_err(|_| ("its parameters cannot be read", true))?;
+    Ok((jwk.common.key_id, Key { algorithm, key, material: jwk.algorithm }))
 }
 
 /// The one algorithm a key is for: what it says, if that fits its type, else its type's usual one.
@@ -273,5 +391,48 @@ fn algorithm(jwk: &Jwk) -> Option<Algorithm> {
         },
         // A secret in a public document is nobody's signature.
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The key of RFC 7515's example A.3.
+    fn key(kid: &str) -> Value {
+        let (x, y) =
+            ("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");
+        json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y })
+    }
+
+    #[test]
+    fn what_is_passed_over_is_named_with_its_reason() {
+        let mut broken = key("broken");
+        broken["x"] = json!("?");
+        let mut encryption = key("encryption");
+        encryption["use"] = json!("enc");
+        let secret = json!({ "kty": "oct", "kid": "x".repeat(100), "k": "c2VjcmV0" });
+        let mut other = key("double");
+        other["alg"] = json!("ES384");
+        other["crv"] = json!("P-384");
+        let set =
+            json!({ "keys": [key("a"), key("a"), broken, encryption, secret, 5, key("double"), other] });
+        let keys = parse(set.to_string().as_bytes(), 10).expect("one key at least");
+        assert!(keys.named("a").is_some() && keys.only().is_some());
+        let told: Vec<_> =
+            keys.passed_over().iter().map(|key| (key.name.as_str(), key.why, key.is_fault)).collect();
+        let long = "x".repeat(64);
+        assert_eq!(
+            told,
+            [
+                ("broken", "its parameters cannot be read", true),
+                ("encryption", "it is not for signatures", false),
+                (&*long, "its type, curve or `alg` is not used here", false),
+                ("number 5", "it cannot be read, or is of no type known here", true),
+                ("double", "several keys have this `kid`", true),
+            ]
+        );
     }
 }

@@ -1,14 +1,15 @@
 //! Identity tokens: JSON Web Tokens (RFC 7519) signed by an issuer whose keys are fetched from one
 //! configured place.
 //!
-//! A token says which key it is signed with, by `kid`, and nothing else about how it is to be
-//! checked: the algorithm is the key's, and every header that brings or points to a key (`jwk`,
+//! A token says which key it is signed with, by `kid` unless its issuer has one only (OpenID Connect
+//! Core §10.1), and nothing else about how it is to be checked: the algorithm is the key's, and every header that brings or points to a key (`jwk`,
 //! `jku`, `x5u`, `x5c`) is not looked at. Signatures are jsonwebtoken's; what they prove is decided
 //! here, with the time handed in.
 
 mod claims;
 pub mod keys;
 mod members;
+mod reason;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,14 +20,11 @@ use serde_json::Value;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{Client, Clients, Config};
-use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
 pub use claims::Claims;
-use keys::{Jwks, Key};
+use keys::{Jwks, Key, Keys};
 use members::Members;
-
-/// Bytes of a token. Common ones have one to two thousand.
-pub const LONGEST_TOKEN: usize = 8 * 1024;
+pub use reason::{Reason, Refused};
 
 /// `typ` of what may be used as a credential here (RFC 9068 §2.1, RFC 8725 §3.11). A logout token or
 /// a proof of possession is signed with the same keys.
@@ -65,39 +63,33 @@ impl Issuers {
     /// What `token` proves, if it is signed by one of these issuers. What it proves is held against
     /// the clients apart, for that can change while the token does not.
     pub async fn verify(&self, token: &[u8]) -> Result<Claims, Refused> {
-        let token = Token::parse(token).ok_or(Refused::Invalid)?;
-        let issuer = token.claims.text("iss").ok_or(Refused::Invalid)?;
-        let jwks = self.0.get(issuer).ok_or(Refused::Invalid)?;
-        let key = jwks.key(token.kid().ok_or(Refused::Invalid)?).await?;
-        token.proven_by(&key).ok_or(Refused::Invalid)
+        let token = Token::parse(token)?;
+        let issuer = token.claims.text("iss").ok_or(Reason::Issuer)?;
+        let jwks = self.0.get(issuer).ok_or(Reason::Issuer)?;
+        if let Some(kid) = token.kid()? {
+            let key = jwks.key(|keys| keys.named(kid)).await?.ok_or(Reason::UnknownKey)?;
+            return Ok(token.proven_by(&key)?);
+        }
+        // Nothing else tells that the one key has been replaced.
+        let is_it = |key: &Arc<Key>| token.check(key).is_ok();
+        let key = jwks.key(|keys| keys.only().filter(is_it)).await?;
+        let reason = if jwks.known(Keys::only).is_some() { Reason::Signature } else { Reason::KeyNotNamed };
+        key.map(|_| Claims::new(token.claims)).ok_or(reason.into())
     }
 }
 
 /// The client of `clients` that `claims` make their bearer at `now`: the first in the file whose
-/// issuer, audience and groups they meet.
-pub fn client<'a>(clients: &'a Clients, claims: &Claims, now: UnixMillis) -> Option<&'a Arc<Client>> {
-    clients.iter().find(|client| client.oidc.as_ref().is_some_and(|rule| claims.meet(rule, now)))
-}
-
-/// Why a token opens nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refused {
-    /// It proves nothing: whatever is wrong with it is nobody's business but its issuer's.
-    Invalid,
-    /// It may be good, but the issuer's keys have never been seen.
-    NoKeys,
-}
-
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Invalid => Self::new(Kind::Unauthenticated, "the credential is not valid"),
-            Refused::NoKeys => {
-                Self::new(Kind::IdentityUnavailable, "the keys of the token's issuer cannot be fetched")
-                    .retry_after(keys::BETWEEN_FETCHES)
-            }
+/// issuer, audience and groups they meet. If there is none, what kept them from the one they came closest to.
+pub fn client<'a>(clients: &'a Clients, claims: &Claims, now: UnixMillis) -> Result<&'a Arc<Client>, Reason> {
+    let mut closest = Reason::Issuer;
+    for client in clients.iter() {
+        let Some(rule) = &client.oidc else { continue };
+        match claims.meet(rule, now) {
+            Ok(()) => return Ok(client),
+            Err(reason) => closest = closest.max(reason),
         }
     }
+    Err(closest)
 }
 
 /// Whether a bearer credential has the form of a token.
@@ -114,38 +106,51 @@ pub struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// `None` for what is too long, is in no compact form (RFC 7515 §7.1), names a member twice, or
-    /// asks for what is not understood here.
-    pub fn parse(token: &'a [u8]) -> Option<Self> {
-        let token = std::str::from_utf8(token).ok().filter(|token| token.len() <= LONGEST_TOKEN)?;
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let members = |part: &str| Members::parse(&URL_SAFE_NO_PAD.decode(part).ok()?);
-        let parts = Self { signed, signature, header: members(header)?, claims: members(claims)? };
+    /// Refuses what is in no compact form (RFC 7515 §7.1), names a member twice, or asks for what is not
+    /// understood here. How long it may be, `server.max_head` says.
+    pub fn parse(token: &'a [u8]) -> Result<Self, Reason> {
+        let parts = Self::parts(token).ok_or(Reason::Malformed)?;
         // An extension that must be understood is not (RFC 7515 §4.1.11), encryption and compression
         // neither.
-        let is_plain = ["crit", "b64", "enc", "zip"].iter().all(|name| parts.header.get(name).is_none());
-        let is_credential = match parts.header.get("typ") {
-            None => true,
-            Some(Value::String(typ)) => TYPES.contains(&typ.to_ascii_lowercase().as_str()),
-            Some(_) => false,
-        };
-        (is_plain && is_credential).then_some(parts)
+        if ["crit", "b64", "enc", "zip"].iter().any(|name| parts.header.get(name).is_some()) {
+            return Err(Reason::Extension);
+        }
+        match parts.header.get("typ") {
+            None => Ok(parts),
+            Some(Value::String(typ)) if TYPES.contains(&typ.to_ascii_lowercase().as_str()) => Ok(parts),
+            Some(_) => Err(Reason::Type),
+        }
     }
 
-    /// The key it says it is signed with.
-    pub fn kid(&self) -> Option<&str> {
-        self.header.text("kid")
+    fn parts(token: &'a [u8]) -> Option<Self> {
+        let (signed, signature) = std::str::from_utf8(token).ok()?.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let members = |part: &str| Members::parse(&URL_SAFE_NO_PAD.decode(part).ok()?);
+        Some(Self { signed, signature, header: members(header)?, claims: members(claims)? })
+    }
+
+    /// The key it says it is signed with, if it says so.
+    pub fn kid(&self) -> Result<Option<&str>, Reason> {
+        match self.header.get("kid") {
+            None => Ok(None),
+            Some(Value::String(kid)) => Ok(Some(kid)),
+            Some(_) => Err(Reason::UnknownKey),
+        }
     }
 
     /// What it claims, if it names the key's algorithm and is signed with the key.
-    pub fn proven_by(self, key: &Key) -> Option<Claims> {
-        let is_proven = self.header.text("alg") == Some(key.name()) && self.is_signed_with(key);
-        is_proven.then(|| Claims::new(self.claims))
+    pub fn proven_by(self, key: &Key) -> Result<Claims, Reason> {
+        self.check(key)?;
+        Ok(Claims::new(self.claims))
     }
 
-    fn is_signed_with(&self, key: &Key) -> bool {
-        jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), &key.key, key.algorithm)
-            .unwrap_or(false)
+    /// Whether it names the key's algorithm and is signed with the key.
+    pub fn check(&self, key: &Key) -> Result<(), Reason> {
+        if self.header.text("alg") != Some(key.name()) {
+            return Err(Reason::Algorithm);
+        }
+        let is_signed =
+            jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), &key.key, key.algorithm);
+        if is_signed.unwrap_or(false) { Ok(()) } else { Err(Reason::Signature) }
     }
 }
