@@ -17,12 +17,13 @@ use crate::config::{self, Client, Config, Fault, Sources};
 use crate::error::{Error, Kind};
 use crate::in_flight::Responses;
 use crate::metrics::{Metrics, VERSION};
+use crate::reload::{self, Outcome, Reloads};
 use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
 use crate::trace::Tracer;
 use crate::upstream::{Resolver, Upstream};
-use crate::watch::{self, Fingerprint};
+use crate::watch::{self, Seen};
 
 /// Lives as long as the process.
 pub struct App {
@@ -38,8 +39,9 @@ pub struct App {
     sources: Sources,
     resolver: Option<Resolver>,
     current: ArcSwap<Snapshot>,
-    /// What was in the files when they were read last.
-    loaded: Mutex<Fingerprint>,
+    /// What was in the files when they were read last, taken up or not. Written by [`Self::take_up`] only.
+    seen: Mutex<Seen>,
+    reloads: Reloads,
     draining: AtomicBool,
     pub request_ids: RequestIds,
 }
@@ -79,8 +81,8 @@ impl App {
         clock: Clock,
         resolver: Option<Resolver>,
     ) -> Result<Arc<Self>, Vec<Fault>> {
-        let (written, config) = config::load(&sources)?;
-        let loaded = Mutex::new(watch::fingerprint(&sources, &written));
+        let (files, loaded) = watch::read(&sources);
+        let (written, config) = loaded?;
         let metrics = Arc::new(Metrics::new());
         let config::Cache { capacity, seen, back_off, .. } = config.cache;
         let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
@@ -88,7 +90,8 @@ impl App {
         metrics.config_loaded(true, clock.now());
         let most = snapshot.config.callers.tracked;
         let table = |policy, refused: &Counter| Table::new(policy, most, refused.clone());
-        Ok(Arc::new(Self {
+        let (reloads, asked) = Reloads::new();
+        let app = Arc::new(Self {
             strangers: table("address", &metrics.addresses_limited),
             subjects: table("subject", &metrics.subjects_limited),
             clock,
@@ -97,11 +100,14 @@ impl App {
             responses: Responses::default(),
             sources,
             resolver,
-            loaded,
+            seen: Mutex::new(files.in_effect()),
+            reloads,
             current: ArcSwap::from_pointee(snapshot),
             draining: AtomicBool::new(false),
             request_ids: RequestIds::default(),
-        }))
+        });
+        tokio::spawn(reload::serve(Arc::downgrade(&app), asked));
+        Ok(app)
     }
 
     /// The configuration of now.
@@ -109,16 +115,33 @@ impl App {
         self.current.load_full()
     }
 
-    /// Reads the sources again and swaps the configuration, whole: from here on new requests see
-    /// the new one, those under way keep theirs. If anything is wrong with it, the old one stays.
-    pub fn reload(&self) -> Result<(), Vec<Fault>> {
-        // Before they are read: what changes meanwhile is another change.
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = self.fingerprint();
-        let swapped = self.reloaded().map(|snapshot| {
+    /// Has the sources read again and the configuration swapped, whole: from then on new requests see the
+    /// new one, those under way keep theirs. If anything is wrong with it, the old one stays. What is read
+    /// is at least as new as this call.
+    pub async fn reload(&self) -> Outcome {
+        self.reloads.ask(None).await
+    }
+
+    /// The same, unless `seen` is what was read last.
+    pub async fn reload_unless_seen(&self, seen: Seen) -> Outcome {
+        self.reloads.ask(Some(seen)).await
+    }
+
+    /// What was in the configuration's files when they were read last, taken up or not.
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One reload. For [`reload::serve`] alone: two at a time could swap in the wrong order.
+    pub(crate) fn take_up(&self) -> Outcome {
+        let (seen, loaded) = watch::read(&self.sources);
+        let swapped = loaded.and_then(|(written, config)| self.next(written, config)).map(|snapshot| {
             let previous = self.current.swap(Arc::new(snapshot));
             // After the swap: whoever sees that his is not the one of now finds the one that is.
             previous.is_superseded.store(true, Ordering::Release);
         });
+        let seen = if swapped.is_ok() { seen.in_effect() } else { seen };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         self.metrics.config_loaded(swapped.is_ok(), self.clock.now());
         match &swapped {
             Ok(()) => tracing::info!("the configuration was reloaded"),
@@ -131,18 +154,8 @@ impl App {
         swapped
     }
 
-    /// What is in the files of the configuration now.
-    pub fn fingerprint(&self) -> Fingerprint {
-        watch::fingerprint(&self.sources, &self.snapshot().written)
-    }
-
-    /// What was in them when they were read last, taken up or not.
-    pub fn loaded(&self) -> Fingerprint {
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reloaded(&self) -> Result<Snapshot, Vec<Fault>> {
-        let (written, config) = config::load(&self.sources)?;
+    /// What is made of a configuration that takes the place of the one in effect.
+    fn next(&self, written: toml::Table, config: Config) -> Result<Snapshot, Vec<Fault>> {
         let previous = self.snapshot();
         let faults = config.needs_restart(&previous.config);
         if faults.is_empty() {

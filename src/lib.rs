@@ -11,6 +11,7 @@
 pub mod cli;
 
 pub mod app;
+pub mod reload;
 pub mod server;
 pub mod watch;
 

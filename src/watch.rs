@@ -4,7 +4,8 @@
 //! swaps, for editors that rename and for network file systems, and costs a few reads. A change counts
 //! once it is read twice alike, so that what is half written is not taken up.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +13,14 @@ use aws_lc_rs::digest;
 use toml::{Table, Value};
 
 use crate::app::App;
-use crate::config::{Layer, Sources};
+use crate::config::{self, Config, Fault, Sources};
 
 /// While files are not looked at: how soon it is noticed that they are to be again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What is in the files of a configuration, as a digest.
-pub type Fingerprint = [u8; 32];
-
 /// Reloads `app` whenever its files have changed, for as long as the process lives.
 pub async fn watch(app: Arc<App>) {
-    let mut last = app.loaded();
+    let mut last = app.seen();
     loop {
         let every = app.snapshot().config.reload.check_files_every;
         app.clock.sleep(if every.is_zero() { LOOK_AGAIN } else { every }).await;
@@ -30,43 +28,120 @@ pub async fn watch(app: Arc<App>) {
             continue;
         }
         let look = app.clone();
-        let Ok(now) = tokio::task::spawn_blocking(move || look.fingerprint()).await else { return };
-        let is_settled = now == last;
-        last = now;
-        if is_settled && now != app.loaded() {
-            let reload = app.clone();
+        let Ok(now) = tokio::task::spawn_blocking(move || look.seen().again()).await else { return };
+        if now == last && now != app.seen() {
             // Both outcomes are logged and counted there.
-            let _ = tokio::task::spawn_blocking(move || reload.reload()).await;
+            let _ = app.reload_unless_seen(now.clone()).await;
         }
+        last = now;
     }
 }
 
-/// What is in the files that `sources` name, and in those that `written`, made from them, names and
-/// that nobody else looks at. The upstream's secrets are not among them: those are taken up without a
-/// reload.
-pub fn fingerprint(sources: &Sources, written: &Table) -> Fingerprint {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let files = sources.layers.iter().filter_map(|layer| match layer {
-        Layer::File(file) => Some(file.clone()),
-        Layer::Text(_) => None,
+/// Files of a configuration, and what was in them when they were read.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Seen(Vec<File>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct File {
+    path: PathBuf,
+    /// A digest of what it held, or of why it could not be read: gone is another state than empty.
+    state: [u8; 32],
+    /// It is taken up without a reload.
+    has_own_watch: bool,
+}
+
+/// Reads a configuration, and says what was in its files.
+pub fn read(sources: &Sources) -> (Seen, Result<(Table, Config), Vec<Fault>>) {
+    let mut seen = Seen::default();
+    let written = config::written(sources, &mut |path| seen.read(path, false));
+    let loaded = written.and_then(|written| {
+        // Before they are read for what they hold: a change meanwhile is a change.
+        named(&written.table, &mut |path, has_own_watch| drop(seen.read(path, has_own_watch)));
+        written.resolve()
     });
-    for file in files.chain(named(written)) {
-        match std::fs::read(&file) {
-            Ok(bytes) => {
-                context.update(&(bytes.len() as u64).to_be_bytes());
-                context.update(&bytes);
-            }
-            // Gone is another state than empty.
-            Err(error) => context.update(error.kind().to_string().as_bytes()),
-        }
-    }
-    let mut fingerprint = [0; 32];
-    fingerprint.copy_from_slice(context.finish().as_ref());
-    fingerprint
+    (seen, loaded)
 }
 
-fn named(written: &Table) -> impl Iterator<Item = PathBuf> {
-    let token = written.get("ops").and_then(|ops| ops.get("token")).and_then(|token| token.get("file"));
-    let authorities = written.get("upstream").and_then(|upstream| upstream.get("ca_file"));
-    [token, authorities].into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from)
+impl Seen {
+    fn read(&mut self, path: &Path, has_own_watch: bool) -> io::Result<Vec<u8>> {
+        let read = std::fs::read(path);
+        let state = match &read {
+            Ok(bytes) => digest::digest(&digest::SHA256, bytes),
+            Err(error) => digest::digest(&digest::SHA256, error.to_string().as_bytes()),
+        };
+        let mut file = File { path: path.to_owned(), state: [0; 32], has_own_watch };
+        file.state.copy_from_slice(state.as_ref());
+        self.0.push(file);
+        read
+    }
+
+    /// What is in these files now.
+    pub fn again(&self) -> Self {
+        let mut now = Self::default();
+        for file in &self.0 {
+            drop(now.read(&file.path, file.has_own_watch));
+        }
+        now
+    }
+
+    /// The configuration is in effect: what is taken up without a reload need not set one off. Until then
+    /// it does, for it may be what was wrong.
+    pub fn in_effect(mut self) -> Self {
+        self.0.retain(|file| !file.has_own_watch);
+        self
+    }
+}
+
+/// The files that a configuration names, and whether each has a watch of its own: the upstream's secrets
+/// (`upstream::token`) and the certificate shown to callers (`server::certificates`) have.
+fn named(written: &Table, found: &mut dyn FnMut(&Path, bool)) {
+    for (section, value) in written {
+        walk(section, value, section == "accounts" || section == "server", found);
+    }
+}
+
+fn walk(key: &str, value: &Value, has_own_watch: bool, found: &mut dyn FnMut(&Path, bool)) {
+    match value {
+        Value::Table(table) => {
+            table.iter().for_each(|(key, value)| walk(key, value, has_own_watch, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| walk(key, item, has_own_watch, found)),
+        Value::String(path) if ["file", "ca_file", "client_ca", "cert", "key"].contains(&key) => {
+            found(Path::new(path), has_own_watch);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_a_configuration_names_is_found() {
+        let written = r#"
+            server.tls = { cert = "/cert", key = "/key", client_ca = "/callers" }
+            ops.token = { file = "/token" }
+            upstream.ca_file = "/upstream"
+            oidc.ca_file = "/oidc"
+            tracing.ca_file = "/tracing"
+            [[accounts]]
+            [[accounts.credentials]]
+            client_secret = { file = "/secret" }
+        "#;
+        let mut files = Vec::new();
+        named(&written.parse().expect("TOML"), &mut |path, own| files.push((path.to_owned(), own)));
+        files.sort();
+        let expected = [
+            ("/callers", true),
+            ("/cert", true),
+            ("/key", true),
+            ("/oidc", false),
+            ("/secret", true),
+            ("/token", false),
+            ("/tracing", false),
+            ("/upstream", false),
+        ];
+        assert_eq!(files, expected.map(|(path, own)| (PathBuf::from(path), own)));
+    }
 }

@@ -95,7 +95,7 @@ fn reload_on_signal(app: &Arc<App>) -> Result<(), Failure> {
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
             // Both outcomes are logged there.
-            let _ = app.reload();
+            let _ = app.reload().await;
         }
     });
     Ok(())

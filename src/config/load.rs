@@ -1,6 +1,7 @@
 //! Puts the configuration together as it is written: defaults, then files, then the environment.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -42,14 +43,35 @@ impl Sources {
 
 /// Reads and resolves a configuration; all faults of all files at once.
 pub fn load(sources: &Sources) -> Result<(Table, Config), Vec<Fault>> {
-    let (written, places) = as_written(sources)?;
-    let config = Config::resolve(written.clone()).map_err(|faults| places.complete(faults))?;
-    Ok((written, config))
+    written(sources, &mut |path| std::fs::read(path))?.resolve()
+}
+
+/// A configuration as it is written, and where each part of it stands.
+pub struct Written {
+    pub table: Table,
+    places: Places,
+}
+
+impl Written {
+    /// What it means. Reads the files that it names.
+    pub fn resolve(self) -> Result<(Table, Config), Vec<Fault>> {
+        let config = Config::resolve(self.table.clone()).map_err(|faults| self.places.complete(faults))?;
+        Ok((self.table, config))
+    }
+}
+
+/// A configuration as it is written; its own files are read by `read`.
+pub fn written(
+    sources: &Sources,
+    read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Written, Vec<Fault>> {
+    let (table, places) = as_written(sources, read)?;
+    Ok(Written { table, places })
 }
 
 /// The limits of the routes alone, of a configuration that need not be whole.
 pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
-    let (mut written, places) = as_written(sources)?;
+    let (mut written, places) = as_written(sources, &mut |path| std::fs::read(path))?;
     let faults = Faults::default();
     // Of the other keys, those that are wrong are `check`'s affair.
     let mut section = |key: &str, setting: &'static str| {
@@ -67,7 +89,10 @@ pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
     }
 }
 
-fn as_written(sources: &Sources) -> Result<(Table, Places), Vec<Fault>> {
+fn as_written(
+    sources: &Sources,
+    read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
+) -> Result<(Table, Places), Vec<Fault>> {
     let (mut faults, mut places) = (Vec::new(), Places::default());
     let mut written = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
         faults.push(Fault { path: "defaults".to_owned(), problem: error.to_string() });
@@ -76,7 +101,9 @@ fn as_written(sources: &Sources) -> Result<(Table, Places), Vec<Fault>> {
     for layer in &sources.layers {
         let (path, text) = match layer {
             Layer::File(file) => {
-                let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"));
+                let text = read(file)
+                    .and_then(|bytes| String::from_utf8(bytes).map_err(|_| not_utf8()))
+                    .map_err(|error| format!("cannot be read: {error}"));
                 (file.display().to_string(), text)
             }
             Layer::Text(text) => ("text".to_owned(), Ok(text.clone())),
@@ -99,6 +126,10 @@ fn as_written(sources: &Sources) -> Result<(Table, Places), Vec<Fault>> {
         }
     }
     if faults.is_empty() { Ok((written, places)) } else { Err(faults) }
+}
+
+fn not_utf8() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8")
 }
 
 /// The place and the parser's words, without the line itself: it may hold what should be a secret.
@@ -177,7 +208,9 @@ mod tests {
     fn with(environment: &[(&str, &str)]) -> Table {
         let environment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        as_written(&Sources { environment, ..Sources::default() }).expect("no faults").0
+        as_written(&Sources { environment, ..Sources::default() }, &mut |path| std::fs::read(path))
+            .expect("no faults")
+            .0
     }
 
     #[test]
@@ -206,7 +239,9 @@ mod tests {
     fn a_gap_in_a_list_is_a_fault() {
         let environment = vec![("KORE_GATEWAY__ACCOUNTS__3__ID".to_owned(), "a".to_owned())];
         let faults =
-            as_written(&Sources { environment, ..Sources::default() }).map(|_| ()).expect_err("a fault");
+            as_written(&Sources { environment, ..Sources::default() }, &mut |path| std::fs::read(path))
+                .map(|_| ())
+                .expect_err("a fault");
         assert_eq!(faults.len(), 1);
     }
 }

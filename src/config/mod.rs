@@ -31,7 +31,7 @@ use crate::routes::{Limits, ROUTES, Route, Scope};
 
 pub use client::{Client, Clients, Lane};
 pub use effective::{effective, filled};
-pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, limits, load};
+pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, Written, limits, load, written};
 pub use oidc::{Oidc, OidcRule};
 pub use proxies::{Proxies, ProxyHeader};
 pub use redaction::{Kind, Pointer, Redaction, Step};

@@ -54,10 +54,9 @@ async fn config(State(app): State<Arc<App>>) -> Response {
 
 /// Takes up the configuration as it is written now, or says everything that is wrong with it.
 async fn reload(State(app): State<Arc<App>>) -> Response {
-    let reloading = tokio::task::spawn_blocking(move || app.reload()).await;
-    match reloading {
-        Ok(Ok(())) => Json(json!({ "reloaded": true })).into_response(),
-        Ok(Err(faults)) => {
+    match app.reload().await {
+        Ok(()) => Json(json!({ "reloaded": true })).into_response(),
+        Err(faults) => {
             let errors: Vec<_> = faults
                 .iter()
                 .map(|fault| json!({ "detail": fault.to_string(), "path": fault.path, "msg": fault.problem }))
@@ -72,7 +71,6 @@ async fn reload(State(app): State<Arc<App>>) -> Response {
             let content_type = [(CONTENT_TYPE, "application/problem+json")];
             (StatusCode::UNPROCESSABLE_ENTITY, content_type, problem.to_string()).into_response()
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

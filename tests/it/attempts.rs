@@ -266,7 +266,7 @@ async fn a_reload_does_not_forget_that_the_upstream_is_left_alone() {
     for n in 0..5 {
         assert_eq!(world.get(&conversation_path(&format!("c-{n}"))).await.status, 500);
     }
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     assert_eq!(world.get(&conversation_path("c-5")).await.status, 503);
     assert_eq!(count(&world), 5);
     world.standin.clear_faults();

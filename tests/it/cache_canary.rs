@@ -193,7 +193,7 @@ async fn no_body_reaches_a_caller_who_did_not_ask_for_it_or_may_not_see_it() {
                 std::fs::write(&world.config_file, file).unwrap();
                 // Odd: changing. Even: changed.
                 policy.changes.fetch_add(1, Ordering::SeqCst);
-                world.app.reload().unwrap();
+                world.app.reload().await.unwrap();
                 policy.changes.fetch_add(1, Ordering::SeqCst);
                 world.app.cache.purge(match n % 3 {
                     0 => Purge::conversation(&people[n % people.len()].conversation_id),

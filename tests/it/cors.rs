@@ -122,7 +122,7 @@ async fn an_origin_that_is_taken_out_meanwhile_reads_no_answer() {
         let both = format!("origins = [\"{DESK}\", \"{QUALITY}\"]");
         written.replace(&both, &format!("origins = [\"{QUALITY}\"]"))
     });
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     gate.open();
     let (gone, kept) = (gone.await.unwrap(), kept.await.unwrap());
     assert_eq!((gone.status.as_u16(), kept.status.as_u16()), (200, 200));

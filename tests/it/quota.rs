@@ -235,7 +235,7 @@ async fn a_caller_who_leaves_keeps_no_place_and_a_full_queue_turns_the_last_away
 async fn a_reload_forgets_no_call() {
     let world = World::with(|setup| setup.without = vec!["one-bot"]).await;
     use_up(&world).await;
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     assert_eq!(world.get(&conversation_path("c-1")).await.status, 503);
     assert_eq!(world.standin.count(), 60);
     world.assert_no_violations();
@@ -326,7 +326,7 @@ async fn who_may_not_call_a_bot_has_no_share_in_its_quota() {
     .await;
     for n in 0..60 {
         if n == 30 {
-            world.app.reload().unwrap();
+            world.app.reload().await.unwrap();
         }
         let body = format!(r#"{{"conversationId":"c-{n}"}}"#);
         let asked = tokio::spawn(got(world.post_request(&transcript_path(), body, REPORTING)));

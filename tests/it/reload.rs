@@ -1,6 +1,8 @@
 //! A good configuration is swapped whole while requests go on; a bad one is refused with all its
 //! faults, and the old one stays.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -131,6 +133,83 @@ async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
     assert_eq!(reloads("success").await, 3.0);
     assert_eq!(world.metric("kore_gateway_config_last_reload_successful").await, 1.0);
     watching.abort();
+}
+
+/// Reloads that are asked for at the same time, while the file changes: the newest file is in effect as soon
+/// as the reload that was asked for after it was written is answered, and a key it takes out is nobody's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_reloads_at_the_same_time_the_newest_file_stays_in_effect() {
+    let world = Arc::new(world().await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let others = (0..3).map(|_| {
+        let (world, stop) = (world.clone(), stop.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                assert_eq!(reload(&world).await.status, StatusCode::OK);
+            }
+        })
+    });
+    let others: Vec<_> = others.collect();
+    let good = std::fs::read_to_string(&world.config_file).unwrap();
+    // Swapped, as whoever writes a configuration should.
+    let written = world.config_file.with_extension("new");
+    let path = conversation_path(&Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).conversation_id);
+    for n in 0..60 {
+        let client = client("changing", &format!("kg_{n}"), EXAMPLE_ACCOUNT, "*", "1000000/min");
+        std::fs::write(&written, format!("{good}{client}")).unwrap();
+        std::fs::rename(&written, &world.config_file).unwrap();
+        assert_eq!(reload(&world).await.status, StatusCode::OK);
+        if n > 0 {
+            let revoked = got(world.request(Method::GET, &path, &format!("kg_{}", n - 1))).await;
+            assert_eq!(revoked.status, StatusCode::UNAUTHORIZED, "{n}");
+        }
+        assert_ne!(got(world.request(Method::GET, &path, &format!("kg_{n}"))).await.status, 401, "{n}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    for other in others {
+        other.await.unwrap();
+    }
+}
+
+/// Every file that a configuration names belongs to it, and is looked at from the reload on that names it.
+#[tokio::test]
+async fn files_that_the_configuration_names_are_taken_up_when_they_change_and_only_then() {
+    let world = world().await;
+    let watching = tokio::spawn(watch(world.app.clone()));
+    let reloads = async || world.metric(r#"kore_gateway_config_reloads_total{result="success"}"#).await;
+    let look = async |times: u32| {
+        for _ in 0..times {
+            world.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let file = |name: &str| world.secrets.path().join(name);
+    let mut count = 1.0;
+    for (section, key) in [("oidc", "ca_file"), ("tracing", "ca_file"), ("upstream", "ca_file")] {
+        let authority = file(&format!("{section}.pem"));
+        std::fs::write(&authority, authority_pem()).unwrap();
+        change_config(&world, |written| format!("{section}.{key} = \"{}\"\n{written}", authority.display()));
+        assert_eq!(reload(&world).await.status, StatusCode::OK);
+        count += 1.0;
+        look(10).await;
+        assert_eq!(reloads().await, count, "a reload that names another file is not made again: {section}");
+        std::fs::write(&authority, authority_pem()).unwrap();
+        count += 1.0;
+        for _ in 0..100 {
+            look(2).await;
+            if reloads().await == count {
+                break;
+            }
+        }
+        assert_eq!(reloads().await, count, "{section}.{key} has changed");
+        look(10).await;
+        assert_eq!(reloads().await, count, "once: {section}.{key}");
+    }
+    watching.abort();
+}
+
+fn authority_pem() -> String {
+    rcgen::generate_simple_self_signed(["authority".to_owned()]).unwrap().cert.pem()
 }
 
 /// The signal itself, and nothing that looks at files: a whole configuration, or none of it.

@@ -276,7 +276,7 @@ async fn a_reload_does_not_forget_how_the_upstreams_clock_goes() {
     let world = World::new().await;
     world.standin.clock().set_ms(NOON - 7 * 3_600_000);
     assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     let calls = world.standin.count();
     assert_eq!(world.get(&conversation_path("c-2")).await.status, 404);
     assert_eq!(world.standin.count(), calls + 1, "no repeat: the first token is right");
@@ -287,7 +287,7 @@ async fn a_reload_with_the_new_secret_in_the_file_does_not_forget_the_one_the_up
     let world = World::new().await;
     assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
     change_file(&world, NEW_SECRET);
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     assert_eq!(world.get(&conversation_path("c-2")).await.status, 404, "the upstream has the old one");
     change_secret_of_upstream(&world, NEW_SECRET);
     assert_eq!(world.get(&conversation_path("c-3")).await.status, 404, "and now the new one");
