@@ -70,7 +70,7 @@ async fn a_call_of_before_a_reload_makes_its_pool_as_the_new_configuration_has_i
     let waiting = tokio::spawn(got(request));
     until("it is under way", || world.app.metrics.active_requests.get() == 1).await;
     change_config(&world, |written| written.replace(&bots(60), &bots(2)));
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     world.advance(SECOND * 481);
     until("it is made", || world.standin.count() == 2).await;
     assert_eq!(waiting.await.unwrap().status, 200);
@@ -93,10 +93,10 @@ async fn an_account_that_comes_back_has_spent_what_it_had_spent() {
         entries.retain(|entry| ![EXAMPLE_ACCOUNT, "reporting"].contains(&entry[key].as_str().unwrap()));
     }
     change_config(&world, |_| without.to_string());
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     assert_eq!(world.get(&conversation_path("c-1")).await.status, 401);
     change_config(&world, |_| whole);
-    world.app.reload().unwrap();
+    world.app.reload().await.unwrap();
     assert_eq!(world.get(&conversation_path("c-61")).await.status, 503);
     assert_eq!(world.standin.count(), 60);
     world.assert_no_violations();
