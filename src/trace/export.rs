@@ -136,6 +136,9 @@ fn exporter(endpoint: &Url, config: &Tracing) -> Result<opentelemetry_otlp::Span
     let mut http = reqwest::Client::builder()
         .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
         .timeout(config.timeout)
+        // A batch now and then, each over a connection of its own: one that is kept would go to where the
+        // collector was once, for as long as somebody answers there.
+        .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     if endpoint.scheme() == "http" {

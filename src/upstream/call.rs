@@ -137,7 +137,7 @@ impl Upstream {
         let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
         let waiter = self.clock.uptime() + timeout;
-        let deadline = Deadline { waiter, grant: waiter - host.pace.expected(timeout) };
+        let deadline = Deadline { waiter, grant: waiter - host.pace(query).expected(timeout) };
         let pool = pool(state, query, spenders)?;
         let (account, attempts) = (&state.account, AtomicU32::new(0));
         Ok(Call { query, account, spenders, minter, pool, host, deadline, trace, attempts })
@@ -177,17 +177,16 @@ impl Upstream {
             exchange::exchange(http, call.query, call.account, added, &self.config, taken, &mut reservation);
         let ended = tokio::select! {
             biased;
-            ended = exchange => Some(ended),
-            () = self.clock.on_sockets(self.config.timeout) => None,
-        };
-        let ended_at = self.clock.moment();
-        let outcome = match ended {
-            Some(Ok(received)) => Outcome::of(received, asked_at, ended_at.wall),
-            Some(Err(broken)) => Outcome::Broken(broken),
-            None => Outcome::Broken(Broken::TimedOut(
+            ended = exchange => ended,
+            () = self.clock.on_sockets(self.config.timeout) => Err(Broken::TimedOut(
                 Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
                     .proxy_status("http_response_timeout"),
             )),
+        };
+        let ended_at = self.clock.moment();
+        let outcome = match ended {
+            Ok(received) => Outcome::of(received, asked_at, ended_at.wall),
+            Err(broken) => Outcome::Broken(broken),
         };
         if let Outcome::Broken(Broken::Stale(_)) = &outcome {
             call.host.closes_idle_ones(ended_at.uptime);
@@ -204,15 +203,27 @@ impl Upstream {
         }
         drop(reservation);
         permit.report(!outcome.is_failure());
-        let (status, result) = match &outcome {
+        // Who is unwell may not have looked at the token.
+        if let Outcome::Answered(answer) = &outcome
+            && !answer.status().is_server_error()
+        {
+            call.minter.accepted(&token, &call.usage());
+        }
+        self.tell(call, &outcome, ended_at.uptime.saturating_sub(asked_at.uptime), traced);
+        Ok((token, outcome))
+    }
+
+    /// Tells whoever measures what an attempt came to that took so long.
+    fn tell(&self, call: &Call<'_>, outcome: &Outcome, taken: Duration, traced: Option<trace::Call>) {
+        let (status, result) = match outcome {
             Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
             Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
             Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
             Outcome::Broken(_) => (0, AttemptResult::Failed),
         };
-        let taken = ended_at.uptime.saturating_sub(asked_at.uptime);
-        if status > 0 || matches!(outcome, Outcome::Broken(Broken::TimedOut(_))) {
-            call.host.pace.note(taken);
+        // A refusal comes sooner than an answer would.
+        if matches!(outcome, Outcome::Answered(_) | Outcome::Broken(Broken::TimedOut(_))) {
+            call.host.pace(call.query).note(taken);
         }
         self.metrics.upstream_attempt(call.query.route, status, result, taken);
         let before = call.attempts.fetch_add(1, Ordering::Relaxed);
@@ -227,13 +238,6 @@ impl Upstream {
                 before,
             });
         }
-        // Who is unwell may not have looked at the token.
-        if let Outcome::Answered(answer) = &outcome
-            && !answer.status().is_server_error()
-        {
-            call.minter.accepted(&token, &call.usage());
-        }
-        Ok((token, outcome))
     }
 
     async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
@@ -247,8 +251,8 @@ impl Upstream {
     /// waiter leaves, and the quota has room at once. `None` if it is not to be made.
     async fn pause<'a>(&self, call: &Call<'a>, nth: u32) -> Option<Saved<'a>> {
         let wait = retry::full_jitter(&self.config.retry, nth, random()?);
-        let answered = self.clock.uptime() + wait + call.host.pace.expected(self.config.timeout);
-        let is_in_time = answered < call.deadline.waiter;
+        let expected = call.host.pace(call.query).expected(self.config.timeout);
+        let is_in_time = self.clock.uptime() + wait + expected < call.deadline.waiter;
         if !is_in_time || call.pool.standing().0 == 0 {
             return None;
         }

@@ -10,6 +10,7 @@ use super::pace::Pace;
 use super::retry::{Budget, Saved};
 use crate::clock::Clock;
 use crate::config;
+use crate::routes::{Query, ROUTES};
 
 /// After a connection that the upstream closed while it lay idle, each call has one of its own for so
 /// long: others that lie there may be just so.
@@ -19,7 +20,8 @@ const USED_ONCE_FOR: Duration = Duration::from_secs(60);
 pub struct Host {
     pub breaker: Breaker,
     pub budget: Budget,
-    pub pace: Pace,
+    /// Of each route's answers, and of those with a summary, which a language model has to write first.
+    paces: [Pace; ROUTES.len() + 1],
     /// Until when no connection is used again, in milliseconds since the clock's start.
     used_once_until: AtomicU64,
 }
@@ -38,9 +40,16 @@ impl Host {
         Self {
             breaker: Breaker::new(config.breaker, clock, state),
             budget: Budget::new(config.retry.budget),
-            pace: Pace::default(),
+            paces: Default::default(),
             used_once_until: AtomicU64::new(0),
         }
+    }
+
+    /// How long such an answer takes.
+    pub fn pace(&self, query: &Query) -> &Pace {
+        let [of_summaries, of_routes @ ..] = &self.paces;
+        let of_route = of_routes.get(query.route.name as usize).filter(|_| !query.asked.with_summary());
+        of_route.unwrap_or(of_summaries)
     }
 
     /// Another rule from here on, for the same upstream.

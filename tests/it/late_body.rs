@@ -9,9 +9,11 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::process::peak_memory;
+use crate::upstream_answers::own_process;
 use crate::world::{
-    DAY, HOUR, World, before, change_config, client, conversation_path, reload, transcript_path, until,
-    with_ops_token,
+    DAY, HOUR, REPORTING, World, before, change_config, client, conversation_path, reload, transcript_path,
+    until, with_ops_token,
 };
 
 const KEY: &str = "kg_late";
@@ -104,4 +106,36 @@ async fn a_key_that_ends_meanwhile_gets_no_hit() {
     late.world.advance(HOUR);
     let answer = late.answer().await;
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+/// In a process of the gateway's own, for it is the process's memory that is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_body_in_parts_of_one_byte_takes_no_more_memory_than_its_bytes() {
+    const REQUESTS: usize = 40;
+    let world = World::new().await;
+    let (gateway, url) = own_process(&world, "32MiB").await;
+    let address = url.strip_prefix("http://").unwrap();
+    let head = format!(
+        "POST {} HTTP/1.1\r\nHost: {address}\r\nX-Api-Key: {REPORTING}\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
+        transcript_path()
+    );
+    let before = peak_memory(gateway.id().unwrap());
+    let parts = [head.as_bytes(), &b"1\r\n \r\n".repeat(60_000)].concat();
+    let mut streams = Vec::new();
+    for _ in 0..REQUESTS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&parts).await.unwrap();
+        streams.push(stream);
+    }
+    // All of it has been read once it is answered.
+    for stream in &mut streams {
+        stream.write_all(b"2\r\n{}\r\n0\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 400");
+    }
+    let grown = peak_memory(gateway.id().unwrap()) - before;
+    println!("{REQUESTS} bodies of 60,000 parts: grown by {grown} KiB");
+    assert!(grown < 60 * 1024, "{grown} KiB");
 }

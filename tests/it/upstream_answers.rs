@@ -269,11 +269,12 @@ async fn what_cannot_be_read_is_told_in_words() {
 }
 
 /// A gateway in a process of its own, for it is the process's memory that is looked at.
-async fn own_process(world: &World, max_body: &str) -> (tokio::process::Child, String) {
+pub async fn own_process(world: &World, max_body: &str) -> (tokio::process::Child, String) {
     let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_kore-gateway"))
         .args(["serve", "--config", world.config_file.to_str().unwrap()])
         .env("KORE_GATEWAY__UPSTREAM__MAX_BODY", max_body)
         .env("KORE_GATEWAY__UPSTREAM__TIMEOUT", "120s")
+        .env("KORE_GATEWAY__SERVER__BODY_TIMEOUT", "120s")
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()

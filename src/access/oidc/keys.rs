@@ -145,6 +145,8 @@ impl Jwks {
             .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
             .timeout(config.timeout)
             // Only the configured place says which keys are good.
+            // Each fetch finds out anew where the issuer is.
+            .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         if rule.jwks_url.starts_with("http:") {

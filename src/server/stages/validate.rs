@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use tower::BoxError;
 
 use super::check::{Check, Checking};
 use super::{Admitted, Valid};
@@ -117,17 +118,34 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Error> {
 }
 
 async fn read(body: &mut Incoming, most: usize, within: Duration) -> Result<Bytes, Error> {
-    let collected = match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
-        Ok(Ok(collected)) => collected,
+    match tokio::time::timeout(within, joined(Limited::new(body, most))).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let detail = format!("the request body is larger than {most} bytes");
-            return Err(Error::new(Kind::ContentTooLarge, detail));
+            Err(Error::new(Kind::ContentTooLarge, detail))
         }
         Ok(Err(_)) => {
             let detail = "the request body broke off";
-            return Err(Error::invalid_request(vec![Fault::at_pointer("", detail)]));
+            Err(Error::invalid_request(vec![Fault::at_pointer("", detail)]))
         }
-        Err(_) => return Err(Error::new(Kind::RequestTimeout, "the request body took too long to arrive")),
-    };
-    Ok(collected.to_bytes())
+        Err(_) => Err(Error::new(Kind::RequestTimeout, "the request body took too long to arrive")),
+    }
+}
+
+/// A body whose parts are joined as they come: held one by one, parts of one byte would take forty times as
+/// much memory as the body.
+async fn joined(mut body: Limited<&mut Incoming>) -> Result<Bytes, BoxError> {
+    let mut only = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers say nothing that is looked at.
+        let Ok(part) = frame?.into_data() else { continue };
+        if only.is_empty() && joined.is_empty() {
+            only = part;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut only));
+            joined.extend_from_slice(&part);
+        }
+    }
+    Ok(if joined.is_empty() { only } else { joined.freeze() })
 }
