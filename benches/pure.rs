@@ -119,6 +119,40 @@ fn policy(c: &mut Criterion) {
     }
 }
 
+/// A transcript as people write them, of about a megabyte: sentences, some with what is looked for.
+fn transcript() -> Vec<u8> {
+    const TEXTS: [&str; 8] = [
+        "Hi, I ordered two pairs of shoes last Tuesday and only one has come. Can you look into it?",
+        "Of course. Could you tell me the order number, please? It begins with K and has 8 digits.",
+        "It is K-20481133. You can call me back at +1 (555) 059-9716, or write to asha.rao@mail.example.com.",
+        "Thank you, Asha. I see that the second parcel left our warehouse on 2026-02-16 at 12:30.",
+        "My card ends in 4242, the bill says 4111 1111 1111 1111, and the amount was 119.90 EUR.",
+        "مرحبا، أريد تغيير عنوان التسليم من فضلك",
+        "Entschuldigung, können Sie mir das bitte noch einmal schicken? Größe 43, in Grün.",
+        "Is there anything else that I can do for you today? You will get an e-mail within 24 hours.",
+    ];
+    let mut text = String::from(r#"{"conversationInfo":{"sessionId":"5f9c"},"conversationHistory":["#);
+    for n in 0.. {
+        text.push_str(&format!(
+            r#"{{"_id":"ms-{n:08}-85ab-5ea5","type":"incoming","createdOn":"2026-02-16T12:{:02}:10.337Z","components":[{{"_id":"mc-{n:08}","cT":"text","data":{{"text":"{}"}}}}],"lang":"en"}}"#,
+            n % 60,
+            TEXTS[n % TEXTS.len()]
+        ));
+        if text.len() > 1 << 20 {
+            break;
+        }
+        text.push(',');
+    }
+    text.push_str("]}");
+    text.into_bytes()
+}
+
+/// A message of so many bytes that somebody typed to keep the gateway busy.
+fn hostile(piece: &str) -> Vec<u8> {
+    let text = piece.repeat((1 << 20) / piece.len());
+    format!(r#"{{"conversationHistory":[{{"components":[{{"data":{{"text":"{text}"}}}}]}}]}}"#).into_bytes()
+}
+
 /// By the kilobyte, with pointers and with kinds.
 fn redaction(c: &mut Criterion) {
     let config = configuration(1);
@@ -131,6 +165,24 @@ fn redaction(c: &mut Criterion) {
         group.bench_function(&*redaction.name, |b| {
             b.iter(|| projection.apply(black_box(body), true).unwrap());
         });
+    }
+    group.finish();
+
+    let together = Projection::new(client.redact.iter().map(AsRef::as_ref), None).unwrap();
+    let mut group = c.benchmark_group("redaction");
+    group.measurement_time(Duration::from_secs(3)).sample_size(20);
+    let bodies = [
+        ("ordinary", transcript()),
+        ("percent", hostile("%40")),
+        ("at", hostile("@")),
+        ("digits", hostile("1 ")),
+        ("addresses", hostile("1.")),
+        ("phones", hostile("+1 555 059 9716 ")),
+        ("escaped", hostile("\\u0040")),
+    ];
+    for (name, body) in bodies {
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(name, |b| b.iter(|| together.apply(black_box(&body), true).unwrap()));
     }
     group.finish();
 }

@@ -1,6 +1,7 @@
 //! `POST …/account/{accountId}/v2/interactionDetails`: all conversations of a window.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use http::Method;
 use serde::Deserialize;
@@ -305,21 +306,19 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         identity: Identity::Proven,
         summary: Summary::NotAsked,
     };
+    let mut bots = BTreeSet::new();
     for Object(row) in body.data {
         let phase = row.phase(end, offset_minutes);
         reading.phase = reading.phase.and(phase);
         if row.is_outside(start, end, offset_minutes) {
             reading.identity = Identity::Unproven;
         }
-        if let Some(bot) = row.bot_id
-            && !reading.bots.iter().any(|known| **known == *bot)
-        {
-            reading.bots.push(bot.into());
-        }
+        bots.extend(row.bot_id);
         let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
         let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))).collect();
         reading.sightings.push(Sighting { names, phase });
     }
+    reading.bots = bots.into_iter().map(Box::from).collect();
     Ok(reading)
 }
 

@@ -251,3 +251,34 @@ async fn five_hundred_callers_wait_for_one_compression_and_hold_no_thread() {
     assert_eq!((made, standin.count()), (1.0, 1));
     assert!(threads < 100, "{threads} threads");
 }
+
+/// What an end user may type, of a size that an unoptimised build looks into for long.
+fn hostile(bytes: usize) -> String {
+    format!(r#"{{"_id":"c-1","status":"CLOSED","summary":"{}"}}"#, "%40".repeat(bytes / 3))
+}
+
+#[tokio::test]
+async fn a_process_that_looks_into_a_hostile_text_answers_others_and_ends_in_time() {
+    let (process, standin) = process(&[
+        ("SERVER__WORKERS", "1"),
+        ("SERVER__DRAIN_TIMEOUT", "1s"),
+        ("LIMITS__REDACTION_WORK", "1000000000000"),
+        ("CLIENTS__0__REDACT", "[\"no_phones\"]"),
+    ])
+    .await;
+    standin.serve_body("/conversations/c-1", 200, "application/json", hostile(30 * MIB));
+    let (url, http) =
+        (format!("http://{}", process.address), reqwest::Client::builder().no_proxy().build().unwrap());
+    let ask =
+        |id: &str| http.get(format!("{url}{}", conversation_path(id))).header("x-api-key", "kg_x").send();
+    let hostile = tokio::spawn(ask("c-1"));
+    let begun = "kore_gateway_cache_bodies_made_total{form=\"view\"}";
+    while metric(&process, begun).await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // With one thread that serves.
+    assert_eq!(ask("c-2").await.unwrap().status(), StatusCode::NOT_FOUND);
+    let was_under_way = !hostile.is_finished();
+    let ended = tokio::task::spawn_blocking(|| process.drains_within(Duration::from_secs(30))).await.unwrap();
+    assert!(ended && was_under_way, "ended: {ended}, while it was looked into: {was_under_way}");
+}

@@ -45,19 +45,16 @@ impl Finder {
         for find in &self.all {
             find(text, &mut found, work)?;
         }
-        if found.len() < 2 {
-            return Ok(found);
-        }
         // A few rows, each in order already: the sort merges them.
         found.sort_by_key(|range| range.start);
-        let mut merged = Found::with_capacity(found.len());
-        for range in found {
-            match merged.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => merged.push(range),
+        found.dedup_by(|next, last| {
+            let overlaps = next.start <= last.end;
+            if overlaps {
+                last.end = last.end.max(next.end);
             }
-        }
-        Ok(merged)
+            overlaps
+        });
+        Ok(found)
     }
 }
 
