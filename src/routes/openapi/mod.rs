@@ -40,6 +40,8 @@ const ABOUT: &str = "Kore.ai's conversation APIs through one stable address: the
     policy redacts them. Closed conversations come out of a cache.";
 const PROBLEM: &str = "application/problem+json";
 const JSON: &str = "application/json";
+/// What the upstream sent and did not call JSON.
+const BYTES: &str = "application/octet-stream";
 
 /// The contract as it is sent: for programs, and for people.
 pub struct Contract {
@@ -196,7 +198,7 @@ fn responses(route: &Route, method: &Method, answer: &Value) -> Value {
         json!({
             "description": "What the upstream answered, byte for byte unless the caller's policy redacts it",
             "headers": ours(&stored),
-            "content": content(json!({ JSON: { "schema": answer } })),
+            "content": content(json!({ JSON: { "schema": answer }, BYTES: {} })),
         }),
     );
     let unchanged = json!({ "description": "What you have is still the answer", "headers": ours(&stored) });
@@ -231,6 +233,7 @@ fn responses(route: &Route, method: &Method, answer: &Value) -> Value {
             .or_insert_with(|| json!({ "description": text, "headers": ours(&["Cache-Status", "Age"]) }));
         if has_body {
             response["content"][JSON] = json!({ "schema": { "$ref": "#/components/schemas/UpstreamError" } });
+            response["content"][BYTES] = json!({});
         }
     }
     Value::Object(responses)
