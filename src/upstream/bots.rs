@@ -236,7 +236,7 @@ mod tests {
     async fn call(pools: &BotPools, client: &Arc<str>, bot: &str, is_known: bool) -> bool {
         let Some(pool) = pools.get(bot, client) else { return false };
         let spender = Spender { client: client.clone(), lane: Lane::Interactive, weight: 1 };
-        let mut call = pool.reserve(&Spenders::of(spender), Duration::ZERO).await.ok().expect("room");
+        let mut call = pool.reserve(&Spenders::of(spender), Duration::ZERO).await.expect("room");
         call.make();
         call.over();
         if is_known {

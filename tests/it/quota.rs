@@ -362,7 +362,8 @@ async fn a_full_quota_takes_no_time_away_from_the_calls_that_are_made() {
                 pending.push(ask(&world, &conversation_path(&format!("c-{n}")), key));
             }
             settle().await;
-            let (done, waiting): (Vec<_>, Vec<_>) = pending.into_iter().partition(|task| task.is_finished());
+            let (done, waiting): (Vec<_>, Vec<_>) =
+                pending.into_iter().partition(tokio::task::JoinHandle::is_finished);
             pending = waiting;
             for task in done {
                 let got = task.await.unwrap();

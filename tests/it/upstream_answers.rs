@@ -297,7 +297,7 @@ async fn growth(world: &World, max_body: &str, fault: Option<Fault>, large: &[u8
     world.standin.serve_body("c-1", 404, "application/json", large.to_vec());
     world.standin.fault(fault);
     let answer = ask("c-1").await;
-    (u64::try_from(peak_memory(gateway.id().unwrap()) - before).unwrap() * 1024, answer)
+    ((peak_memory(gateway.id().unwrap()) - before) * 1024, answer)
 }
 
 #[tokio::test(flavor = "multi_thread")]
