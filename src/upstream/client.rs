@@ -107,7 +107,9 @@ impl Client {
     ) -> Result<Self, rustls::Error> {
         let tls = HttpsConnector::from((tcp(config.connect_timeout, resolver), tls(config, any_https)?));
         let mut client = legacy::Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new()).pool_idle_timeout(config.idle_timeout);
+        // Its age is looked at when it is used: none lies there for longer than it may be used.
+        let idle_timeout = config.idle_timeout.min(config.max_connection_age);
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(idle_timeout);
         client.http1_max_headers(MAX_FIELDS).http1_max_buf_size(MAX_HEAD);
         if connections == Connections::UsedOnce {
             client.pool_max_idle_per_host(0);
