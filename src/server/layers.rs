@@ -51,9 +51,25 @@ pub fn service(
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone {
     service_fn(move |request: Request<Incoming>| {
         let id = RequestId::of(request.headers(), &app.request_ids);
-        let answering = catch_unwind(AssertUnwindSafe(|| answer(&app, peer, &id, request)));
+        if guard::is_open(request.method(), request.version(), request.body()) {
+            return Either::Right(once_ended(app.clone(), peer, id, request).boxed());
+        }
+        let answering = catch_unwind(AssertUnwindSafe(|| answer(&app, peer, &id, request, false)));
         answering.unwrap_or_else(|_| Either::Left(ready(Ok(failed(&id)))))
     })
+}
+
+/// A request of HTTP/2 that must have no content, and says so after its head.
+async fn once_ended(
+    app: Arc<App>,
+    peer: IpAddr,
+    id: RequestId,
+    mut request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    let patience = app.snapshot().config.server.body_timeout;
+    let has_content = guard::has_content(request.body_mut(), patience).await;
+    let answering = AssertUnwindSafe(async { answer(&app, peer, &id, request, has_content).await });
+    answering.catch_unwind().await.unwrap_or_else(|_| Ok(failed(&id)))
 }
 
 /// What a panic comes to. The panic itself has been logged by the hook.
@@ -70,7 +86,13 @@ pub(super) fn no_sniffing(headers: &mut HeaderMap) {
 }
 
 /// Turns HTTP into a typed call and its outcome into HTTP.
-fn answer(app: &Arc<App>, peer: IpAddr, id: &RequestId, request: Request<Incoming>) -> Answering {
+fn answer(
+    app: &Arc<App>,
+    peer: IpAddr,
+    id: &RequestId,
+    request: Request<Incoming>,
+    has_content: bool,
+) -> Answering {
     let (head, body) = request.into_parts();
     let mut exchange = Exchange::begin(app.clone(), id.clone(), &head);
     let snapshot = exchange.snapshot.clone();
@@ -78,7 +100,7 @@ fn answer(app: &Arc<App>, peer: IpAddr, id: &RequestId, request: Request<Incomin
     if cors::is_preflight(&head) {
         return at_once(exchange.told(preflight(&head, &snapshot.config.clients)));
     }
-    let checked = guard::check(&head, &body, &guard::Limits::of(&snapshot.config.server));
+    let checked = guard::check(&head, has_content, &guard::Limits::of(&snapshot.config.server));
     if let Err(refusal) = checked
         && refusal.is_malformed(head.version)
     {
@@ -222,7 +244,8 @@ impl Exchange {
             target: "access",
             request_id: self.id.as_str(),
             trace_id: self.trace.as_ref().map(|trace| trace.id()),
-            method: self.method.as_str(),
+            // As in the metrics: a method may be as long as a head.
+            method: method_name(&self.method),
             route: self.route.map(|route| route.name.as_str()),
             status: status.as_u16(),
             duration_ms: duration.as_secs_f64() * 1000.0,

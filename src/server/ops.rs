@@ -42,8 +42,11 @@ pub fn service(app: Arc<App>) -> Router {
 /// What leads to nothing, or was refused by the guard.
 async fn nothing(State(app): State<Arc<App>>, request: Request) -> Response {
     let limits = guard::Limits::of(&app.snapshot().config.server);
-    let (head, body) = request.into_parts();
-    let error = match guard::check(&head, &body, &limits) {
+    let patience = app.snapshot().config.server.body_timeout;
+    let (head, mut body) = request.into_parts();
+    let has_content =
+        guard::is_open(&head.method, head.version, &body) && guard::has_content(&mut body, patience).await;
+    let error = match guard::check(&head, has_content, &limits) {
         Ok(()) => Error::new(Kind::NotFound, "there is nothing here"),
         Err(refusal) => refusal.into(),
     };

@@ -79,7 +79,8 @@ fn cases() -> Vec<(String, u16, &'static str)> {
             "with a body",
         ),
         (format!("GET http://other{own} HTTP/1.1\r\n{}\r\n", honest()), 400, "another host"),
-        (get(&format!("{}Upgrade: h2c\r\nConnection: upgrade\r\n", honest())), 400, "no `Upgrade`"),
+        (post("Content-Length: 10000000\r\n", ""), 413, "max_request_body"),
+        (post("Content-Length: 10000000\r\nExpect: 100-continue\r\n", ""), 413, "max_request_body"),
         (format!("CONNECT gw:443 HTTP/1.1\r\n{}\r\n", honest()), 501, "no tunnel"),
     ]
 }

@@ -459,7 +459,7 @@ impl Corpus {
             ] {
                 self.add(
                     format!("upgrade {upgrade:?}"),
-                    Must::Refuse,
+                    Must::Read,
                     with(&format!("Upgrade: {upgrade}\r\n{connection}")),
                 );
             }

@@ -52,6 +52,7 @@ mod oidc_fetch;
 mod openapi;
 mod operations;
 mod ops;
+mod other_clients;
 mod overload;
 mod policy;
 mod pools;

@@ -318,9 +318,15 @@ async fn a_caller_who_leaves_is_told_of_too() {
     let world = world_with(&collector.config(1.0), |_| {}).await;
     let gate = Gate::closed();
     world.standin.fault(Some(Fault::Held(gate.clone())));
-    let asking = tokio::spawn(world.request(Method::GET, &path(), REPORTING).send());
+    // Over HTTP/2, which has a word for it. Over HTTP/1 he may have closed his half only.
+    let stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let uri = format!("http://{}{}", world.address, path());
+    let asked = http::Request::get(uri).header("x-api-key", REPORTING).body(()).unwrap();
+    let asking = sender.send_request(asked, true).unwrap();
     until("it is under way", || world.standin.count() == 1).await;
-    asking.abort();
+    drop(asking);
     let told = spans(&world, &collector, 1).await;
     let said = attributes(&told[0]);
     assert_eq!(said.get("error.type").map(String::as_str), Some("unanswered"), "{said:?}");

@@ -1,6 +1,6 @@
 //! Where the messages in a connection's bytes begin and end.
 
-use super::head::{Content, Judgement, judge};
+use super::head::{Content, Judgement, hide_upgrade, judge};
 use super::{Limits, Refusal};
 
 /// Bytes up to which a good head is kept, so that the same one again need not be read again. Those who
@@ -79,15 +79,19 @@ impl Framing {
     }
 
     /// Reads on in `bytes`, which begin where the last ones were judged up to: how many of them are
-    /// judged now, and what comes then.
-    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Next) {
+    /// judged now, and what comes then. Of a good head it hides what hyper is not to see.
+    pub fn advance(&mut self, bytes: &mut [u8]) -> (usize, Next) {
         let mut judged = 0;
         while judged < bytes.len() {
-            let rest = &bytes[judged..];
+            let rest = &mut bytes[judged..];
             match self.state {
                 State::Head => match self.head(rest) {
-                    Judgement::Good { length, content } => {
-                        self.keep(&rest[..length], content);
+                    Judgement::Good { length, content, has_upgrade } => {
+                        if has_upgrade {
+                            hide_upgrade(&mut rest[..length]);
+                        } else {
+                            self.keep(&rest[..length], content);
+                        }
                         judged += length;
                         self.searched = 0;
                         self.state = match content {
@@ -147,7 +151,11 @@ impl Framing {
     fn head(&self, bytes: &[u8]) -> Judgement {
         // A head's bytes are all that it is judged by, and it ends where they do.
         if !self.last.is_empty() && bytes.starts_with(&self.last) {
-            return Judgement::Good { length: self.last.len(), content: self.last_content };
+            return Judgement::Good {
+                length: self.last.len(),
+                content: self.last_content,
+                has_upgrade: false,
+            };
         }
         let is_worth_it = self.searched == 0 || bytes.len() >= self.limits.max_head || {
             let from = self.searched.saturating_sub(3).min(bytes.len());
@@ -221,7 +229,7 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_head: 256, max_target: 64, max_fields: 8 };
+    const LIMITS: Limits = Limits { max_head: 256, max_target: 64, max_fields: 8, max_body: 1000 };
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn post(fields: &str, body: &str) -> Vec<u8> {
@@ -240,7 +248,7 @@ mod tests {
         let mut last = Next::More;
         for piece in bytes.chunks(piece) {
             held.extend_from_slice(piece);
-            let (judged, next) = framing.advance(&held);
+            let (judged, next) = framing.advance(&mut held);
             held.drain(..judged);
             total += judged;
             last = next;
@@ -337,11 +345,11 @@ mod tests {
         let limits = Limits { max_head: 2 * LONGEST_KEPT, ..LIMITS };
         for longer in [0, 1] {
             let padding = LONGEST_KEPT + longer - GET.len() - "X: \r\n".len();
-            let head =
+            let mut head =
                 [&GET[..GET.len() - 2], format!("X: {}\r\n\r\n", "y".repeat(padding)).as_bytes()].concat();
             let mut framing = Framing::new(limits);
             for _ in 0..3 {
-                assert_eq!(framing.advance(&head), (head.len(), Next::More));
+                assert_eq!(framing.advance(&mut head), (head.len(), Next::More));
                 assert_eq!(framing.last.is_empty(), longer == 1);
             }
         }

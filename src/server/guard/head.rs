@@ -26,6 +26,8 @@ pub enum Judgement {
     Good {
         length: usize,
         content: Content,
+        /// It has a field `Upgrade`, which is to be hidden from hyper ([`hide_upgrade`]).
+        has_upgrade: bool,
     },
     /// There is more to come.
     Partial,
@@ -46,9 +48,8 @@ pub fn judge(bytes: &[u8], limits: &Limits) -> Judgement {
         Ok(httparse::Status::Complete(length)) if length > limits.max_head => {
             Err(too_large(&bytes[..limits.max_head]))
         }
-        Ok(httparse::Status::Complete(length)) => {
-            check(&request, &bytes[..length], limits).map(|content| Judgement::Good { length, content })
-        }
+        Ok(httparse::Status::Complete(length)) => check(&request, &bytes[..length], limits)
+            .map(|(content, has_upgrade)| Judgement::Good { length, content, has_upgrade }),
         Ok(httparse::Status::Partial) if bytes.len() >= limits.max_head => Err(too_large(bytes)),
         Ok(httparse::Status::Partial) => Ok(Judgement::Partial),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::TooManyFields),
@@ -73,7 +74,11 @@ fn is_other_version(bytes: &[u8]) -> bool {
     matches!(number.trim_ascii_end(), [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-fn check(request: &httparse::Request<'_, '_>, head: &[u8], limits: &Limits) -> Result<Content, Refusal> {
+fn check(
+    request: &httparse::Request<'_, '_>,
+    head: &[u8],
+    limits: &Limits,
+) -> Result<(Content, bool), Refusal> {
     if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
         return Err(Refusal::BareLineFeed);
     }
@@ -83,7 +88,7 @@ fn check(request: &httparse::Request<'_, '_>, head: &[u8], limits: &Limits) -> R
     if method == "CONNECT" {
         return Err(Refusal::Connect);
     }
-    let Fields { host, length, encoding } = Fields::of(request.headers)?;
+    let Fields { host, length, encoding, has_upgrade } = Fields::of(request.headers)?;
     if host.is_none() && minor == 1 {
         return Err(Refusal::HostMissing);
     }
@@ -104,7 +109,10 @@ fn check(request: &httparse::Request<'_, '_>, head: &[u8], limits: &Limits) -> R
     if content != Content::Length(0) && (method == "GET" || method == "HEAD") {
         return Err(Refusal::BodyUnexpected);
     }
-    Ok(content)
+    if matches!(content, Content::Length(length) if length > limits.max_body) {
+        return Err(Refusal::ContentTooLarge);
+    }
+    Ok((content, has_upgrade))
 }
 
 /// The fields that say where a message goes and where it ends.
@@ -114,6 +122,7 @@ struct Fields<'a> {
     length: Option<u64>,
     /// It is `chunked`, and nothing else.
     encoding: Option<()>,
+    has_upgrade: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -137,7 +146,7 @@ impl<'a> Fields<'a> {
                     found.host = Some(field.value);
                 }
                 6 if is("expect") && !is_continue(field.value) => return Err(Refusal::Expectation),
-                7 if is("upgrade") => return Err(Refusal::Upgrade),
+                7 if is("upgrade") => found.has_upgrade = true,
                 14 if is("content-length") => {
                     lengths += 1;
                     found.length = length(field.value);
@@ -166,7 +175,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Digits as a number has them: no sign, no list, no leading zero, and no more than there are bytes.
-fn length(value: &[u8]) -> Option<u64> {
+pub(super) fn length(value: &[u8]) -> Option<u64> {
     let is_number = match value {
         [b'0'] => true,
         [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
@@ -187,6 +196,40 @@ fn unknown(value: &[u8]) -> Refusal {
     } else {
         Refusal::EncodingInvalid
     }
+}
+
+/// Renames each field `Upgrade` of a good head, so that hyper does not see it: there is nothing to upgrade to, and a
+/// server ignores the field then (RFC 9110 §7.8). hyper would keep the connection for whoever takes it over, and at its
+/// end throw away what it has not yet sent.
+pub fn hide_upgrade(head: &mut [u8]) {
+    let mut begin = 0;
+    while let Some(end) = memchr::memchr(b'\n', &head[begin..]) {
+        if let Some(name) =
+            head.get_mut(begin..begin + 8).filter(|name| name.eq_ignore_ascii_case(b"upgrade:"))
+        {
+            name.copy_from_slice(b"ignored:");
+        }
+        begin += end + 1;
+    }
+}
+
+/// The longest `Origin` that is looked for: a scheme, the longest host and a port.
+const LONGEST_ORIGIN: usize = 300;
+
+/// The `Origin` of a head that is refused, so that its page can read why: as far as the head has come, and if it has
+/// exactly one.
+pub fn origin(bytes: &[u8]) -> Option<&[u8]> {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let mut fields =
+        lines.skip_while(|line| line.is_empty()).skip(1).take_while(|line| !line.is_empty()).filter_map(
+            |line| {
+                let (name, value) = line.split_at_checked(7)?;
+                name.eq_ignore_ascii_case(b"origin:").then(|| value.trim_ascii())
+            },
+        );
+    let origin =
+        fields.next().filter(|value| value.len() <= LONGEST_ORIGIN && value.iter().all(u8::is_ascii_graphic));
+    origin.filter(|_| fields.next().is_none())
 }
 
 /// RFC 9110 §10.1.1: the only expectation there is.
@@ -260,11 +303,11 @@ pub(super) fn is_host(value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_head: 512, max_target: 64, max_fields: 6 };
+    const LIMITS: Limits = Limits { max_head: 512, max_target: 64, max_fields: 6, max_body: 1000 };
 
     fn judged(head: &str) -> Result<Content, Refusal> {
         match judge(head.as_bytes(), &LIMITS) {
-            Judgement::Good { length, content } => {
+            Judgement::Good { length, content, .. } => {
                 assert_eq!(length, head.len());
                 Ok(content)
             }
@@ -381,7 +424,8 @@ mod tests {
             assert_eq!(with("Content-Length: 1"), Err(Refusal::BodyUnexpected));
             assert_eq!(with("Transfer-Encoding: chunked"), Err(Refusal::BodyUnexpected));
         }
-        assert_eq!(post("Upgrade: h2c\r\nConnection: Upgrade\r\n"), Err(Refusal::Upgrade));
+        assert_eq!(post("Content-Length: 1000\r\n"), Ok(Content::Length(1000)));
+        assert_eq!(post("Content-Length: 1001\r\n"), Err(Refusal::ContentTooLarge));
         assert_eq!(post("Expect: 200-ok\r\n"), Err(Refusal::Expectation));
     }
 
@@ -445,5 +489,36 @@ mod tests {
         let refused = |refusal, is_head| Judgement::Refused { refusal, is_head };
         assert_eq!(partial("GET /", 512), refused(Refusal::TargetTooLong, false));
         assert_eq!(partial("HEAD / HTTP/1.1\r\nX: ", 512), refused(Refusal::HeadTooLarge, true));
+    }
+
+    #[test]
+    fn an_upgrade_is_hidden_and_nothing_else_is_touched() {
+        let mut head =
+            b"GET /upgrade: HTTP/1.1\r\nHost: gw\r\nuPgrade: h2c\r\nX-Upgrade: a\r\nUpgrade:\r\n\r\n"
+                .to_vec();
+        hide_upgrade(&mut head);
+        let hidden = "GET /upgrade: HTTP/1.1\r\nHost: gw\r\nignored: h2c\r\nX-Upgrade: a\r\nignored:\r\n\r\n";
+        assert_eq!(String::from_utf8_lossy(&head), hidden);
+    }
+
+    #[test]
+    fn the_origin_of_a_refused_head_is_found_if_there_is_one_and_it_is_one() {
+        let found = |fields: &str| {
+            let bytes = format!("\r\nGET /# HTTP/1.1\r\n{fields}");
+            origin(bytes.as_bytes()).map(|origin| String::from_utf8_lossy(origin).into_owned())
+        };
+        assert_eq!(found("Host: gw\r\norigin: https://a.example \r\n").as_deref(), Some("https://a.example"));
+        let long = format!("Origin: https://{}\r\n\r\n", "a".repeat(LONGEST_ORIGIN));
+        for none in [
+            "",
+            "Origin",
+            "Origin: https://a\r\nOrigin: https://b\r\n\r\n",
+            "Host: gw\r\n\r\nOrigin: https://of.the.next\r\n\r\n",
+            "Origin: a b\r\n\r\n",
+            "Origin: a\rrefusal: b\r\n\r\n",
+            long.as_str(),
+        ] {
+            assert_eq!(found(none), None, "{none:?}");
+        }
     }
 }

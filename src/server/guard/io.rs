@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Framing, Next};
-use super::{Limits, placeholder};
+use super::{Limits, head, placeholder};
 
 /// Bytes that are read and thrown away after a refusal. Closed with bytes unread, the connection would
 /// be reset, and the answer perhaps lost with it (RFC 9112 §9.6).
@@ -40,13 +40,13 @@ impl<Io> Guarded<Io> {
     }
 
     /// Notes what came after the bytes that are judged.
-    fn note(&mut self, next: Next) {
+    fn note(&mut self, next: Next, refused: &[u8]) {
         match next {
             Next::More | Next::Rest => {}
             Next::Refused { refusal, is_head } => {
                 self.end = Some(End::Refused);
                 self.held.truncate(self.judged);
-                self.held.extend(placeholder(refusal, is_head));
+                self.held.extend(placeholder(refusal, is_head, head::origin(refused)));
                 self.judged = self.held.len();
             }
             Next::Broken => {
@@ -83,7 +83,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guarded<Io> {
             }
             let before = out.filled().len();
             ready!(Pin::new(&mut this.io).poll_read(context, out))?;
-            let new = &out.filled()[before..];
+            let new = &mut out.filled_mut()[before..];
             if new.is_empty() {
                 // What is held is half a head: nobody will ask for an answer to it.
                 return Poll::Ready(Ok(()));
@@ -93,7 +93,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guarded<Io> {
                 if next == Next::Rest {
                     this.held.extend_from_slice(&new[judged..]);
                 }
-                this.note(next);
+                this.note(next, &new[judged..]);
                 out.set_filled(before + judged);
                 if judged > 0 {
                     return Poll::Ready(Ok(()));
@@ -101,9 +101,14 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guarded<Io> {
             } else {
                 this.held.extend_from_slice(new);
                 out.set_filled(before);
-                let (judged, next) = this.framing.advance(&this.held);
+                let (judged, next) = this.framing.advance(&mut this.held);
                 this.judged = judged;
-                this.note(next);
+                let refused = if matches!(next, Next::Refused { .. }) {
+                    this.held.split_off(judged)
+                } else {
+                    Vec::new()
+                };
+                this.note(next, &refused);
             }
         }
     }

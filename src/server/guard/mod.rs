@@ -16,10 +16,13 @@ pub mod head;
 pub mod io;
 
 use std::fmt;
+use std::time::Duration;
 
+use bytes::Buf;
 use http::request::Parts;
 use http::{HeaderName, Method, Version, header};
 use http_body::Body;
+use http_body_util::BodyExt;
 
 use crate::config;
 use crate::error::{Error, Fault, Kind};
@@ -33,11 +36,18 @@ pub struct Limits {
     pub max_target: usize,
     /// At most [`head::MOST_FIELDS`].
     pub max_fields: usize,
+    /// Bytes that a request may announce as its body.
+    pub max_body: u64,
 }
 
 impl Limits {
     pub fn of(server: &config::Server) -> Self {
-        Self { max_head: server.max_head, max_target: server.max_target, max_fields: server.max_fields }
+        Self {
+            max_head: server.max_head,
+            max_target: server.max_target,
+            max_fields: server.max_fields,
+            max_body: server.max_request_body as u64,
+        }
     }
 }
 
@@ -114,9 +124,12 @@ refusals! {
         "a GET or HEAD with a body";
     Expectation: ExpectationFailed, "expectation", Some("expect"),
         "`Expect` is something else than `100-continue`";
-    /// Java's client asks for h2c by itself where there is no TLS; told to use HTTP/1.1, it does not.
-    Upgrade: InvalidRequest, "upgrade", Some("upgrade"),
-        "there is no protocol to upgrade to; send no `Upgrade`";
+    /// Told from the head, before any of it is read or asked for with a 100.
+    ContentTooLarge: ContentTooLarge, "content-too-large", Some("content-length"),
+        "the body is larger than `server.max_request_body`";
+    /// HTTP/1 allows blanks around a value and nobody counts them to it; RFC 9113 §8.2.1 forbids them.
+    ValuePadded: InvalidRequest, "value-padded", None,
+        "the value of a field begins or ends with a blank (RFC 9113 §8.2.1)";
     Connect: NotImplemented, "connect", None,
         "this is no tunnel";
 }
@@ -153,17 +166,49 @@ impl From<Refusal> for Error {
 const REFUSAL: HeaderName = HeaderName::from_static("refusal");
 
 /// What hyper is given in place of a refused head.
-fn placeholder(refusal: Refusal, is_head: bool) -> Vec<u8> {
+fn placeholder(refusal: Refusal, is_head: bool, origin: Option<&[u8]>) -> Vec<u8> {
     // Who sent HEAD takes no body. The others are `_OTHER`, as in the metrics: who knows what it was.
     let method = if is_head { "HEAD" } else { "_OTHER" };
-    format!("{method} * HTTP/1.1\r\nconnection: close\r\n{REFUSAL}: {refusal}\r\n\r\n").into_bytes()
+    let mut head =
+        format!("{method} * HTTP/1.1\r\nconnection: close\r\n{REFUSAL}: {refusal}\r\n").into_bytes();
+    if let Some(origin) = origin {
+        head.extend_from_slice(b"origin: ");
+        head.extend_from_slice(origin);
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Whether a request of HTTP/2 may yet turn out to have no content, which a GET must not have: its end did not come
+/// with its head.
+pub fn is_open(head_method: &Method, version: Version, body: &impl Body) -> bool {
+    version == Version::HTTP_2
+        && (head_method == Method::GET || head_method == Method::HEAD)
+        && !body.is_end_stream()
+}
+
+/// Waits for the end of what [`is_open`]: whether there is any octet before it. One that does not end in time counts as
+/// content.
+pub async fn has_content<B: Body + Unpin>(body: &mut B, within: Duration) -> bool {
+    let reading = async {
+        while let Some(frame) = body.frame().await {
+            // A stream that breaks off is answered by nobody.
+            let Ok(frame) = frame else { return true };
+            if frame.data_ref().is_some_and(Buf::has_remaining) {
+                return true;
+            }
+        }
+        false
+    };
+    tokio::time::timeout(within, reading).await.unwrap_or(true)
 }
 
 /// Whether the request is to be refused. Of HTTP/1 it was judged by its bytes already and only has to be
 /// recognised; of HTTP/2 it is judged here.
-pub fn check(head: &Parts, body: &impl Body, limits: &Limits) -> Result<(), Refusal> {
+pub fn check(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refusal> {
     if head.version == Version::HTTP_2 {
-        return check_http2(head, !body.is_end_stream(), limits);
+        return check_http2(head, has_body, limits);
     }
     if head.uri.path() != "*" {
         return Ok(());
@@ -206,17 +251,36 @@ fn check_http2(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refu
     if has_body && (head.method == Method::GET || head.method == Method::HEAD) {
         return Err(Refusal::BodyUnexpected);
     }
+    if head.headers.values().any(|value| is_padded(value.as_bytes())) {
+        return Err(Refusal::ValuePadded);
+    }
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let length = head::length(length.as_bytes()).ok_or(Refusal::LengthInvalid)?;
+        if lengths.next().is_some() {
+            return Err(Refusal::LengthRepeated);
+        }
+        if length > limits.max_body {
+            return Err(Refusal::ContentTooLarge);
+        }
+    }
     if head.headers.get(header::EXPECT).is_some_and(|expect| !head::is_continue(expect.as_bytes())) {
         return Err(Refusal::Expectation);
     }
     Ok(())
 }
 
+/// Whether a blank is at either end.
+fn is_padded(value: &[u8]) -> bool {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_blank(value.first()) || is_blank(value.last())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_head: 1024, max_target: 64, max_fields: 4 };
+    const LIMITS: Limits = Limits { max_head: 1024, max_target: 64, max_fields: 4, max_body: 1000 };
 
     fn http2(method: &str, uri: &str, headers: &[(&str, &str)], has_body: bool) -> Result<(), Refusal> {
         let mut request = http::Request::builder().method(method).uri(uri).version(Version::HTTP_2);
@@ -249,6 +313,11 @@ mod tests {
             ("GET", "https://gw/%7C|", &[], false, Refusal::Target),
             ("GET", ok, &five, false, Refusal::TooManyFields),
             ("POST", ok, &[("expect", "more")], true, Refusal::Expectation),
+            ("POST", ok, &[("content-length", "047")], true, Refusal::LengthInvalid),
+            ("POST", ok, &[("content-length", "+4")], true, Refusal::LengthInvalid),
+            ("POST", ok, &[("content-length", "1001")], true, Refusal::ContentTooLarge),
+            ("POST", ok, &[("x", " y")], true, Refusal::ValuePadded),
+            ("POST", ok, &[("x", "y\t")], true, Refusal::ValuePadded),
         ] {
             assert_eq!(http2(method, uri, headers, has_body), Err(refusal), "{method} {uri} {headers:?}");
         }
@@ -258,7 +327,7 @@ mod tests {
     fn a_placeholder_is_recognised_for_what_it_stands_for() {
         for refusal in Refusal::ALL {
             for is_head in [true, false] {
-                let text = placeholder(*refusal, is_head);
+                let text = placeholder(*refusal, is_head, Some(b"https://page.example"));
                 let mut fields = [httparse::EMPTY_HEADER; 4];
                 let mut parsed = httparse::Request::new(&mut fields);
                 assert!(parsed.parse(&text).unwrap().is_complete());
@@ -267,8 +336,9 @@ mod tests {
                 for field in parsed.headers.iter() {
                     request = request.header(field.name, field.value);
                 }
-                let (head, body) = request.body(crate::body::Body::empty()).unwrap().into_parts();
-                assert_eq!(check(&head, &body, &LIMITS), Err(*refusal));
+                let (head, ()) = request.body(()).unwrap().into_parts();
+                assert_eq!(head.headers["origin"], "https://page.example");
+                assert_eq!(check(&head, false, &LIMITS), Err(*refusal));
             }
         }
     }

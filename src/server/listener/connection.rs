@@ -199,7 +199,8 @@ mod tests {
         let service = service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 1000]))))
         });
-        let head = guard::Limits { max_head: 16 * 1024, max_target: 8 * 1024, max_fields: 100 };
+        let head =
+            guard::Limits { max_head: 16 * 1024, max_target: 8 * 1024, max_fields: 100, max_body: 64 * 1024 };
         let connection =
             Http::new(100, head).two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
         tokio::spawn(async move { drive(Two { connection, exchanges, io }, &pulse, Order::Last).await });

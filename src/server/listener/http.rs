@@ -43,7 +43,7 @@ pub struct Http {
 impl Http {
     pub fn new(max_streams: u32, head: guard::Limits) -> Self {
         let mut one = http1::Builder::new();
-        one.header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
+        one.header_read_timeout(None).half_close(true).max_buf_size(HTTP1_BUFFER);
         Self { one, max_streams, head }
     }
 
