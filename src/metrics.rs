@@ -284,6 +284,7 @@ pub struct Metrics {
     pub access_lines_dropped: Counter,
     pub log_lines_dropped: Counter,
     pub panics: Counter,
+    pub ops_unauthenticated: Counter,
     trace_spans: Family<DoneLabels, Counter>,
     jwks_fetches: Family<FetchLabels, Counter>,
     jwks_keys: Family<IssuerLabels, Gauge>,
@@ -331,6 +332,7 @@ impl Metrics {
             access_lines_dropped: Counter::default(),
             log_lines_dropped: Counter::default(),
             panics: Counter::default(),
+            ops_unauthenticated: Counter::default(),
             trace_spans: Family::default(),
             jwks_fetches: Family::default(),
             jwks_keys: Family::default(),
@@ -475,6 +477,11 @@ impl Metrics {
             "kore_gateway_log_lines_dropped",
             "Lines of the gateway's own log that were not written",
             self.log_lines_dropped.clone(),
+        );
+        r.register(
+            "kore_gateway_ops_unauthenticated",
+            "Requests to the ops listener with a wrong ops token",
+            self.ops_unauthenticated.clone(),
         );
         r.register("kore_gateway_panics", "Panics, each a defect of the gateway", self.panics.clone());
         r.register(

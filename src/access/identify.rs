@@ -97,7 +97,9 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a
     }
     let is_bearer = name == AUTHORIZATION;
     let bytes = if is_bearer { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
-    Ok(Presented { bytes: bytes.ok_or_else(invalid)?, is_bearer })
+    // An empty credential is none, whatever digests are configured.
+    let bytes = bytes.filter(|bytes| !bytes.trim_ascii().is_empty()).ok_or_else(invalid)?;
+    Ok(Presented { bytes, is_bearer })
 }
 
 impl<'a> Presented<'a> {
@@ -133,7 +135,7 @@ pub async fn bearer_of(
 }
 
 /// The token of `Bearer <token>`; the scheme's letter case is free (RFC 9110 §11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
@@ -160,6 +162,18 @@ mod tests {
         assert_eq!(bearer(b"bEARER  abc "), Some(&b"abc"[..]));
         assert_eq!(bearer(b"Basic abc="), None);
         assert_eq!(bearer(b"Bearer"), None);
+    }
+
+    #[test]
+    fn an_empty_credential_is_none() {
+        for (name, value) in
+            [("x-api-key", ""), ("auth", ""), ("authorization", "Bearer "), ("x-api-key", " ")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().expect("a value"));
+            let refused = presented(&headers, "").err().expect("it is no credential");
+            assert_eq!(refused.kind, Kind::Unauthenticated, "{name}: {value:?}");
+        }
     }
 
     #[test]

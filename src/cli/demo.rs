@@ -10,7 +10,7 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{address, start, stop_on_signal};
-use super::{Failure, runtime};
+use super::{Failure, print, runtime};
 use crate::config::{self, Layer, Sources};
 use crate::server::Server;
 use crate::standin::{self, Standin};
@@ -58,8 +58,7 @@ async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
     stop_on_signal(&stop)?;
     let server = Server::bind(app).map_err(|error| Failure::new("cannot start", error))?;
     let (main, ops) = (address(server.address())?, address(server.ops_address())?);
-    // Whoever reads our output may have gone; the demo goes on.
-    let _ = std::io::stdout().write_all(lines(main, ops, &ids).as_bytes());
+    print(&lines(main, ops, &ids))?;
     server.run(stop).await;
     log.flush(LAST_LINES);
     // Until here: a secret's file is read again now and then.

@@ -1,7 +1,8 @@
 //! `kore-gateway key`: a new API key. The gateway keeps its digest only, so it is shown once.
 
-use super::Failure;
+use super::{Failure, print};
 use crate::access::identify::key_digest;
+use crate::config::KEY_PREFIX;
 
 /// Bytes of randomness in a key.
 const RANDOM_BYTES: usize = 32;
@@ -11,22 +12,25 @@ pub(super) fn new_key() -> Result<String, Failure> {
     let mut random = [0; RANDOM_BYTES];
     aws_lc_rs::rand::fill(&mut random)
         .map_err(|error| Failure::new("the machine has no random numbers", error))?;
-    Ok(format!("kg_{}", hex::encode(random)))
+    Ok(format!("{KEY_PREFIX}{}", hex::encode(random)))
 }
 
 pub(super) fn run(name: &str) -> Result<(), Failure> {
     let key = new_key()?;
     let digest = hex::encode(key_digest(key.as_bytes()));
     let name = toml::Value::from(name);
-    println!("# The key; it is shown this once. Give it to the client, keep it nowhere else:");
-    println!("# {key}");
-    println!();
-    println!("[[clients]]");
-    println!("name = {name}");
-    println!("api_key_sha256 = \"{digest}\"");
-    println!("accounts = []  # the ids of its accounts");
-    println!("bots = [\"*\"]");
-    println!("routes = [\"conversation\", \"interaction_details\", \"conversation_details\"]");
-    println!("rate_limit = \"600/min\"");
-    Ok(())
+    print(&format!(
+        "\
+# The key; it is shown this once. Give it to the client, keep it nowhere else:
+# {key}
+
+[[clients]]
+name = {name}
+api_key_sha256 = \"{digest}\"
+accounts = []  # the ids of its accounts
+bots = [\"*\"]
+routes = [\"conversation\", \"interaction_details\", \"conversation_details\"]
+rate_limit = \"600/min\"
+"
+    ))
 }

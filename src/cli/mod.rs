@@ -7,6 +7,7 @@ mod key;
 mod openapi;
 mod serve;
 
+use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,6 +65,16 @@ impl Files {
     }
 }
 
+/// Runs what the command line says. Wrong usage ends with 2.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        // Help and version are output like any other.
+        Err(asked) if !asked.use_stderr() => ended(print(&asked.render().to_string())),
+        Err(wrong) => wrong.exit(),
+    }
+}
+
 /// Runs a command. Exit codes: 0, 1 for a fault in the configuration or at run time; wrong usage
 /// ends the process with 2 before this is reached.
 pub fn run(cli: Cli) -> ExitCode {
@@ -75,13 +86,25 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Openapi(files) => openapi::run(&files.sources()),
         Command::Healthcheck { url } => healthcheck::run(&url),
     };
+    ended(done)
+}
+
+fn ended(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Where standard error is gone too, the code has to tell.
+            let _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes all of a command's output, or says why that failed: a full disk, or a pipe that is closed.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| Failure::new("cannot write the output", error))
 }
 
 /// What a command failed with, for a person to read.

@@ -1,8 +1,6 @@
 //! `kore-gateway openapi`: what `GET /openapi.json` answers, without a gateway that runs.
 
-use std::io::Write;
-
-use super::Failure;
+use super::{Failure, print};
 use crate::config::{self, Sources};
 use crate::metrics::VERSION;
 use crate::routes::openapi;
@@ -11,7 +9,5 @@ use crate::routes::openapi;
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let limits = config::limits(sources).map_err(|faults| Failure::faults(&faults))?;
     let document = openapi::document(limits, VERSION);
-    // Whoever reads it may have seen enough and gone.
-    let _ = writeln!(std::io::stdout(), "{document:#}");
-    Ok(())
+    print(&format!("{document:#}\n"))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use crate::watch;
 const LEAST_FOR_THE_LOG: Duration = Duration::from_secs(1);
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
+    keep_memory_private()?;
     // Read once more when the app is made: the threads have to be there before.
     let (_, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
     let runtime = runtime(config.server.workers)?;
@@ -63,6 +64,14 @@ async fn finish(app: &App, log: &Log, stopped_at: Instant) {
     tracing::info!("stopped");
     snapshot.access_log.flush(left());
     log.flush(left());
+}
+
+/// The upstream's secrets and callers' data are in memory: it becomes no core file, and other processes of
+/// the same user can neither read nor trace it. Before the first secret is read.
+fn keep_memory_private() -> Result<(), Failure> {
+    let cannot = |error| Failure::new("cannot keep the process's memory private", error);
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(cannot)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(cannot)
 }
 
 /// A connection is a descriptor, and shells hand out a thousand. What the hard limit allows is taken;
@@ -123,4 +132,16 @@ pub(super) fn stop_on_signal(stop: &CancellationToken) -> Result<(), Failure> {
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_process_is_its_own() {
+        assert!(keep_memory_private().is_ok());
+        assert!(matches!(rustix::process::dumpable_behavior(), Ok(DumpableBehavior::NotDumpable)));
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+    }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::resolve::bots;
+use super::secret::Digest;
 use super::section::Section;
-use super::value::{Digest, Origin, Rate, Setting};
+use super::value::{Origin, Rate, Setting};
 use super::{Account, Bots, Oidc, OidcRule, Redaction};
 use crate::clock::UnixMillis;
 use crate::routes::{Name, ROUTES, Route};

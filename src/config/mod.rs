@@ -8,11 +8,13 @@
 mod client;
 mod effective;
 mod load;
+mod log;
 mod oidc;
 mod places;
 mod proxies;
 mod redaction;
 mod resolve;
+mod secret;
 mod section;
 mod server;
 mod tls;
@@ -35,11 +37,12 @@ pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, Written, limits, load, writte
 pub use oidc::{Oidc, OidcRule};
 pub use proxies::{Proxies, ProxyHeader};
 pub use redaction::{Kind, Pointer, Redaction, Step};
+pub use secret::{KEY_PREFIX, secret};
 pub use section::Fault;
 pub use server::{Ops, Server};
 pub use tls::Tls;
 pub use tracing::Tracing;
-pub use value::{Rate, secret};
+pub use value::Rate;
 
 /// The defaults, and the manual.
 pub const DEFAULTS: &str = include_str!("../../config/gateway.toml");

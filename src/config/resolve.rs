@@ -8,11 +8,12 @@ use std::time::Duration;
 use reqwest::Url;
 use toml::Table;
 
+use super::secret::Secret;
 use super::section::{Fault, Faults, Section};
-use super::value::{Percent, Rate, Secret, Setting, Size};
+use super::value::{Percent, Rate, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, LogFormat, LogTo, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Tracing, Upstream,
+    Log, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Tracing, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
@@ -91,27 +92,6 @@ pub(super) fn positive(section: &mut Section<'_>, key: &'static str) -> Duration
         section.report(key, "is zero or no duration; it is longer than that");
     }
     duration
-}
-
-impl Log {
-    fn read(mut section: Section<'_>) -> Self {
-        let level: String = section.required("level");
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
-            section.report("level", format!("is {level:?}: {error}; it is a level, for example \"info\""));
-        }
-        let format = section.one_of("format", &[("json", LogFormat::Json), ("text", LogFormat::Text)], None);
-        let to: String = section.required("access_to");
-        let access_to = if to == "stdout" { LogTo::Stdout } else { LogTo::File(to.clone().into()) };
-        if let LogTo::File(path) = &access_to
-            && !path.is_absolute()
-        {
-            section
-                .report("access_to", format!("is {to:?}; it is \"stdout\" or the absolute path of a file"));
-        }
-        let log = Self { level, format, access: section.required("access"), access_to };
-        section.close();
-        log
-    }
 }
 
 impl Reload {

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::resolve::{bytes, count, positive};
+use super::secret::Secret;
 use super::section::Section;
-use super::value::Secret;
 use super::{Proxies, Tls};
 
 /// Threads beyond this are a slip of the finger.
@@ -16,6 +16,8 @@ const MOST_WORKERS: usize = 1024;
 /// Less has no room for a browser's, more is more than hyper takes in one piece.
 const SMALLEST_HEAD: usize = 512;
 const LARGEST_HEAD: usize = 64 * 1024;
+/// Bytes of the ops token: what is shorter can be guessed.
+const SHORTEST_TOKEN: usize = 16;
 /// hyper's limit.
 const MOST_FIELDS: usize = 100;
 
@@ -57,6 +59,8 @@ pub struct Ops {
     pub listen: SocketAddr,
     /// What `/admin/*` asks for; without one there is no `/admin/*`.
     pub token: Option<SecretString>,
+    /// Names by which it may be asked, beside those of loopback.
+    pub hosts: Vec<String>,
 }
 
 impl Server {
@@ -110,7 +114,28 @@ impl Ops {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let listen = section.required("listen");
         let token = section.optional::<Secret>("token").map(|secret| secret.value);
+        if let Some(problem) = token.as_ref().and_then(|token| unfit(token.expose_secret())) {
+            section.report("token", problem);
+        }
+        let hosts: Vec<String> = section.required("hosts");
+        for host in hosts.iter().filter(|host| !is_name(host)) {
+            section.report("hosts", format!("{host:?} is no host name; write it without scheme and port"));
+        }
         section.close();
-        Self { listen, token }
+        Self { listen, token, hosts }
     }
+}
+
+/// What is wrong with an ops token, without the token. An empty one stands for what has been reported.
+fn unfit(token: &str) -> Option<String> {
+    if !token.is_empty() && token.len() < SHORTEST_TOKEN {
+        return Some(format!("is shorter than {SHORTEST_TOKEN} bytes; `kore-gateway key` makes a good one"));
+    }
+    let is_sendable = token.bytes().all(|byte| byte.is_ascii_graphic());
+    (!is_sendable).then(|| "holds a blank or a letter that no header field can carry".to_owned())
+}
+
+fn is_name(host: &str) -> bool {
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_of_a_name)
 }

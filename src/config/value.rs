@@ -1,11 +1,7 @@
 //! The kinds of value a configuration is made of, and how each reads itself.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
-
-use secrecy::SecretString;
-use secrecy::zeroize::Zeroizing;
 
 use super::section::describe;
 use crate::clock::UnixMillis;
@@ -261,29 +257,6 @@ impl Setting for UnixMillis {
     }
 }
 
-/// The SHA-256 of an API key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Digest(pub [u8; 32]);
-
-impl Setting for Digest {
-    const EXPECTED: &'static str = "a SHA-256: 64 hexadecimal digits, as `kore-gateway key` prints them";
-
-    /// The value is not repeated: it may be the key itself.
-    fn read(value: toml::Value) -> Result<Self, String> {
-        let text = text::<Self>(value)?;
-        let mut digest = [0; 32];
-        match hex::decode_to_slice(&text, &mut digest) {
-            Ok(()) => Ok(Self(digest)),
-            Err(_) => Err(format!("is no SHA-256; it is {}", Self::EXPECTED)),
-        }
-    }
-
-    /// Of no key that anybody has.
-    fn placeholder() -> Self {
-        Self([0; 32])
-    }
-}
-
 /// The origin of a page, exactly as browsers spell it (RFC 6454 §6.2).
 pub struct Origin(pub String);
 
@@ -334,51 +307,6 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// A secret, read from where the configuration says it is.
-pub struct Secret {
-    pub value: SecretString,
-    /// Where it can be read again, if it is in a file.
-    pub file: Option<PathBuf>,
-}
-
-/// What a file or a variable holds, as a secret: an editor's or `echo`'s line end is not part of it.
-pub fn secret(text: &str) -> Result<SecretString, String> {
-    match text.trim_end_matches(['\r', '\n']) {
-        "" => Err("the secret is empty".to_owned()),
-        secret => Ok(SecretString::from(secret)),
-    }
-}
-
-impl Setting for Secret {
-    const EXPECTED: &'static str = r#"{ env = "NAME" } or { file = "/path" }, never the secret itself"#;
-
-    fn read(value: toml::Value) -> Result<Self, String> {
-        let toml::Value::Table(table) = value else { return Err(mismatch::<Self>(&value)) };
-        let place: Vec<(&str, &toml::Value)> =
-            table.iter().map(|(key, place)| (key.as_str(), place)).collect();
-        let (text, file) = match place[..] {
-            [("env", toml::Value::String(name))] => {
-                let text =
-                    std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
-                (text, None)
-            }
-            [("file", toml::Value::String(path))] => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-                (text, Some(PathBuf::from(path)))
-            }
-            _ => return Err(format!("it is {}", Self::EXPECTED)),
-        };
-        // Wiped when it has been copied to where it stays.
-        let text = Zeroizing::new(text);
-        Ok(Self { value: secret(&text)?, file })
-    }
-
-    fn placeholder() -> Self {
-        Self { value: SecretString::default(), file: None }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,13 +336,6 @@ mod tests {
         for wrong in ["0/s", "1/d", "60", "4294967296/s"] {
             assert!(read::<Rate>(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_secret_written_out_is_refused_without_being_repeated() {
-        let problem = read::<Secret>("hunter2").map(|_| ()).unwrap_err();
-        assert!(!problem.contains("hunter2"));
-        assert!(problem.contains("{ env ="));
     }
 
     #[test]

@@ -1,47 +1,80 @@
 //! `/admin/*` on the ops listener: for who holds the ops token, and not there without one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use prometheus_client::metrics::counter::Counter;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::explain;
+use super::ops::problem;
+use crate::access::identify::bearer;
+use crate::access::rate_limit::Limiter;
 use crate::app::App;
 use crate::cache::Purge;
-use crate::config::effective;
+use crate::config::{Rate, effective};
+use crate::error::whole_seconds;
 use crate::json::Object;
 use crate::routes::ROUTES;
 
 /// The admin routes, behind the ops token.
 pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
+    let guesses = Limiter::new("ops", GUESSES, Counter::default());
     Router::new()
         .route("/admin/config", get(config))
         .route("/admin/reload", post(reload))
         .route("/admin/purge", post(purge))
         .route("/admin/explain", post(explain))
-        .layer(from_fn_with_state(app.clone(), guard))
+        .layer(from_fn_with_state(Arc::new(Door { app: app.clone(), guesses }), guard))
+}
+
+/// Wrong tokens that are answered as such, whoever sends them. The right one is never held up.
+const GUESSES: Rate = Rate { amount: 60, window: Duration::from_secs(60) };
+
+/// What `/admin/*` knows of those who ask.
+struct Door {
+    app: Arc<App>,
+    guesses: Limiter,
 }
 
 /// 404 where no token is configured, 401 for another one. Compared in constant time.
-async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let snapshot = app.snapshot();
+async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let snapshot = door.app.snapshot();
     let Some(token) = &snapshot.config.ops.token else { return StatusCode::NOT_FOUND.into_response() };
-    let presented = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    let presented = presented.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+    let mut fields = request.headers().get_all(AUTHORIZATION).iter();
+    let presented = fields.next().and_then(|field| bearer(field.as_bytes())).unwrap_or_default();
+    if fields.next().is_some() {
+        return invalid(
+            "Which credential is meant cannot be told",
+            "`Authorization` is there twice; send it once",
+        );
+    }
     if verify_slices_are_equal(presented, token.expose_secret().as_bytes()).is_ok() {
         return next.run(request).await;
     }
-    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, r#"Bearer realm="kore-gateway ops""#)]).into_response()
+    door.app.metrics.ops_unauthenticated.inc();
+    match door.guesses.check(door.app.clock.uptime()) {
+        Ok(_) => {
+            let challenge = [(WWW_AUTHENTICATE, r#"Bearer realm="kore-gateway ops""#)];
+            (StatusCode::UNAUTHORIZED, challenge).into_response()
+        }
+        Err(standing) => {
+            let detail = "too many requests without the ops token";
+            let refused = problem(StatusCode::TOO_MANY_REQUESTS, "too-many-guesses", "Wait", detail);
+            ([(RETRY_AFTER, whole_seconds(standing.reset))], refused).into_response()
+        }
+    }
 }
 
 /// What is in effect, as TOML, secrets masked.
@@ -128,13 +161,5 @@ async fn explain(State(app): State<Arc<App>>, body: Bytes) -> Response {
 }
 
 fn invalid(title: &str, detail: &str) -> Response {
-    let problem = json!({
-        "type": "/problems/invalid-request",
-        "title": title,
-        "status": StatusCode::BAD_REQUEST.as_u16(),
-        "detail": detail,
-        "errors": [{ "detail": detail, "msg": detail, "pointer": "" }],
-    });
-    let content_type = [(CONTENT_TYPE, "application/problem+json")];
-    (StatusCode::BAD_REQUEST, content_type, problem.to_string()).into_response()
+    problem(StatusCode::BAD_REQUEST, "invalid-request", title, detail)
 }

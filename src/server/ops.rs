@@ -1,11 +1,14 @@
 //! The ops listener: health, version, metrics, and [`admin`]. On a port of its own, with a budget of its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::header::{CONTENT_TYPE, HOST, VARY};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_body_util::{BodyExt, Collected};
@@ -32,11 +35,55 @@ pub fn service(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .merge(admin::routes(&app))
         .fallback(nothing)
+        .layer(from_fn_with_state(app.clone(), known_host))
         .layer(MapResponseLayer::new(|mut response: Response| {
             no_sniffing(response.headers_mut());
             response
         }))
         .with_state(app)
+}
+
+/// 421 for what is asked by an unknown name. A page in an operator's browser can have its own name lead here,
+/// and read the answers (DNS rebinding). That takes a name: whoever asks by an address has come to that address.
+async fn known_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let field = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    // One that is missing or malformed is the guard's to refuse.
+    let asked = request.uri().authority().map(Authority::as_str).or(field);
+    let Some(asked) = asked.and_then(|host| host.parse::<Authority>().ok()) else {
+        return next.run(request).await;
+    };
+    if is_known(asked.host(), &app.snapshot().config.ops.hosts) {
+        return next.run(request).await;
+    }
+    let detail = "the ops listener is asked by an IP address, as localhost, or by a name of `ops.hosts`";
+    problem(
+        StatusCode::MISDIRECTED_REQUEST,
+        "misdirected-request",
+        "This is not the host that was asked",
+        detail,
+    )
+}
+
+fn is_known(host: &str, names: &[String]) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_loopback =
+        ["localhost", "localhost.localdomain"].iter().any(|known| name.eq_ignore_ascii_case(known));
+    address.parse::<IpAddr>().is_ok()
+        || is_loopback
+        || names.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// A problem of the ops listener's own, with one fault.
+pub(super) fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> Response {
+    let problem = json!({
+        "type": format!("/problems/{kind}"),
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+        "errors": [{ "detail": detail, "msg": detail, "pointer": "" }],
+    });
+    (status, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
 }
 
 /// What leads to nothing, or was refused by the guard.

@@ -165,7 +165,7 @@ impl Minter {
         let file = self.credential.secret_file.as_ref()?;
         let read = match tokio::fs::read_to_string(file).await {
             Ok(text) => config::secret(&Zeroizing::new(text)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(format!("cannot be read: {error}")),
         };
         self.tell(read.as_ref().err().map_or("", String::as_str));
         read.ok()
@@ -176,11 +176,11 @@ impl Minter {
         let before = std::mem::replace(&mut self.state().problem, problem.to_owned());
         match (before.as_str(), problem) {
             (before, problem) if before == problem => {}
-            (_, "") => tracing::info!(credential = self.name(), "the secret's file can be read again"),
+            (_, "") => tracing::info!(credential = self.name(), "the secret's file can be used again"),
             (_, problem) => tracing::warn!(
                 credential = self.name(),
                 problem,
-                "the secret's file cannot be read; the old one stays"
+                "the secret's file cannot be used; the old one stays"
             ),
         }
     }

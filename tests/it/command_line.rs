@@ -227,3 +227,76 @@ async fn an_unknown_key_costs_the_upstream_nothing() {
     got(world.request(Method::GET, "/", REPORTING)).await;
     assert_eq!(world.standin.count(), 0);
 }
+
+/// What was to be written and was not is a failure, and no panic.
+#[test]
+fn output_that_cannot_be_written_is_a_failure_with_its_reason() {
+    let (_folder, file) = config_file(GOOD);
+    let commands: [&[&str]; 6] = [
+        &["key"],
+        &["check", "--config", &file],
+        &["openapi"],
+        &["demo", "--port", "0"],
+        &["--help"],
+        &["--version"],
+    ];
+    for command in commands {
+        for (closed, reason) in [(true, "Broken pipe"), (false, "No space left on device")] {
+            let stdout = if closed {
+                let (reader, writer) = std::io::pipe().unwrap();
+                drop(reader);
+                Stdio::from(writer)
+            } else {
+                Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+            };
+            let child =
+                program().args(command).env("TEST_SECRET", "x").stdout(stdout).stderr(Stdio::piped()).spawn();
+            let output = child.unwrap().wait_with_output().unwrap();
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+            assert!(said.contains(reason) && !said.contains("panicked"), "{command:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn healthcheck_says_in_words_why_a_gateway_is_not_ready() {
+    let answering = |answer: &'static str| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        });
+        address
+    };
+    let draining = answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 8\r\n\r\ndraining");
+    let plain = answering("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, reason) in [
+        (format!("http://{nobody}"), "Connection refused"),
+        ("http://no-such-host.invalid:9090".to_owned(), "lookup"),
+        ("127.0.0.1:9090".to_owned(), "http://127.0.0.1:9090"),
+        ("localhost:9090".to_owned(), "neither http:// nor https://"),
+        (format!("https://{plain}"), "InvalidContentType"),
+        (format!("http://{draining}"), "503 Service Unavailable: draining"),
+    ] {
+        let output = run(&["healthcheck", "--url", &url]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{url}: {said}");
+        assert!(said.contains(reason), "{url}: {said}");
+    }
+}
+
+/// The process's memory holds secrets. That nobody else of its user looks into it either is tested beside
+/// the code: root, as which tests may run, always may.
+#[test]
+fn a_gateway_that_serves_leaves_no_core_file() {
+    let running = crate::process::Process::start(&[]);
+    let of = |name: &str| format!("/proc/{}/{name}", running.id());
+    let limits = std::fs::read_to_string(of("limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    running.drain();
+}

@@ -184,6 +184,18 @@ fn each_fault_is_named_with_its_path() {
             "clients[0].nmae: unknown key; did you mean `name`?",
         ),
         ("@digest", "abc", "clients[0].api_key_sha256: is no SHA-256"),
+        // The digests of nothing, and of the line end that `echo` adds.
+        (
+            "@digest",
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "clients[0].api_key_sha256: is the digest of an empty key",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "api_keys = [{ sha256 = \"01BA4719C80B6FE911B091A7C05124B64EEECE964E09C058EF8F9805DACA546B\" }]",
+            "clients[0].api_keys[0].sha256: is the digest of an empty key",
+        ),
+        ("@digest", "kg_hunter2", "clients[0].api_key_sha256: is a key in plain, not its digest"),
         ("api_key_sha256 = \"@digest\"\n", "", "clients[0].api_key_sha256: is missing, and so are"),
         (
             "api_key_sha256 = \"@digest\"",
@@ -526,4 +538,60 @@ fn a_file_that_is_no_toml_is_named_with_its_line_and_not_quoted() {
     assert!(faults[0].problem.contains("line 2"), "{faults:?}");
     assert!(!faults[0].problem.contains("hunter2"), "{faults:?}");
     assert!(faults[1].problem.contains("cannot be read"));
+}
+
+/// What of a configuration is refused that comes from a file or a variable of its own.
+#[test]
+fn a_secret_that_was_saved_otherwise_than_it_was_meant_is_read_as_meant_or_refused_by_the_name_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("held");
+    let with = |setting: &str, held: &[u8]| {
+        std::fs::write(&file, held).unwrap();
+        let reference = format!("{{ file = \"{}\" }}", file.display());
+        match setting {
+            "ops.token" => load(&[GOOD, &format!("ops.token = {reference}")], &[]),
+            _ => load(&[&GOOD.replace("{ file = \"@secret\" }", &reference)], &[]),
+        }
+    };
+    for setting in ["ops.token", "client_secret"] {
+        let plain = "hunter2-hunter2-hunter2";
+        for good in [
+            format!("\u{feff}{plain}"),
+            format!("{plain}\r\n"),
+            format!("\u{feff}{plain}\r\n"),
+            format!("{plain}\n"),
+        ] {
+            let config = with(setting, good.as_bytes()).unwrap();
+            let held = match setting {
+                "ops.token" => config.ops.token.as_ref().unwrap(),
+                _ => &config.accounts[0].credentials[0].client_secret,
+            };
+            assert_eq!(secrecy::ExposeSecret::expose_secret(held), plain, "{setting}");
+        }
+        let utf16: Vec<u8> = format!("\u{feff}{plain}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for wrong in
+            [format!("{plain}\nmore\n").as_bytes(), format!("{plain}\tmore").as_bytes(), b"\n", &utf16]
+        {
+            let faults = with(setting, wrong).map(|_| ()).unwrap_err();
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            let problem = &faults[0].problem;
+            assert!(faults[0].path.ends_with(setting), "{faults:?}");
+            assert!(problem.contains(file.to_str().unwrap()) && !problem.contains("hunter2"), "{problem}");
+        }
+    }
+    let short = with("ops.token", b"fifteen-letters").map(|_| ()).unwrap_err();
+    assert!(short[0].problem.contains("shorter than 16 bytes"), "{short:?}");
+}
+
+#[test]
+fn a_level_that_is_none_is_a_fault_and_not_a_filter_that_lets_nothing_through() {
+    let level = |level: &str| load(&[GOOD], &[("KORE_GATEWAY__LOG__LEVEL", level)]).map(|_| ());
+    for good in ["warn", "INFO", "off", "info,kore_gateway::upstream=debug"] {
+        assert_eq!(level(good), Ok(()), "{good}");
+    }
+    for wrong in ["warning", "verbose", "info,kore_gateway=warning"] {
+        let faults = level(wrong).unwrap_err();
+        assert_eq!(faults[0].path, "log.level");
+        assert!(faults[0].problem.contains("error, warn, info"), "{faults:?}");
+    }
 }

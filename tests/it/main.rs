@@ -53,6 +53,7 @@ mod openapi;
 mod operations;
 mod ops;
 mod other_clients;
+mod ops_access;
 mod overload;
 mod policy;
 mod pools;

@@ -164,6 +164,10 @@ impl Process {
         status(self.child.id(), "Threads:")
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// In kibibytes: the most that it has ever held.
     pub fn peak_memory(&self) -> u64 {
         peak_memory(self.child.id())
