@@ -363,6 +363,29 @@ fn a_window_that_repeats_its_count_is_written_once() {
     assert_eq!(String::from_utf8(shown).expect("text"), body.replace('7', "1"));
 }
 
+/// Of nodes that lead on, no place has more than there are pointers, however many stars they have.
+#[test]
+fn the_work_on_a_nested_body_grows_with_the_pointers_and_no_faster() {
+    let tree = (0..9).fold("1".to_owned(), |below, _| format!("[{below},{below},{{\"a\":{below}}}]"));
+    let body = format!("{{\"a\":{tree},\"b\":{}1{}}}", "[".repeat(120), "]".repeat(120));
+    let mut stars = Vec::new();
+    for depth in 0..10 {
+        for place in 0..=depth {
+            let steps = (0..=depth).map(|step| if step == place { "/a" } else { "/*" });
+            stars.push(steps.collect::<String>() + "/x");
+        }
+    }
+    for count in [1, 10, stars.len()] {
+        let pointers: Vec<&str> = stars.iter().take(count).map(String::as_str).collect();
+        let profile = profile(&pointers, &[], &[Kind::Card], &pointers);
+        let projection = Projection::new(std::iter::once(&profile), None).expect("a projection");
+        let mut work = Work::unlimited();
+        assert!(projection.apply_within(&mut work, body.as_bytes(), true).is_ok());
+        let most = (4 * (count + 2) * body.len()) as u64;
+        assert!(work.steps() <= most, "{} steps for {} bytes and {count} pointers", work.steps(), body.len());
+    }
+}
+
 #[test]
 fn a_body_that_takes_too_much_work_is_not_shown() {
     let profile = profile(&[], &[], &[Kind::Email], &["/text"]);
