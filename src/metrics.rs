@@ -172,6 +172,8 @@ pub enum Ended {
     HeaderTimeout,
     WriteTimeout,
     Idle,
+    /// It had no request under way, and another needed its place.
+    Displaced,
     /// It sent much that asked for nothing.
     Flood,
     /// It was asked to end, and did not.
@@ -189,6 +191,7 @@ impl Ended {
             Self::HeaderTimeout => "header-timeout",
             Self::WriteTimeout => "write-timeout",
             Self::Idle => "idle",
+            Self::Displaced => "displaced",
             Self::Flood => "flood",
             Self::Unresponsive => "unresponsive",
             Self::Drained => "drained",

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::aws_lc_rs::digest::{Context, Digest, SHA256};
@@ -10,9 +10,9 @@ use secrecy::zeroize::Zeroizing;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::rustls::server::{ProducesTickets, WebPkiClientVerifier};
+use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 
 use super::resolve::positive;
 use super::section::Section;
@@ -102,6 +102,12 @@ impl Files {
         };
         let (cert, key) = (contents("cert", &self.cert)?, contents("key", &self.key)?);
         let client_ca = self.client_ca.as_ref().map(|path| contents("client_ca", path)).transpose()?;
+        let mut callers = Context::new(&SHA256);
+        callers.update(&[
+            u8::from(self.client_ca.is_some()),
+            u8::from(self.client_auth == ClientAuth::Required),
+        ]);
+        callers.update(client_ca.as_deref().map_or(&[][..], |pem| pem));
         let mut digest = Context::new(&SHA256);
         for file in [Some(&cert), Some(&key), client_ca.as_ref()].into_iter().flatten() {
             digest.update(&file.len().to_be_bytes());
@@ -122,6 +128,8 @@ impl Files {
         let mut server = builder
             .with_single_cert(chain, key)
             .map_err(|error| ("key", format!("does not go with the certificate: {error}")))?;
+        server.ticketer =
+            tickets(callers.finish()).map_err(|error| ("cert", format!("cannot be used: {error}")))?;
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok((digest.finish(), Arc::new(server)))
     }
@@ -143,6 +151,23 @@ impl Files {
             ClientAuth::Optional => verifier.allow_unauthenticated().build(),
         };
         verifier.map_err(|error| ("client_ca", format!("cannot be used: {error}")))
+    }
+}
+
+/// What makes tickets, with which a caller goes on with a session in place of a full handshake: keys that are changed
+/// every few hours, and live as long as the process. So a renewed certificate costs nobody a handshake. A ticket vouches
+/// for the certificate that its caller once showed, without another look at it: so where `callers`, which authorities
+/// vouch for callers, has changed, tickets made before are worth nothing.
+fn tickets(callers: Digest) -> Result<Arc<dyn ProducesTickets>, Error> {
+    static LAST: Mutex<Option<(Digest, Arc<dyn ProducesTickets>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((known, ticketer)) if known.as_ref() == callers.as_ref() => Ok(ticketer.clone()),
+        _ => {
+            let ticketer = aws_lc_rs::Ticketer::new()?;
+            *last = Some((callers, ticketer.clone()));
+            Ok(ticketer)
+        }
     }
 }
 

@@ -90,6 +90,15 @@ async fn beside_a_victim(gateway: &Process, flood: impl Future<Output = bool> + 
     flooding.await.unwrap()
 }
 
+/// The connections of the main listener that the gateway has ended for a reason.
+async fn ended(gateway: &Process, reason: &str) -> u64 {
+    let http = Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let text =
+        http.get(format!("http://{}/metrics", gateway.ops)).send().await.unwrap().text().await.unwrap();
+    let series = format!("kore_gateway_connections_ended_total{{listener=\"main\",reason=\"{reason}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().unwrap())
+}
+
 fn gateway() -> Process {
     Process::start(&[("WRITE_TIMEOUT", "500ms")])
 }
@@ -173,6 +182,81 @@ async fn pings_and_settings() {
         let stream = connected(&gateway).await;
         let burst = move || frame(kind, 0, 0, &payload).repeat(1000);
         assert!(beside_a_victim(&gateway, flood(stream, 256 << 20, true, burst)).await, "it is cut");
+    }
+}
+
+/// The frames that ask for nothing, with a request in between now and then: each request brings a MiB and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_ask_for_nothing_between_requests_are_counted_against_them() {
+    const PRIORITY: u8 = 2;
+    const UNKNOWN: u8 = 0xfa;
+    for (kind, stream, payload) in [
+        (PING, 0, vec![0; 8]),
+        (SETTINGS, 0, vec![0, 3, 0, 0, 0, 100]),
+        (PRIORITY, 1, vec![0, 0, 0, 0, 16]),
+        (UNKNOWN, 0, vec![0; 1000]),
+    ] {
+        let gateway = gateway();
+        let socket = connected(&gateway).await;
+        let mut id = 1;
+        let burst = move || {
+            // Two MiB and more to each request.
+            let mut burst = frame(kind, 0, stream, &payload).repeat((2 << 20) / (payload.len() + 9) + 1);
+            burst.extend(frame(HEADERS, END_STREAM | END_HEADERS, id, &head()));
+            id += 2;
+            burst
+        };
+        assert!(beside_a_victim(&gateway, flood(socket, 64 << 20, true, burst)).await, "{kind} is cut");
+        assert_eq!(ended(&gateway, "flood").await, 1, "{kind}");
+    }
+}
+
+/// The same while one request is under way that never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_is_no_leave_to_flood() {
+    let gateway = gateway();
+    let mut stream = connected(&gateway).await;
+    // Its end never comes.
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &head())).await.unwrap();
+    let burst = move || frame(PING, 0, 0, &[0; 8]).repeat(1000);
+    assert!(beside_a_victim(&gateway, flood(stream, 64 << 20, true, burst)).await, "it is cut");
+    assert_eq!(ended(&gateway, "flood").await, 1);
+}
+
+/// Eleven addresses hold all places and say nothing: who comes then is served, and nobody waits for a time-out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_holders_make_room() {
+    let gateway = Process::start(&[("MAX_CONNECTIONS", "330"), ("MAX_CONNECTIONS_PER_ADDRESS", "30")]);
+    let mut held = Vec::new();
+    for host in 1..=11 {
+        for _ in 0..30 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 9, host], 0).into()).unwrap();
+            held.push(socket.connect(gateway.address).await.unwrap());
+        }
+    }
+    let http = crate::world::from_address([127, 0, 10, 1]);
+    for _ in 0..20 {
+        let asked =
+            http.get(format!("http://{}/nowhere", gateway.address)).header("connection", "close").send();
+        let answer = tokio::time::timeout(Duration::from_secs(10), asked).await;
+        assert_eq!(answer.expect("it has a place at once").unwrap().status(), 404);
+    }
+    assert!(ended(&gateway, "displaced").await >= 1);
+    assert_eq!(ended(&gateway, "header-timeout").await, 0);
+}
+
+/// Half closed, and answered, by the process.
+#[tokio::test]
+async fn half_close() {
+    let gateway = gateway();
+    for address in [gateway.address, gateway.ops] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
     }
 }
 

@@ -157,32 +157,56 @@ async fn no_byte_of_a_body_is_awaited_from_a_caller_who_may_not_ask() {
 }
 
 #[tokio::test]
-async fn one_connection_more_than_allowed_waits_until_another_closes() {
+async fn where_places_run_out_the_longest_idle_connection_makes_room_and_none_with_a_request_does() {
     let world = World::with(|setup| setup.config = "server.max_connections = 2".to_owned()).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let under_way = format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\nConnection: close\r\n\r\n",
+        conversation_path("c-1")
+    );
+    let mut busy = TcpStream::connect(world.address).await.unwrap();
+    busy.write_all(under_way.as_bytes()).await.unwrap();
+    until("its request is under way", || world.standin.count() == 1).await;
     let ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(world.address).await.unwrap();
-        stream.write_all(ask).await.unwrap();
+    let mut idle: Option<TcpStream> = None;
+    for _ in 0..5 {
+        let mut next = TcpStream::connect(world.address).await.unwrap();
+        next.write_all(ask).await.unwrap();
         let mut byte = [0];
-        stream.read_exact(&mut byte).await.unwrap();
-        held.push(stream);
+        let served = tokio::time::timeout(Duration::from_secs(10), next.read_exact(&mut byte)).await;
+        served.expect("there is room for it").unwrap();
+        if let Some(mut before) = idle.replace(next) {
+            assert!(until_closed(&mut before).await.starts_with(b"TTP/1.1 404"));
+        }
     }
-    let mut third = TcpStream::connect(world.address).await.unwrap();
-    third.write_all(ask).await.unwrap();
+    assert_eq!(ended(&world, "displaced").await, 4.0);
+    gate.open();
+    assert!(until_closed(&mut busy).await.starts_with(b"HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn where_all_have_requests_under_way_one_connection_more_waits() {
+    let world = World::with(|setup| setup.config = "server.max_connections = 1".to_owned()).await;
+    let gate = Gate::closed();
+    world.standin.fault(Some(Fault::Held(gate.clone())));
+    let under_way = tokio::spawn(got(world.request(Method::GET, &conversation_path("c-1"), REPORTING)));
+    until("the request is under way", || world.standin.count() == 1).await;
+    let mut second = TcpStream::connect(world.address).await.unwrap();
+    second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let waiting = tokio::spawn(async move {
         let mut byte = [0];
-        third.read_exact(&mut byte).await.map(|_| byte)
+        second.read_exact(&mut byte).await.map(|_| byte)
     });
     // The ops listener has a budget of its own.
     for _ in 0..10 {
         assert_eq!(world.ops("/livez").await.status, 200);
     }
-    assert!(!waiting.is_finished(), "a third was served beside two");
-    held.pop();
-    let served =
-        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it gets the free place");
-    assert_eq!(served.unwrap().unwrap(), *b"H");
+    assert!(!waiting.is_finished(), "a second was served beside one");
+    gate.open();
+    assert_eq!(under_way.await.unwrap().status, 404);
+    let served = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    assert_eq!(served.expect("it gets the free place").unwrap().unwrap(), *b"H");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ const CONFIG: &str = r#"
 server.listen = "127.0.0.1:0"
 ops.listen = "127.0.0.1:0"
 limits.unauthenticated = "100000000/min"
+server.max_connections_per_address = 10000
 [log]
 access = false
 [[accounts]]

@@ -10,12 +10,13 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 
 use crate::world::{OPS_TOKEN, Setup, World, admin, change_config, got, reload, with_ops_token};
 
@@ -251,5 +252,79 @@ async fn a_caller_without_a_certificate_gets_in_only_where_it_is_optional() {
             };
             assert_eq!(asked, let_in, "{mode}, {}", own.is_some());
         }
+    }
+}
+
+/// A caller that keeps its sessions, and knows this version of TLS alone.
+fn keeping(
+    authority: &Authority,
+    version: &'static SupportedProtocolVersion,
+    own: Option<&Identity>,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.0.der().clone()).unwrap();
+    let config = ClientConfig::builder_with_protocol_versions(&[version]).with_root_certificates(roots);
+    Arc::new(match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::Pkcs8(own.key_der.clone().into());
+            config.with_client_auth_cert(vec![own.cert_der.clone()], key).unwrap()
+        }
+    })
+}
+
+/// One exchange to its end, so that tickets have come; how its handshake went.
+async fn shaken(world: &World, config: &Arc<ClientConfig>) -> std::io::Result<HandshakeKind> {
+    let stream = TcpStream::connect(world.address).await?;
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
+    stream.write_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
+    Ok(stream.get_ref().1.handshake_kind().unwrap())
+}
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+#[tokio::test]
+async fn a_saved_session_is_resumed_after_two_hundred_others_and_a_renewed_certificate() {
+    let authority = Authority::new();
+    let world = World::with(|setup| with_tls(setup, &authority.issue(), "")).await;
+    for version in VERSIONS {
+        let saved = keeping(&authority, version, None);
+        assert_eq!(shaken(&world, &saved).await.unwrap(), HandshakeKind::Full);
+        for _ in 0..200 {
+            shaken(&world, &keeping(&authority, version, None)).await.unwrap();
+        }
+        assert_eq!(shaken(&world, &saved).await.unwrap(), HandshakeKind::Resumed, "{version:?}");
+        let before = shown(&world, &authority).await;
+        authority.issue().write(world.secrets.path());
+        while shown(&world, &authority).await == before {}
+        assert_eq!(shaken(&world, &saved).await.unwrap(), HandshakeKind::Resumed, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_vouched_for_no_longer_resumes_no_session() {
+    for version in VERSIONS {
+        let (authority, other) = (Authority::new(), Authority::new());
+        let caller = authority.issue();
+        let world = World::with(|setup| {
+            let file = setup.secrets.path().join("callers.pem");
+            std::fs::write(&file, authority.0.pem()).unwrap();
+            with_tls(setup, &authority.issue(), &format!(", client_ca = \"{}\"", file.display()));
+        })
+        .await;
+        let saved = keeping(&authority, version, Some(&caller));
+        assert_eq!(shaken(&world, &saved).await.unwrap(), HandshakeKind::Full);
+        assert_eq!(shaken(&world, &saved).await.unwrap(), HandshakeKind::Resumed);
+        assert!(shaken(&world, &keeping(&authority, version, None)).await.is_err(), "required");
+        let file = world.secrets.path().join("callers.pem");
+        std::fs::write(file.with_extension("new"), other.0.pem()).unwrap();
+        std::fs::rename(file.with_extension("new"), file).unwrap();
+        let newcomer = keeping(&authority, version, Some(&other.issue()));
+        while shaken(&world, &newcomer).await.is_err() {}
+        shaken(&world, &saved).await.expect_err("its authority is gone");
     }
 }

@@ -334,7 +334,7 @@ fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str, wit
     // Retries have tests of their own; elsewhere a call is a call. So have strangers.
     let mut config = String::from(
         "server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n\
-         limits.unauthenticated = \"1000000/min\"\nupstream.retry.budget = 0\n",
+         limits.unauthenticated = \"1000000/min\"\nserver.max_connections_per_address = 10000\nupstream.retry.budget = 0\n",
     );
     let accounts = [
         (EXAMPLE_ACCOUNT, standin::EXAMPLE_CLIENT_ID, standin::example_secret(), "\"*\"".to_owned()),

@@ -1,6 +1,7 @@
 //! Takes connections off a socket, as long as there is a place for them.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,29 +24,69 @@ pub struct Acceptor {
     not_before: Option<Instant>,
     /// The last accept failed, and it has been said so.
     fails: bool,
+    /// Accepted when there was no place.
+    waiting: Option<(TcpStream, IpAddr)>,
+    /// It has been said of [`Self::waiting`].
+    has_told: bool,
+}
+
+/// What came of an accept.
+pub enum Came {
+    Connection(TcpStream, Place),
+    /// One waits for a place. It is told of once, and gets the next one that is free.
+    Waits,
 }
 
 impl Acceptor {
     pub fn new(listener: TcpListener, places: Arc<Places>, ended: Connections) -> Self {
-        Self { listener, places, ended, not_before: None, fails: false }
+        Self { listener, places, ended, not_before: None, fails: false, waiting: None, has_told: false }
     }
 
-    /// The next connection that there is a place for. May be given up at any await.
-    pub async fn next(&mut self) -> (TcpStream, Place) {
+    /// Whether a connection waits for a place.
+    pub fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// The next connection. May be given up at any await.
+    pub async fn next(&mut self) -> Came {
+        loop {
+            let (stream, address) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.accepted().await,
+            };
+            // Before anybody has to make room for it.
+            if !self.places.admit(address) {
+                self.ended.ended(Ended::AddressLimit);
+                continue;
+            }
+            let Some(free) = self.places.free_now() else {
+                self.waiting = Some((stream, address));
+                if !std::mem::replace(&mut self.has_told, true) {
+                    return Came::Waits;
+                }
+                // It is free again at once: whose it is, is seen above.
+                let Some(_) = self.places.free().await else { return std::future::pending().await };
+                continue;
+            };
+            self.has_told = false;
+            match self.places.take(address, free) {
+                Some(place) => return Came::Connection(stream, place),
+                // Dropped, and so closed: whoever holds so many has to let go of some.
+                None => self.ended.ended(Ended::AddressLimit),
+            }
+        }
+    }
+
+    async fn accepted(&mut self) -> (TcpStream, IpAddr) {
         loop {
             if let Some(moment) = self.not_before {
                 tokio::time::sleep_until(moment).await;
                 self.not_before = None;
             }
-            let Some(free) = self.places.free().await else { return std::future::pending().await };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     self.fails = false;
-                    match self.places.take(peer.ip(), free) {
-                        Some(place) => return (stream, place),
-                        // Dropped, and so closed: whoever holds so many has to let go of some.
-                        None => self.ended.ended(Ended::AddressLimit),
-                    }
+                    return (stream, peer.ip());
                 }
                 // It was gone before it was accepted.
                 Err(error) if is_of_the_connection(&error) => {}
@@ -68,7 +109,7 @@ impl Acceptor {
         tokio::task::unconstrained(async {
             tokio::select! {
                 biased;
-                next = self.next() => Some(next),
+                Came::Connection(stream, place) = self.next() => Some((stream, place)),
                 () = std::future::ready(()) => None,
             }
         })
@@ -101,7 +142,8 @@ mod tests {
         let mut acceptor = Acceptor::new(listener, places, Metrics::new().connections("main"));
         let callers: Vec<_> = (0..=WAITING).map(|_| Caller::connect(address).expect("connected")).collect();
         // As after a turn in which the runtime let it do no more.
-        let mut taken = vec![acceptor.next().await];
+        let Came::Connection(first, place) = acceptor.next().await else { panic!("there are places") };
+        let mut taken = vec![(first, place)];
         while let Some(left_over) = acceptor.left_over().await {
             taken.push(left_over);
         }

@@ -48,7 +48,7 @@ where
         pulse.speaks_http2();
         // It says goodbye in its own way: what is under way and what is on its way still gets through.
         let exchanges = Exchanges::default();
-        let io = Gathered::new(stream);
+        let io = Gathered::new(stream, pulse.clone());
         let connection = http.two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
         drive(Two { connection, exchanges, io }, &pulse, Order::Last).await
     } else {
@@ -195,7 +195,8 @@ mod tests {
         let counted = InspectWriter::new(near, |_: &[u8]| {
             WRITES.fetch_add(1, Ordering::SeqCst);
         });
-        let (io, exchanges, pulse) = (Gathered::new(counted), Exchanges::default(), Pulse::default());
+        let (io, exchanges, pulse) =
+            (Gathered::new(counted, Arc::default()), Exchanges::default(), Pulse::default());
         let service = service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 1000]))))
         });

@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use super::guard;
 use crate::metrics::{Connections, Ended};
-use accept::Acceptor;
+use accept::{Acceptor, Came};
 use connection::BoxError;
 use http::Http;
 use places::{Place, Places};
@@ -105,8 +105,17 @@ where
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
-            (stream, place) = acceptor.next() => open.begin(stream, place),
-            now = open.watch.due() => open.watch.look(now),
+            came = acceptor.next() => match came {
+                Came::Connection(stream, place) => open.begin(stream, place),
+                Came::Waits => open.watch.make_room(Instant::now()),
+            },
+            now = open.watch.due() => {
+                open.watch.look(now);
+                // All had requests under way when it came.
+                if acceptor.waits() {
+                    open.watch.make_room(now);
+                }
+            }
             () = &mut stop => break,
         }
     }
@@ -143,7 +152,7 @@ where
         // peer has not. Failing either is no reason to fail.
         let _ = tcp.set_nodelay(true);
         let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(self.limits.write_timeout));
-        let pulse = Arc::new(Pulse::default());
+        let pulse = Arc::new(Pulse::new(self.limits.head.max_body));
         self.watch.add(pulse.clone());
         let service = (self.service)(place.address());
         let http = self.http.clone();
@@ -156,10 +165,13 @@ where
                 Some(tls) => shake_hands(socket, tls, patience, &pulse, &connections).await,
             };
             if let Some(stream) = stream
-                && let Err(error) = connection::serve(stream, &http, service, pulse).await
+                && let Err(error) = connection::serve(stream, &http, service, pulse.clone()).await
                 && connection::timed_out(&error)
             {
                 connections.ended(Ended::WriteTimeout);
+            }
+            if pulse.is_flooded() {
+                connections.ended(Ended::Flood);
             }
             drop(place);
         });

@@ -27,6 +27,16 @@ impl Places {
         Arc::new(Self { all, per_address, taken: Mutex::default() })
     }
 
+    /// Whether `address` may have one more.
+    pub fn admit(&self, address: IpAddr) -> bool {
+        self.taken().get(&network(address)).is_none_or(|count| *count < self.per_address)
+    }
+
+    /// One of all places, if one is free.
+    pub fn free_now(&self) -> Option<OwnedSemaphorePermit> {
+        self.all.clone().try_acquire_owned().ok()
+    }
+
     /// One of all places, once one is free.
     pub async fn free(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.

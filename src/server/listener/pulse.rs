@@ -24,10 +24,18 @@ pub enum Order {
     Reset,
 }
 
+/// What a peer may send for each request: the head, and what HTTP/2 says beside it. More is a flood of frames that ask
+/// for nothing. The body comes on top.
+const MOST_READ: u64 = 1024 * 1024;
+
 /// One connection's state; counters only grow.
 #[derive(Default, Debug)]
 pub struct Pulse {
     read: AtomicU64,
+    /// What it may read for each request, and up to where it may read now.
+    most_read: u64,
+    may_read: AtomicU64,
+    /// Bytes that the kernel took; of HTTP/2, bytes of content and heads.
     written: AtomicU64,
     /// The socket took nothing when it was last offered something.
     is_blocked: AtomicBool,
@@ -48,7 +56,7 @@ pub struct Pulse {
 pub struct Reading {
     /// Bytes off the socket, TLS included.
     pub read: u64,
-    /// Bytes that the kernel took.
+    /// Bytes that the kernel took; of HTTP/2, those of content and heads.
     pub written: u64,
     /// The peer does not take what there is for it.
     pub is_blocked: bool,
@@ -64,13 +72,33 @@ impl Pulse {
     // All of it is counted by the connection's own task, where its requests are polled too: so it is loaded
     // and stored, which is cheaper than a locked add.
 
-    pub fn has_read(&self, bytes: usize) {
-        self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
+    /// Of a connection whose requests have bodies up to so many bytes.
+    pub fn new(max_body: u64) -> Self {
+        let most_read = MOST_READ.saturating_add(max_body);
+        Self { most_read, may_read: AtomicU64::new(most_read), ..Self::default() }
+    }
+
+    /// Whether it may read on: not if its peer has sent much more than its requests can be.
+    pub fn has_read(&self, bytes: usize) -> bool {
+        let read = self.read.load(Relaxed) + bytes as u64;
+        self.read.store(read, Relaxed);
+        read <= self.may_read.load(Relaxed)
+    }
+
+    pub fn is_flooded(&self) -> bool {
+        self.read.load(Relaxed) > self.may_read.load(Relaxed)
     }
 
     pub fn has_written(&self, bytes: usize) {
-        self.written.store(self.written.load(Relaxed) + bytes as u64, Relaxed);
+        if !self.speaks_http2.load(Relaxed) {
+            self.has_handed_on(bytes as u64);
+        }
         self.blocked(false);
+    }
+
+    /// Of what goes out, bytes that are progress.
+    pub fn has_handed_on(&self, bytes: u64) {
+        self.written.store(self.written.load(Relaxed) + bytes, Relaxed);
     }
 
     /// The socket took nothing (true), or has nothing left to take.
@@ -87,7 +115,13 @@ impl Pulse {
 
     pub fn begins(&self) {
         self.begun.store(self.begun.load(Relaxed) + 1, Relaxed);
-        self.under_way.store(self.under_way.load(Relaxed) + 1, Relaxed);
+        let under_way = self.under_way.load(Relaxed) + 1;
+        self.under_way.store(under_way, Relaxed);
+        // Each brings its own, and keeps it while it is under way; none of it is saved up.
+        let most =
+            self.read.load(Relaxed).saturating_add(self.most_read.saturating_mul(u64::from(under_way) + 1));
+        let more = self.may_read.load(Relaxed).saturating_add(self.most_read);
+        self.may_read.store(more.min(most), Relaxed);
     }
 
     pub fn ends(&self) {
@@ -147,5 +181,30 @@ impl Listening {
             self.0 = Some(waker.clone());
         }
         pulse.order()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_counts_against_the_requests_that_have_begun() {
+        const MIB: usize = 1024 * 1024;
+        let pulse = Pulse::new(0);
+        assert!(pulse.has_read(MIB) && !pulse.is_flooded());
+        pulse.begins();
+        pulse.begins();
+        assert!(pulse.has_read(2 * MIB), "each has its own");
+        assert!(!pulse.has_read(1) && pulse.is_flooded(), "also while they are under way");
+        let pulse = Pulse::new(0);
+        for _ in 0..1000 {
+            pulse.begins();
+            pulse.ends();
+        }
+        assert!(pulse.has_read(2 * MIB));
+        assert!(!pulse.has_read(1), "nothing is saved up");
+        let pulse = Pulse::new(5);
+        assert!(pulse.has_read(MIB + 5), "a body comes on top");
     }
 }

@@ -52,7 +52,12 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
-        self.pulse.has_read(buffer.filled().len() - before);
+        if !self.pulse.has_read(buffer.filled().len() - before) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                "more than its requests can be",
+            )));
+        }
         read
     }
 }

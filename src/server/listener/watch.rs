@@ -16,9 +16,9 @@ const FARTHEST: Duration = Duration::from_secs(1);
 const CLOSEST: Duration = Duration::from_millis(5);
 /// What a peer takes within a write time-out at least, if there is so much for it.
 const LEAST_WRITTEN: u64 = 16 * 1024;
-/// What a peer may send from one request to the next: the head, and what HTTP/2 says beside it.
-/// More is a flood of frames that ask for nothing.
-const MOST_READ: u64 = 1024 * 1024;
+/// Of all connections, the part that is closed at a time where one needs a place: to find the longest idle ones is to
+/// look at all of them.
+const MADE_ROOM_FOR: usize = 128;
 /// A connection that was told to finish has this long to do so when it has nothing under way:
 /// HTTP/2 says goodbye in a round trip.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -81,6 +81,21 @@ impl Watch {
         });
     }
 
+    /// Closes those that have been idle for longest, for others to have their places.
+    pub fn make_room(&mut self, now: Instant) {
+        let count = (self.watched.len() / MADE_ROOM_FOR).max(1);
+        let idle = self.watched.iter_mut().filter_map(|watched| {
+            watched.patience.idle_since(watched.pulse.reading(), now).map(|since| (since, &watched.pulse))
+        });
+        // Those that were told to end have made room already.
+        let mut idle: Vec<_> = idle.filter(|(_, pulse)| pulse.order() < Order::Close).collect();
+        idle.sort_by_key(|(since, _)| *since);
+        for (_, pulse) in idle.into_iter().take(count) {
+            self.closed.ended(Ended::Displaced);
+            pulse.tell(Order::Close);
+        }
+    }
+
     /// Tells every connection the same.
     pub fn tell_all(&self, order: Order) {
         self.watched.iter().for_each(|watched| watched.pulse.tell(order));
@@ -105,8 +120,6 @@ struct Patience {
     since: Instant,
     /// Since when its peer takes too little, and what had been written by then.
     blocked: Option<(Instant, u64)>,
-    /// How many requests had begun, and what had been read, when one last began.
-    begun: (u64, u64),
 }
 
 /// What a connection is doing, as far as time is concerned.
@@ -124,7 +137,7 @@ enum Waits {
 
 impl Patience {
     fn new(now: Instant) -> Self {
-        Self { waits: Waits::ForHead { after: 0 }, since: now, blocked: None, begun: (0, 0) }
+        Self { waits: Waits::ForHead { after: 0 }, since: now, blocked: None }
     }
 
     /// What is to be done about a connection that stands like this now. Pure.
@@ -141,12 +154,6 @@ impl Patience {
         if let Some(verdict) = self.judge_writing(reading, now, timeouts) {
             return Some(verdict);
         }
-        if reading.begun != self.begun.0 || reading.under_way > 0 {
-            self.begun = (reading.begun, reading.read);
-        } else if reading.read - self.begun.1 > MOST_READ {
-            return Some((Order::Close, Ended::Flood));
-        }
-
         let waits = match reading {
             Reading { under_way: 1.., .. } | Reading { is_blocked: true, .. } => Waits::Not,
             _ if order == Order::Finish => Waits::ForEnd,
@@ -171,6 +178,19 @@ impl Patience {
             Waits::ForEnd => (GOODBYE, (Order::Close, Ended::Unresponsive)),
         };
         (now - self.since >= longest).then_some(verdict)
+    }
+
+    /// Since when it has had no request under way, nothing left to send included.
+    fn idle_since(&mut self, reading: Reading, now: Instant) -> Option<Instant> {
+        if reading.under_way > 0 || reading.is_blocked {
+            return None;
+        }
+        let begun = match self.waits {
+            Waits::ForHead { after } | Waits::ForRequest { after } => Some(after),
+            Waits::Not | Waits::ForEnd => None,
+        };
+        // It has served requests since the last look.
+        Some(if begun.is_none_or(|begun| begun == reading.begun) { self.since } else { now })
     }
 
     fn judge_writing(
@@ -280,13 +300,24 @@ mod tests {
         assert_eq!(cut, Some(20));
     }
 
-    #[test]
-    fn much_that_asks_for_nothing_is_a_flood() {
-        let (mut patience, now) = fresh();
-        let after = |read: u64| Reading { read, begun: 1, ..Reading::default() };
-        assert_eq!(patience.judge(after(400), Order::Serve, now, &TIMEOUTS), None);
-        assert_eq!(patience.judge(after(400 + MOST_READ), Order::Serve, now, &TIMEOUTS), None);
-        let verdict = patience.judge(after(401 + MOST_READ), Order::Serve, now, &TIMEOUTS);
-        assert_eq!(verdict, Some((Order::Close, Ended::Flood)));
+    #[tokio::test]
+    async fn the_longest_idle_one_makes_room_and_none_with_a_request_does() {
+        let mut watch = Watch::new(TIMEOUTS, crate::metrics::Metrics::new().connections("main"));
+        let begin = Instant::now();
+        let pulses: Vec<_> = (0..3).map(|_| Arc::new(Pulse::default())).collect();
+        pulses.iter().for_each(|pulse| watch.add(pulse.clone()));
+        let close = |watch: &mut Watch, second: u32| -> Vec<Order> {
+            watch.make_room(begin + second * SECOND);
+            pulses.iter().map(|pulse| pulse.order()).collect()
+        };
+        // The first has a request under way, the second had one lately.
+        pulses[0].begins();
+        pulses[1].begins();
+        pulses[1].ends();
+        assert_eq!(close(&mut watch, 1), [Order::Serve, Order::Serve, Order::Close]);
+        assert_eq!(close(&mut watch, 2), [Order::Serve, Order::Close, Order::Close]);
+        assert_eq!(close(&mut watch, 3), [Order::Serve, Order::Close, Order::Close]);
+        pulses[0].ends();
+        assert_eq!(close(&mut watch, 4), [Order::Close, Order::Close, Order::Close]);
     }
 }
