@@ -11,7 +11,10 @@ use serde::Serialize;
 
 use crate::clock::UnixMillis;
 use crate::config::{Log, LogFormat, LogTo};
-use crate::lines::Lines;
+use crate::lines::{Lines, MOST_WAITING};
+
+/// Bytes that may wait for the writer, of which a line of nobody's is the last: the rest is for clients' lines.
+const UNAUTHENTICATED: usize = MOST_WAITING / 2;
 
 /// What a line says. The order is the line's.
 #[derive(Debug, Serialize)]
@@ -79,7 +82,8 @@ impl AccessLog {
     /// Takes a line, or counts it as dropped.
     pub fn take(&self, line: &Line<'_>) {
         let Some(lines) = &self.lines else { return };
-        lines.take(|lines| {
+        let share = if line.client.is_some() { MOST_WAITING } else { UNAUTHENTICATED };
+        lines.take_within(share, |lines| {
             // Writing to memory fails for want of memory only.
             let _ = match self.format {
                 LogFormat::Json => serde_json::to_writer(&mut *lines, line).map_err(io::Error::from),

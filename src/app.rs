@@ -23,6 +23,7 @@ use crate::routes::openapi::Contract;
 use crate::routes::{Name, ROUTES, Route};
 use crate::trace::Tracer;
 use crate::upstream::{Resolver, Upstream};
+use crate::waiting::Waiting;
 use crate::watch::{self, Seen};
 
 /// Lives as long as the process.
@@ -32,6 +33,8 @@ pub struct App {
     pub cache: Cache,
     /// The bodies that responses hold.
     pub responses: Responses,
+    /// The requests that wait.
+    pub waiting: Arc<Waiting>,
     /// The limits of those who bring no valid credential, by address.
     pub strangers: Table,
     /// The limits of the bearers of tokens.
@@ -98,6 +101,7 @@ impl App {
             metrics,
             cache,
             responses: Responses::default(),
+            waiting: Arc::default(),
             sources,
             resolver,
             seen: Mutex::new(files.in_effect()),

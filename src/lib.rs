@@ -43,6 +43,7 @@ mod lines;
 pub mod metrics;
 pub mod telemetry;
 pub mod trace;
+mod waiting;
 
 pub mod standin;
 

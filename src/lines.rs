@@ -69,8 +69,13 @@ impl Lines {
 
     /// Takes the line that `write` appends, with its end, or counts it as dropped.
     pub fn take(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.take_within(MOST_WAITING, write);
+    }
+
+    /// The same for a line that finds room only as long as fewer than `share` bytes wait.
+    pub fn take_within(&self, share: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = locked(self.gathered.shard());
-        if lines.len() >= MOST_WAITING {
+        if lines.len() >= share.min(MOST_WAITING) {
             self.gathered.dropped.inc();
             return;
         }
@@ -181,6 +186,25 @@ mod tests {
         (0..=MOST_WAITING / 64).for_each(|_| lines.take(|lines| lines.extend_from_slice(&line)));
         assert!(dropped.get() > 10, "{}", dropped.get());
         assert!(!lines.flush(Duration::from_millis(20)), "a flush waits for so long and no longer");
+        drop(sink);
+    }
+
+    #[test]
+    fn a_line_with_a_share_leaves_the_rest_of_the_room_to_the_others() {
+        let dropped = Counter::default();
+        let lines = Lines::open("test", &LogTo::File("/dev/null".into()), dropped.clone()).expect("a device");
+        let sink = locked(&lines.gathered.sink);
+        let line = [b'r'; 1024];
+        let share = MOST_WAITING / 2;
+        for _ in 0..MOST_WAITING / line.len() {
+            lines.take_within(share, |lines| lines.extend_from_slice(&line));
+        }
+        let own = (share / line.len()) as u64;
+        assert_eq!(dropped.get(), own, "half of them found room");
+        for _ in 0..own {
+            lines.take(|lines| lines.extend_from_slice(&line));
+        }
+        assert_eq!(dropped.get(), own, "and the others found theirs");
         drop(sink);
     }
 }

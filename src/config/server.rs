@@ -9,7 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use super::resolve::{bytes, count, positive};
 use super::secret::Secret;
 use super::section::Section;
+use super::value::Percent;
 use super::{Proxies, Tls};
+use crate::waiting::Most;
 
 /// Threads beyond this are a slip of the finger.
 const MOST_WORKERS: usize = 1024;
@@ -29,8 +31,8 @@ pub struct Server {
     pub tls: Option<Arc<Tls>>,
     /// Threads that serve requests; `None` is one for each core.
     pub workers: Option<usize>,
-    /// Requests under way at the same time.
-    pub max_requests: usize,
+    /// Requests that wait at the same time, and the shares of them.
+    pub most_waiting: Most,
     /// Bytes of bodies that responses hold at the same time.
     pub max_bytes_in_flight: usize,
     pub max_connections: usize,
@@ -70,7 +72,7 @@ impl Server {
             share_port: section.required("share_port"),
             tls: section.optional_section("tls").and_then(Tls::read),
             workers: section.optional::<u64>("workers").and_then(|count| usize::try_from(count).ok()),
-            max_requests: count(&mut section, "max_requests"),
+            most_waiting: most_waiting(&mut section),
             max_bytes_in_flight: bytes(&mut section, "max_bytes_in_flight"),
             max_connections: count(&mut section, "max_connections"),
             max_connections_per_address: count(&mut section, "max_connections_per_address"),
@@ -108,6 +110,16 @@ impl Server {
         section.close();
         server
     }
+}
+
+/// A share is one request at least: a client that may have none could as well not be there.
+fn most_waiting(section: &mut Section<'_>) -> Most {
+    let all = count(section, "max_requests");
+    let mut share = |key| {
+        let Percent(percent) = section.required(key);
+        (all.saturating_mul(usize::try_from(percent).unwrap_or_default()) / 100).max(1)
+    };
+    Most { all, of_client: share("client_share"), unauthenticated: share("unauthenticated_share") }
 }
 
 impl Ops {

@@ -37,9 +37,6 @@ use crate::trace::{Asked, Trace};
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
 const QUERY_FORMAT: HeaderValue = HeaderValue::from_static(r#""application/json""#);
 
-/// After so long a gateway that has too much to do may have done it.
-const SHED_FOR: Duration = Duration::from_secs(1);
-
 /// An answer: at once on the way of a hit, which then needs no box, or later.
 type Answering =
     Either<Ready<Result<Response, Infallible>>, BoxFuture<'static, Result<Response, Infallible>>>;
@@ -109,13 +106,16 @@ fn answer(
     if let Some(page) = docs::answer(&head, &snapshot) {
         return at_once(exchange.told(checked.map_err(Error::from).and(page)));
     }
-    let admitted = exchange.admit();
-    let (route, ids) = match admitted.and(checked.map_err(Error::from)).and_then(|()| found(&head)) {
+    let address = || forwarded::client(peer, &head.headers, &snapshot.config.server.proxies);
+    let (route, ids) = match checked.map_err(Error::from).and_then(|()| found(&head)) {
         Ok(found) => found,
-        Err(error) => return at_once(exchange.answered(Err(error))),
+        Err(error) => {
+            let error = stages::count_unless_known(app, &snapshot, &head, address(), error);
+            return at_once(exchange.answered(Err(error)));
+        }
     };
     exchange.route = Some(route);
-    let address = forwarded::client(peer, &head.headers, &snapshot.config.server.proxies);
+    let address = address();
     let (app, request_id, now) = (app.clone(), id.clone(), exchange.began);
     let trace = exchange.trace.clone();
     let call = Call { app, snapshot, route, ids, request_id, trace, address, now, head, body };
@@ -131,11 +131,8 @@ fn answer(
 }
 
 /// One request and its response: counted as long as it is under way, also when its caller hangs up.
-/// A hit is done within one poll, so what the count bounds is what waits.
 struct Exchange {
     app: Arc<App>,
-    /// How many were under way already.
-    before: i64,
     snapshot: Arc<Snapshot>,
     id: RequestId,
     /// Where somebody wants to know.
@@ -150,6 +147,8 @@ struct Exchange {
 impl Exchange {
     fn begin(app: Arc<App>, id: RequestId, head: &Parts) -> Self {
         let snapshot = app.snapshot();
+        // Nothing between here and the end can fail: only what is whole takes it back.
+        app.metrics.active_requests.inc();
         Self {
             trace: Trace::begin(snapshot.tracer.as_ref(), snapshot.access_log.is_on(), head),
             snapshot,
@@ -159,20 +158,8 @@ impl Exchange {
             method: head.method.clone(),
             origin: cors::origin(&head.headers).cloned(),
             route: None,
-            // Last, for only what is whole takes it back.
-            before: app.metrics.active_requests.inc(),
             app,
         }
-    }
-
-    /// Sheds what is more than the gateway takes on at a time, before anything is looked at.
-    fn admit(&self) -> Result<(), Error> {
-        let most = self.snapshot.config.server.max_requests;
-        if usize::try_from(self.before).is_ok_and(|before| before >= most) {
-            let detail = format!("the gateway has {most} requests under way, and takes on no more");
-            return Err(Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR));
-        }
-        Ok(())
     }
 
     /// What the stack came to, or what kept the request from it.

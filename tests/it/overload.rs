@@ -1,41 +1,80 @@
-//! More requests than the gateway takes on at a time are told so at once; who watches is not.
+//! What waits is bounded, in all and for each client; hits are answered and who watches is not sent away.
 
 use http::{Method, StatusCode};
-use kore_gateway::standin::{Fault, Gate};
+use jsonwebtoken::Algorithm;
+use kore_gateway::access::oidc::keys::MOST_WAITING;
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_STREAM};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
-use crate::world::{REPORTING, World, conversation_path, got, until, window_path};
+use crate::issuer::{Issuer, Signer};
+use crate::world::{
+    DAY, Got, NEIGHBOUR, ONE_BOT, REPORTING, World, before, client, conversation_path, got, until,
+    window_path,
+};
 
-#[tokio::test]
-async fn one_request_too_many_is_shed_and_the_ops_listener_answers() {
-    let world = World::with(|setup| setup.config = "server.max_requests = 2".to_owned()).await;
+/// Four may wait, two of one client.
+async fn small() -> (World, Gate, String) {
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let stored = conversation_path(&conversation.conversation_id);
+    let world = World::with(|setup| {
+        setup.config = "server.max_requests = 4\nserver.client_share = 50\n".to_owned();
+        setup.standin.conversations = vec![conversation];
+    })
+    .await;
+    assert_eq!(world.get(&stored).await.status, StatusCode::OK);
+    assert_eq!(world.post(&window_path(), WINDOW).await.status, StatusCode::OK);
     let gate = Gate::closed();
     world.standin.fault(Some(Fault::Held(gate.clone())));
-    let ask = |id: &str| tokio::spawn(got(world.request(Method::GET, &conversation_path(id), REPORTING)));
-    let under_way = [ask("c-1"), ask("c-2")];
-    until("both are under way", || world.standin.count() == 2).await;
+    (world, gate, stored)
+}
 
-    let shed = world.get(&conversation_path("c-3")).await;
+const WINDOW: &str = r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":0}"#;
+
+fn ask(world: &World, key: &str, id: &str) -> JoinHandle<Got> {
+    let path = conversation_path(id);
+    let path = if key == NEIGHBOUR { path.replace(EXAMPLE_STREAM, OTHER_STREAM) } else { path };
+    tokio::spawn(got(world.request(Method::GET, &path, key)))
+}
+
+fn assert_shed(answer: &Got, told: &str) {
     assert_eq!(
-        (shed.status, shed.problem().as_str()),
-        (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity")
+        (answer.status, answer.problem().as_str(), answer.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, "temporary-reduced-capacity", "1")
     );
-    assert_eq!(shed.header("retry-after"), "1");
-    // Without a credential too: nothing is looked at.
-    assert_eq!(got(world.request(Method::GET, "/nowhere", "kg_unknown")).await.status, 503);
-    // And before the body: this one never comes.
-    let mut stream = TcpStream::connect(world.address).await.unwrap();
-    let head = format!("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", window_path());
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 503");
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(told), "{detail}");
+}
 
+#[tokio::test]
+async fn a_client_that_waits_too_often_is_shed_and_hits_and_others_are_not() {
+    let (world, gate, stored) = small().await;
+    let mut under_way = vec![ask(&world, REPORTING, "c-1"), ask(&world, REPORTING, "c-2")];
+    until("both are under way", || world.standin.count() == 4).await;
+    // Its share, also for a fill that is under way already; and what it may have without waiting.
+    for id in ["c-3", "c-1"] {
+        assert_shed(&world.get(&conversation_path(id)).await, "2 requests of this client");
+    }
+    for _ in 0..20 {
+        assert!(world.get(&stored).await.is_hit());
+        assert!(world.post(&window_path(), WINDOW).await.is_hit());
+    }
+    // Another one has its own share, until all places are taken.
+    under_way.push(ask(&world, NEIGHBOUR, "c-4"));
+    under_way.push(ask(&world, NEIGHBOUR, "c-5"));
+    until("theirs are under way", || world.standin.count() == 6).await;
+    let third = got(world.request(Method::GET, &conversation_path("c-6"), ONE_BOT)).await;
+    assert_shed(&third, "4 requests wait already");
+    for key in [REPORTING, ONE_BOT] {
+        assert!(got(world.request(Method::GET, &stored, key)).await.is_hit());
+    }
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(world.ops(path).await.status, StatusCode::OK, "{path}");
     }
-    assert_eq!(world.metric("http_server_active_requests").await, 2.0);
+    assert_eq!(world.metric("http_server_active_requests").await, 4.0);
+    // Who brings nothing is told so at once, whatever waits.
+    assert_eq!(got(world.request(Method::GET, &stored, "kg_unknown")).await.status, 401);
 
     gate.open();
     for asked in under_way {
@@ -46,5 +85,102 @@ async fn one_request_too_many_is_shed_and_the_ops_listener_answers() {
         StatusCode::NOT_FOUND,
         "there is room again"
     );
-    assert_eq!(world.standin.count(), 3, "what was shed cost the upstream nothing");
+    assert_eq!(world.standin.count(), 7, "what was shed cost the upstream nothing");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_takes_a_place_of_its_client_until_it_does() {
+    let (world, _gate, stored) = small().await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        let path = window_path();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\nContent-Length: {}\r\n\r\n",
+            WINDOW.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    while world.metric("http_server_active_requests").await < 2.0 {}
+    assert_shed(&world.get(&conversation_path("c-1")).await, "2 requests of this client");
+    assert!(world.get(&stored).await.is_hit());
+    assert!(world.post(&window_path(), WINDOW).await.is_hit());
+    // The body comes: it is a hit, and the place is free again.
+    for stream in &mut slow {
+        stream.write_all(WINDOW.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+    let again = ask(&world, REPORTING, "c-1");
+    until("it is under way", || world.standin.count() == 3).await;
+    again.abort();
+}
+
+/// Anybody can make up the name of a key, and hold a place until the issuer answers.
+async fn unknown_keys(config: &str) -> (World, Issuer, Signer, Signer, String) {
+    let (signer, other) = (Signer::new("ed", Algorithm::EdDSA), Signer::new("made-up", Algorithm::EdDSA));
+    let issuer = Issuer::publishing(&[&signer]).await;
+    let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
+    let stored = conversation_path(&conversation.conversation_id);
+    let block = client("desk", "kg_desk", EXAMPLE_ACCOUNT, "*", "1000000/min") + &issuer.rule("");
+    let world = World::with(|setup| {
+        setup.config.push_str(config);
+        setup.standin.conversations = vec![conversation];
+        setup.clients = block;
+    })
+    .await;
+    let good = got(with_token(&world, &stored, &signer.token(&issuer.claims("asha")))).await;
+    assert_eq!(good.status, 200, "the keys are there");
+    issuer.hold(true);
+    world.advance(std::time::Duration::from_secs(60));
+    (world, issuer, signer, other, stored)
+}
+
+fn with_token(world: &World, path: &str, token: &str) -> reqwest::RequestBuilder {
+    world.http.get(format!("http://{}{path}", world.address)).bearer_auth(token)
+}
+
+#[tokio::test]
+async fn a_few_dozen_wait_for_the_keys_of_an_issuer_and_the_others_are_sent_away_at_once() {
+    let (world, issuer, signer, other, stored) = unknown_keys("").await;
+    let made_up = other.token(&issuer.claims("nobody"));
+    let ask = || tokio::spawn(got(with_token(&world, &stored, &made_up)));
+    let mut asked: Vec<_> = (0..MOST_WAITING).map(|_| ask()).collect();
+    while world.metric("http_server_active_requests").await < 32.0 {}
+    for _ in 0..10 {
+        let away = got(with_token(&world, &stored, &made_up)).await;
+        assert_eq!((away.status.as_u16(), away.problem()), (503, "identity-unavailable".to_owned()));
+        assert_eq!(away.header("retry-after"), "30");
+    }
+    // Whose key is known does not notice, nor does a key's client.
+    let good = signer.token(&issuer.claims("asha"));
+    assert!(got(with_token(&world, &stored, &good)).await.is_hit());
+    assert!(world.get(&stored).await.is_hit());
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    issuer.hold(false);
+    for asked in asked.drain(..) {
+        assert_eq!(asked.await.unwrap().status, 401);
+    }
+}
+
+#[tokio::test]
+async fn those_who_are_not_known_yet_have_a_share_of_the_places() {
+    let (world, issuer, signer, other, stored) =
+        unknown_keys("server.max_requests = 20\nserver.unauthenticated_share = 10\n").await;
+    let made_up = other.token(&issuer.claims("nobody"));
+    let waiting: Vec<_> = (0..2).map(|_| tokio::spawn(got(with_token(&world, &stored, &made_up)))).collect();
+    while world.metric("http_server_active_requests").await < 2.0 {}
+    for _ in 0..10 {
+        let shed = got(with_token(&world, &stored, &made_up)).await;
+        assert_shed(&shed, "2 requests of those whose credential is not known yet");
+    }
+    let good = signer.token(&issuer.claims("asha"));
+    assert!(got(with_token(&world, &stored, &good)).await.is_hit());
+    assert_eq!(world.get(&conversation_path("c-1")).await.status, 404);
+    issuer.hold(false);
+    for asked in waiting {
+        assert_eq!(asked.await.unwrap().status, 401);
+    }
 }

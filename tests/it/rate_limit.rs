@@ -183,3 +183,37 @@ async fn a_bearer_without_room_of_its_own_waits_for_both_limits() {
     world.advance(Duration::from_secs(over.header("retry-after").parse().unwrap()));
     assert_eq!(ask().await.status, 200, "waiting as told works");
 }
+
+/// A request that leads nowhere costs a line of the log too.
+#[tokio::test]
+async fn who_asks_for_nothing_without_a_credential_is_counted_and_who_has_a_key_is_not() {
+    let (world, path) = strangers_world().await;
+    let url = |path: &str| format!("http://{}{path}", world.address);
+    let stranger = from_address([127, 0, 0, 4]);
+    for (n, (method, target, status)) in
+        [(Method::GET, "/nowhere", 404), (Method::PATCH, &*path, 405), (Method::GET, &*path, 401)]
+            .into_iter()
+            .enumerate()
+    {
+        let answer = got(stranger.request(method, url(target))).await;
+        assert_eq!(answer.status.as_u16(), status);
+        assert!(answer.header("ratelimit").starts_with(&format!(r#""address";r={}"#, 2 - n)), "{answer:?}");
+        assert_eq!(answer.header("allow").is_empty(), status != 405);
+    }
+    let token = "eyJhbGciOiJFZERTQSJ9.e30.AA";
+    for request in [
+        stranger.get(url("/nowhere")),
+        stranger.patch(url(&path)),
+        stranger.get(url("/nowhere")).header("x-api-key", "kg_guess"),
+        stranger.get(url("/nowhere")).bearer_auth(token),
+        stranger.get(url(&path)),
+    ] {
+        let over = got(request).await;
+        assert_eq!((over.status.as_u16(), over.problem()), (429, "quota-exceeded".to_owned()));
+    }
+    for _ in 0..10 {
+        let known = got(stranger.get(url("/nowhere")).header("x-api-key", REPORTING)).await;
+        assert_eq!((known.status.as_u16(), known.header("ratelimit")), (404, ""));
+        assert_eq!(got(stranger.patch(url(&path)).bearer_auth(REPORTING)).await.status, 405);
+    }
+}

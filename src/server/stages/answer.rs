@@ -21,6 +21,7 @@ use crate::metrics;
 use crate::reply::{self, Conditions, Reply, Shown};
 use crate::routes::{Asked, Key, Query};
 use crate::spender::{Spender, Spenders};
+use crate::waiting::Place;
 
 #[derive(Clone, Copy)]
 pub struct Answer;
@@ -37,10 +38,10 @@ impl Service<Valid> for Answer {
     fn call(&mut self, mut valid: Valid) -> Outcome<Reply> {
         match at_hand(&mut valid) {
             Some(answered) => at_once(answered),
-            // Nothing that holds a credential was ever stored.
-            None => match valid.admitted.call.without_credentials(valid.body.as_deref()) {
+            None => match place(&valid) {
                 Err(error) => at_once(Err(valid.admitted.refused(error))),
-                Ok(()) => later(async move {
+                Ok(place) => later(async move {
+                    let _place = place;
                     let mut reply = answer(&valid).await.map_err(|error| valid.admitted.refused(error))?;
                     valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
                     Ok(reply)
@@ -48,6 +49,19 @@ impl Service<Valid> for Answer {
             },
         }
     }
+}
+
+/// A place to wait in, for a request that may come to a call. What is stored is not waited for, though it may have
+/// to be made ready. Before anything goes upstream, it is searched for credentials: nothing that holds one was ever
+/// stored.
+fn place(valid: &Valid) -> Result<Option<Place>, Error> {
+    let Valid { admitted, query, body, anew, .. } = valid;
+    let Call { app, now, .. } = &*admitted.call;
+    if !anew && app.cache.fresh(&query.key, *now).is_some() {
+        return Ok(None);
+    }
+    admitted.call.without_credentials(body.as_deref())?;
+    admitted.begin_to_wait().map(Some)
 }
 
 /// The answer, if it is stored and fresh in the very form this caller gets: then there is nothing

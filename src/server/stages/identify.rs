@@ -1,11 +1,17 @@
 //! Who is asking?
 
+use std::net::IpAddr;
+
+use http::request::Parts;
+
 use super::check::{Check, Checking};
 use super::rate_limit::{over_limit, with_standings};
 use super::{Call, Identified};
 use crate::access::identify::{bearer_of, presented};
 use crate::access::rate_limit::Caller;
+use crate::app::{App, Snapshot};
 use crate::error::{Error, Kind};
+use crate::waiting::with_place;
 
 #[derive(Clone, Copy)]
 pub struct Identify;
@@ -23,7 +29,11 @@ impl Check<Box<Call>> for Identify {
             (Ok((identity, client)), _) => Checking::Done(Ok(Identified { call, identity, client })),
             (Err(error), None) => Checking::Done(Err(count_stranger(&call, error))),
             // Its issuer's keys may have to be fetched first.
-            (Err(_), Some(token)) => Checking::of(by_token(token.to_vec(), call)),
+            (Err(_), Some(token)) => {
+                let (app, most) = (call.app.clone(), call.snapshot.config.server.most_waiting);
+                let place = move || app.waiting.begin(None, most);
+                Checking::of(with_place(by_token(token.to_vec(), call), place))
+            }
         }
     }
 }
@@ -44,8 +54,31 @@ fn count_stranger(call: &Call, error: Error) -> Error {
     if error.kind == Kind::IdentityUnavailable {
         return error;
     }
-    let rate = call.snapshot.config.callers.unauthenticated;
-    match call.app.strangers.check(Caller::at(call.address), rate, call.app.clock.uptime()) {
+    count(&call.app, &call.snapshot, call.address, error)
+}
+
+/// Counts a request that leads nowhere, unless it brings a valid key: a line of the log is written for it like
+/// for any other. Whether a token is valid is not looked at for it.
+pub fn count_unless_known(
+    app: &App,
+    snapshot: &Snapshot,
+    head: &Parts,
+    address: IpAddr,
+    error: Error,
+) -> Error {
+    if !matches!(error.kind, Kind::NotFound | Kind::MethodNotAllowed) {
+        return error;
+    }
+    let clients = &snapshot.config.clients;
+    match presented(&head.headers, "").and_then(|presented| presented.as_key(clients, app.clock.now())) {
+        Ok(_) => error,
+        Err(_) => count(app, snapshot, address, error),
+    }
+}
+
+fn count(app: &App, snapshot: &Snapshot, address: IpAddr, error: Error) -> Error {
+    let rate = snapshot.config.callers.unauthenticated;
+    match app.strangers.check(Caller::at(address), rate, app.clock.uptime()) {
         Ok(standing) => with_standings(error, standing.into()),
         Err(standing) => {
             let detail = "too many requests without a valid credential from this address";

@@ -21,6 +21,7 @@ use tower::{Service, ServiceBuilder};
 use self::answer::Answer;
 use self::check::CheckLayer;
 use self::identify::Identify;
+pub use self::identify::count_unless_known;
 use self::permit::Permit;
 use self::rate_limit::RateLimit;
 use self::validate::Validate;
@@ -36,6 +37,7 @@ use crate::request_id::RequestId;
 use crate::routes::{self, Ids, Query, Route};
 use crate::standing::Standings;
 use crate::trace::Trace;
+use crate::waiting::Place;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
@@ -104,6 +106,14 @@ pub struct Admitted {
     identity: Identity,
     grant: Grant,
     standings: Standings,
+}
+
+impl Admitted {
+    /// A place to wait in, out of the client's share.
+    fn begin_to_wait(&self) -> Result<Place, Error> {
+        let most = self.call.snapshot.config.server.most_waiting;
+        self.call.app.waiting.begin(Some(self.grant.client.name.clone()), most)
+    }
 }
 
 /// A request that can be answered.

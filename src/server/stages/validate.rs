@@ -17,6 +17,7 @@ use crate::config::Account;
 use crate::error::{Error, Fault, Kind};
 use crate::reply::Conditions;
 use crate::routes::{self, Key, Query, Route};
+use crate::waiting::with_place;
 
 const JSON: &str = "application/json";
 
@@ -59,7 +60,10 @@ impl Admitted {
         check_accept(&call.head.headers)?;
         check_media_type(&call.head.method, &call.head.headers)?;
         let server = &call.snapshot.config.server;
-        let body = read(&mut call.body, server.max_request_body, server.body_timeout).await?;
+        let (waiting, most, name) = (&call.app.waiting, server.most_waiting, &self.grant.client.name);
+        let place = || waiting.begin(Some(name.clone()), most);
+        let body = read(&mut call.body, server.max_request_body, server.body_timeout);
+        let body = with_place(body, place).await?;
         // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.
         call.now = call.app.clock.moment();
         self.identity.client(&call.snapshot.config.clients, call.now.wall)?;
