@@ -159,17 +159,21 @@ impl Files {
 /// for the certificate that its caller once showed, without another look at it: so where `callers`, which authorities
 /// vouch for callers, has changed, tickets made before are worth nothing.
 fn tickets(callers: Digest) -> Result<Arc<dyn ProducesTickets>, Error> {
-    static LAST: Mutex<Option<(Digest, Arc<dyn ProducesTickets>)>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*last {
-        Some((known, ticketer)) if known.as_ref() == callers.as_ref() => Ok(ticketer.clone()),
-        _ => {
-            let ticketer = aws_lc_rs::Ticketer::new()?;
-            *last = Some((callers, ticketer.clone()));
-            Ok(ticketer)
-        }
-    }
+    static KNOWN: Mutex<Vec<(Digest, Arc<dyn ProducesTickets>)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (known_callers, ticketer) =
+        match known.iter().position(|(known, _)| known.as_ref() == callers.as_ref()) {
+            Some(at) => known.remove(at),
+            None => (callers, aws_lc_rs::Ticketer::new()?),
+        };
+    // The last one used is the last one forgotten.
+    known.truncate(MOST_TICKETERS - 1);
+    known.insert(0, (known_callers, ticketer.clone()));
+    Ok(ticketer)
 }
+
+/// Sets of authorities whose tickets are kept apart: the one in use, and those that a reload may go back to.
+const MOST_TICKETERS: usize = 8;
 
 fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {

@@ -99,6 +99,15 @@ async fn ended(gateway: &Process, reason: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(&series)).map_or(0, |value| value.parse().unwrap())
 }
 
+/// One connection has ended for that reason: it is counted when its socket is closed already.
+async fn assert_one_ended(gateway: &Process, reason: &str) {
+    let counting = async { while ended(gateway, reason).await == 0 {} };
+    tokio::time::timeout(Duration::from_secs(20), counting)
+        .await
+        .unwrap_or_else(|_| panic!("none: {reason}"));
+    assert_eq!(ended(gateway, reason).await, 1, "{reason}");
+}
+
 fn gateway() -> Process {
     Process::start(&[("WRITE_TIMEOUT", "500ms")])
 }
@@ -207,7 +216,7 @@ async fn frames_that_ask_for_nothing_between_requests_are_counted_against_them()
             burst
         };
         assert!(beside_a_victim(&gateway, flood(socket, 64 << 20, true, burst)).await, "{kind} is cut");
-        assert_eq!(ended(&gateway, "flood").await, 1, "{kind}");
+        assert_one_ended(&gateway, "flood").await;
     }
 }
 
@@ -220,7 +229,47 @@ async fn a_request_under_way_is_no_leave_to_flood() {
     stream.write_all(&frame(HEADERS, END_HEADERS, 1, &head())).await.unwrap();
     let burst = move || frame(PING, 0, 0, &[0; 8]).repeat(1000);
     assert!(beside_a_victim(&gateway, flood(stream, 64 << 20, true, burst)).await, "it is cut");
-    assert_eq!(ended(&gateway, "flood").await, 1);
+    assert_one_ended(&gateway, "flood").await;
+}
+
+/// A hundred streams whose peer lets one byte of each through at a time: most of what it takes are frames' own heads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byte_at_a_time_is_no_progress() {
+    const STREAMS: u32 = 99;
+    const WINDOW_UPDATE: u8 = 8;
+    let gateway = Process::start(&[("WRITE_TIMEOUT", "2s")]);
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0 (RFC 9113 §6.5.2).
+    hello.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    for n in 0..STREAMS {
+        hello.extend(frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &head()));
+    }
+    stream.write_all(&hello).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let reading = tokio::spawn(async move {
+        let mut scratch = vec![0; 64 * 1024];
+        let mut taken = 0;
+        while let Ok(read @ 1..) = reader.read(&mut scratch).await {
+            taken += read;
+        }
+        taken
+    });
+    let dripping = async {
+        loop {
+            let each: Vec<u8> =
+                (0..STREAMS).flat_map(|n| frame(WINDOW_UPDATE, 0, 2 * n + 1, &1_u32.to_be_bytes())).collect();
+            if writer.write_all(&each).await.is_err() {
+                return;
+            }
+            // Twenty bytes of each answer in a write time-out, and over 16 KiB of frames' heads.
+            tokio::time::sleep(Duration::from_millis(90)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), dripping).await.expect("it is cut");
+    let taken = reading.await.unwrap();
+    assert!(taken > 0);
+    assert_one_ended(&gateway, "write-timeout").await;
 }
 
 /// Eleven addresses hold all places and say nothing: who comes then is served, and nobody waits for a time-out.

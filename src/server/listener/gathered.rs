@@ -10,7 +10,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frames::{Frames, Unfinished};
 use super::pulse::Pulse;
+use super::stream::PREFACE;
 
 /// Bytes that wait at most, to the end of a turn or for a peer that is slow. How large a frame is, the peer
 /// decides: of one that is larger than the room, the rest comes once there is room again.
@@ -27,50 +29,11 @@ struct Inner<IO> {
     /// Of those, what has been written.
     written: usize,
     is_flushed: bool,
-    frames: Frames,
+    /// What has come in, and what has gone out.
+    received: Frames,
+    sent: Frames,
+    unfinished: Unfinished,
     pulse: Arc<Pulse>,
-}
-
-/// Which of the bytes that go out are content or heads: a peer that lets a byte of each answer through at a time takes
-/// ten times as many in frames' own heads, and those are no progress.
-#[derive(Default)]
-struct Frames {
-    /// Of a frame's head (RFC 9113 §4.1), what has gone out.
-    head: [u8; 9],
-    begun: usize,
-    /// Of its payload, what has not.
-    left: usize,
-    counts: bool,
-}
-
-impl Frames {
-    /// How many of the next bytes count.
-    fn pass(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut counted = 0;
-        while !bytes.is_empty() {
-            if self.left > 0 {
-                let here = self.left.min(bytes.len());
-                self.left -= here;
-                if self.counts {
-                    counted += here as u64;
-                }
-                bytes = &bytes[here..];
-                continue;
-            }
-            let here = (self.head.len() - self.begun).min(bytes.len());
-            self.head[self.begun..self.begun + here].copy_from_slice(&bytes[..here]);
-            self.begun += here;
-            bytes = &bytes[here..];
-            if self.begun == self.head.len() {
-                let [high, middle, low, kind, ..] = self.head;
-                self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
-                // DATA, HEADERS and CONTINUATION.
-                self.counts = matches!(kind, 0 | 1 | 9);
-                self.begun = 0;
-            }
-        }
-        counted
-    }
 }
 
 impl<IO> Clone for Gathered<IO> {
@@ -81,13 +44,14 @@ impl<IO> Clone for Gathered<IO> {
 
 impl<IO> Gathered<IO> {
     pub fn new(io: IO, pulse: Arc<Pulse>) -> Self {
-        let frames = Frames::default();
         Self(Arc::new(Mutex::new(Inner {
             io,
             waiting: Vec::new(),
             written: 0,
             is_flushed: true,
-            frames,
+            received: Frames::after(PREFACE.len()),
+            sent: Frames::default(),
+            unfinished: Unfinished::default(),
             pulse,
         })))
     }
@@ -141,7 +105,9 @@ impl<IO: AsyncWrite + Unpin> Inner<IO> {
             let room = MOST_WAITING.saturating_sub(self.waiting.len());
             self.waiting.extend_from_slice(slice.get(..room).unwrap_or(slice));
         }
-        self.pulse.has_handed_on(self.frames.pass(&self.waiting[before..]));
+        let unfinished = &mut self.unfinished;
+        let progress = self.sent.pass(&self.waiting[before..], |frame| unfinished.sent(frame));
+        self.pulse.has_handed_on(progress, unfinished.count());
         Poll::Ready(Ok(self.waiting.len() - before))
     }
 }
@@ -152,7 +118,14 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner().io).poll_read(context, buffer)
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut inner.io).poll_read(context, buffer);
+        let unfinished = &mut inner.unfinished;
+        inner.received.pass(&buffer.filled()[before..], |frame| unfinished.received(frame));
+        inner.pulse.has_handed_on(0, unfinished.count());
+        read
     }
 }
 
@@ -242,21 +215,5 @@ mod tests {
         drop(far);
         near.write_all(&[0; 1000]).await.expect("gathered");
         poll_fn(|context| near.send(context)).await.expect_err("nobody is there");
-    }
-
-    #[test]
-    fn only_content_and_heads_are_progress_however_they_are_cut() {
-        let frame = |kind: u8, payload: usize| {
-            let length = u32::try_from(payload).expect("small").to_be_bytes();
-            [&length[1..], &[kind, 0, 0, 0, 0, 1], &vec![0; payload][..]].concat()
-        };
-        let bytes =
-            [frame(0, 1), frame(0, 1), frame(1, 20), frame(6, 8), frame(4, 0), frame(8, 4), frame(0, 300)]
-                .concat();
-        for piece in [1, 2, 9, 10, 1000] {
-            let mut frames = Frames::default();
-            let counted: u64 = bytes.chunks(piece).map(|piece| frames.pass(piece)).sum();
-            assert_eq!(counted, 1 + 1 + 20 + 300, "{piece}");
-        }
     }
 }

@@ -5,12 +5,13 @@
 //!
 //! [`accept`] takes a connection in if it has a [`places`], [`connection`] speaks HTTP/1 or HTTP/2
 //! over its [`stream`], [`pulse`] says how it is doing, and [`watch`] ends it if it does nothing. Of HTTP/2,
-//! [`exchanges`] are a connection's requests and [`gathered`] is what it writes.
+//! [`exchanges`] are a connection's requests, [`frames`] what passes, and [`gathered`] is what it writes.
 
 mod accept;
 mod connection;
 mod counted;
 mod exchanges;
+mod frames;
 mod gathered;
 mod http;
 mod places;

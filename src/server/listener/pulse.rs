@@ -43,6 +43,8 @@ pub struct Pulse {
     under_way: AtomicU32,
     /// Bodies that have more to give and are not asked for it.
     held_up: AtomicU32,
+    /// Answers of HTTP/2 that have begun to go out and not ended.
+    unfinished: AtomicU32,
     /// `read` when the last request ended.
     read_at_end: AtomicU64,
     speaks_http2: AtomicBool,
@@ -91,14 +93,15 @@ impl Pulse {
 
     pub fn has_written(&self, bytes: usize) {
         if !self.speaks_http2.load(Relaxed) {
-            self.has_handed_on(bytes as u64);
+            self.written.store(self.written.load(Relaxed) + bytes as u64, Relaxed);
         }
         self.blocked(false);
     }
 
-    /// Of what goes out, bytes that are progress.
-    pub fn has_handed_on(&self, bytes: u64) {
+    /// Of what goes out over HTTP/2, bytes that are progress, and the answers that have not gone out to their ends.
+    pub fn has_handed_on(&self, bytes: u64, unfinished: u32) {
         self.written.store(self.written.load(Relaxed) + bytes, Relaxed);
+        self.unfinished.store(unfinished, Relaxed);
     }
 
     /// The socket took nothing (true), or has nothing left to take.
@@ -137,12 +140,15 @@ impl Pulse {
 
     pub fn reading(&self) -> Reading {
         let read = self.read.load(Relaxed);
+        let under_way = self.under_way.load(Relaxed);
+        // More than can be waiting for the gateway: of an answer that HTTP has handed on whole, too.
+        let is_held = self.held_up.load(Relaxed) > 0 || self.unfinished.load(Relaxed) > under_way;
         Reading {
             read,
             written: self.written.load(Relaxed),
-            is_blocked: self.is_blocked.load(Relaxed) || self.held_up.load(Relaxed) > 0,
+            is_blocked: self.is_blocked.load(Relaxed) || is_held,
             begun: self.begun.load(Relaxed),
-            under_way: self.under_way.load(Relaxed),
+            under_way,
             has_more: !self.speaks_http2.load(Relaxed) && read > self.read_at_end.load(Relaxed),
         }
     }

@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 use super::pulse::{Order, Pulse};
 
 /// How a client begins that knows HTTP/2 is spoken here (RFC 9113 §3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket whose traffic is seen in a [`Pulse`].
 pub struct Socket {
