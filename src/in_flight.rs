@@ -148,8 +148,7 @@ mod tests {
     fn a_body_counts_once_until_the_last_response_lets_it_go() {
         let responses = Responses::default();
         let (one, other) = (body(LEAST), body(LEAST));
-        let held: Vec<_> =
-            (0..40).map(|_| responses.hold(one.clone(), LEAST).ok().expect("one body")).collect();
+        let held: Vec<_> = (0..40).map(|_| responses.hold(one.clone(), LEAST).expect("one body")).collect();
         assert_eq!(responses.bytes(), LEAST);
         let refused = responses.hold(other.clone(), 2 * LEAST - 1).err().expect("no room for another");
         assert_eq!((refused.kind, refused.wait()), (Kind::TemporaryReducedCapacity, Some(FULL_FOR)));

@@ -43,6 +43,9 @@ impl Coding {
     }
 }
 
+/// A body in another coding, or none where that would be no smaller.
+type Coded = Option<Arc<[u8]>>;
+
 /// What has been made so far. No memory but a pointer's before anything was asked for.
 #[derive(Debug, Default)]
 pub struct Variants(OnceLock<Box<Made>>);
@@ -57,8 +60,8 @@ struct Made {
 #[derive(Debug, Default)]
 struct Variant {
     /// One that would not be smaller is remembered as none.
-    made: OnceLock<Option<Arc<[u8]>>>,
-    under_way: Mutex<Option<UnderWay<Option<Arc<[u8]>>>>>,
+    made: OnceLock<Coded>,
+    under_way: Mutex<Option<UnderWay<Coded>>>,
 }
 
 /// What one projection shows of the entry. Not held here: the store holds it, or whoever is being answered with it.
@@ -119,11 +122,7 @@ impl Variants {
     }
 
     /// The making of that coding: the one under way, or `begun`.
-    pub fn making(
-        &self,
-        coding: Coding,
-        begin: impl FnOnce() -> Job<Option<Arc<[u8]>>>,
-    ) -> Option<Job<Option<Arc<[u8]>>>> {
+    pub fn making(&self, coding: Coding, begin: impl FnOnce() -> Job<Coded>) -> Option<Job<Coded>> {
         let mut under_way = locked(&self.made().variant(coding)?.under_way);
         if let Some(job) = under_way.as_ref().and_then(UnderWay::upgrade) {
             return Some(job);

@@ -168,14 +168,14 @@ fn addresses(text: &str, found: &mut Found, work: &mut Work) -> Result<(), Unrea
         at = end;
         let count = |sign| run.bytes().filter(|byte| *byte == sign).count();
         if count(b':') > 1 || count(b'.') > 2 {
-            found.extend(addresses_in(run).into_iter().map(|found| start + found.start..start + found.end));
+            addresses_in(run, start, found);
         }
     }
     work.spend(text.len() - at)
 }
 
-/// The addresses in a run of what they are made of.
-fn addresses_in(run: &str) -> Found {
+/// The addresses in a run of what they are made of, which stands at `at`.
+fn addresses_in(run: &str, at: usize, found: &mut Found) {
     // Around it a full stop or a colon is the sentence's; a port is not the address.
     let trimmed = run.trim_end_matches(['.', ':']);
     let bare = match trimmed.strip_prefix(':') {
@@ -185,11 +185,11 @@ fn addresses_in(run: &str) -> Found {
     let with_port = bare.rsplit_once(':').map(|(address, _)| address);
     let is_ipv6 = |candidate: &&str| candidate.len() > 2 && candidate.parse::<Ipv6Addr>().is_ok();
     if let Some(address) = [Some(bare), with_port].into_iter().flatten().find(is_ipv6) {
-        let start = trimmed.len() - bare.len();
-        return vec![start..start + address.len()];
+        let start = at + trimmed.len() - bare.len();
+        found.push(start..start + address.len());
+        return;
     }
-    let mut found = Found::new();
-    let mut from = 0;
+    let mut from = at;
     for piece in run.split(':') {
         let address = piece.trim_matches('.');
         if address.parse::<Ipv4Addr>().is_ok() {
@@ -198,7 +198,6 @@ fn addresses_in(run: &str) -> Found {
         }
         from += piece.len() + 1;
     }
-    found
 }
 
 #[cfg(test)]
