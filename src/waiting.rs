@@ -110,11 +110,11 @@ mod tests {
     fn each_has_its_share_all_have_the_whole_and_places_come_back() {
         let waiting = Arc::new(Waiting::default());
         let begin = |name: Option<&str>| waiting.begin(name.map(Arc::from), MOST);
-        let of_a: Vec<_> = (0..3).map(|_| begin(Some("a")).ok().expect("within the share")).collect();
+        let of_a: Vec<_> = (0..3).map(|_| begin(Some("a")).expect("within the share")).collect();
         assert!(begin(Some("a")).is_err());
-        let stranger = begin(None).ok().expect("their own share");
+        let stranger = begin(None).expect("their own share");
         assert!(begin(None).is_err());
-        let of_b = begin(Some("b")).ok().expect("the last place");
+        let of_b = begin(Some("b")).expect("the last place");
         assert!(begin(Some("b")).is_err_and(|error| error.wait() == Some(SHED_FOR)));
         drop((of_a, stranger));
         assert_eq!(waiting.counts().all, 1);
