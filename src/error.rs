@@ -41,6 +41,8 @@ pub enum Kind {
     /// The upstream's answer is cut, not HTTP, a redirect, or about something else.
     UpstreamInvalid,
     UpstreamUnreachable,
+    /// The upstream answered with an error, whose body this caller does not get. Its status is the upstream's.
+    UpstreamError,
     /// The keys of an identity token's issuer have never been seen.
     IdentityUnavailable,
     /// Who was handed what cannot be written down.
@@ -52,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in their order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -72,6 +74,7 @@ impl Kind {
         Self::UpstreamRefused,
         Self::UpstreamInvalid,
         Self::UpstreamUnreachable,
+        Self::UpstreamError,
         Self::IdentityUnavailable,
         Self::AuditUnavailable,
         Self::TemporaryReducedCapacity,
@@ -96,9 +99,10 @@ impl Kind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::UpstreamRefused | Self::UpstreamInvalid | Self::UpstreamUnreachable => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::UpstreamRefused
+            | Self::UpstreamInvalid
+            | Self::UpstreamUnreachable
+            | Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::TemporaryReducedCapacity | Self::IdentityUnavailable | Self::AuditUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -128,6 +132,7 @@ impl Kind {
             Self::UpstreamRefused => "upstream-refused",
             Self::UpstreamInvalid => "upstream-invalid",
             Self::UpstreamUnreachable => "upstream-unreachable",
+            Self::UpstreamError => "upstream-error",
             Self::IdentityUnavailable => "identity-unavailable",
             Self::AuditUnavailable => "audit-unavailable",
             Self::TemporaryReducedCapacity => "temporary-reduced-capacity",
@@ -141,7 +146,7 @@ impl Kind {
             Self::InvalidRequest => "The request breaks the API's contract",
             Self::Unauthenticated => "No valid credential",
             Self::Forbidden => "Not allowed for this caller",
-            Self::NotFound => "No such route",
+            Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::NotAcceptable => "Nothing acceptable to offer",
             Self::RequestTimeout => "The request took too long to arrive",
@@ -157,6 +162,7 @@ impl Kind {
             Self::UpstreamRefused => "The upstream refused the gateway's credential",
             Self::UpstreamInvalid => "The upstream's answer cannot be used",
             Self::UpstreamUnreachable => "The upstream cannot be reached",
+            Self::UpstreamError => "The upstream answered with an error",
             Self::IdentityUnavailable => "The identity provider cannot be reached",
             Self::AuditUnavailable => "The audit cannot be written",
             Self::TemporaryReducedCapacity => "Temporarily out of upstream capacity",
@@ -242,6 +248,8 @@ pub struct Error {
 
 #[derive(Clone, Debug, Default)]
 struct More {
+    /// In place of its kind's.
+    status: Option<StatusCode>,
     faults: Vec<Fault>,
     headers: HeaderMap,
     /// The limit that was exceeded, by its name in `RateLimit-Policy`.
@@ -253,6 +261,22 @@ impl Error {
     /// `detail` is for the caller to read: no secret, no personal data.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), retry_after: None, client: None, more: Box::default() }
+    }
+
+    /// An error of the upstream's own, without its body.
+    pub fn upstream(status: StatusCode) -> Self {
+        let detail = format!(
+            "the upstream answered with status {}; its body is not shown to this client",
+            status.as_u16()
+        );
+        let mut error = Self::new(Kind::UpstreamError, detail);
+        error.more.status = Some(status);
+        error
+    }
+
+    /// The status it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.more.status.unwrap_or(self.kind.status())
     }
 
     /// A caller whose `Accept` leaves out what there is.
@@ -336,7 +360,7 @@ impl Error {
     /// The problem document (RFC 9457 §3). `errors[].msg` and `errors[].code` are there because
     /// clients of the upstream read `errors[0].msg`.
     pub fn document(&self, request_id: &str) -> Value {
-        let code = self.kind.status().as_u16();
+        let code = self.status().as_u16();
         let mut errors: Vec<Value> = Vec::with_capacity(self.more.faults.len().max(1));
         for Fault { place, detail } in &self.more.faults {
             let mut entry = json!({ "detail": detail, "msg": detail, "code": code });
@@ -373,7 +397,7 @@ impl Error {
     pub fn into_response(self, request_id: &str) -> Response {
         let document = self.document(request_id).to_string();
         let mut response = Response::new(Body::from(Bytes::from(document)));
-        *response.status_mut() = self.kind.status();
+        *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.extend(self.more.headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

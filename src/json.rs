@@ -1,10 +1,11 @@
-//! JSON objects that are read into structs.
+//! Members of upstream JSON that are read into structs.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// A struct that is read from an object and from nothing else. What serde derives also takes an array, whose
 /// elements are then the members in their order: two readers of such a text would see two things.
@@ -30,10 +31,51 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// A string, or something else that is not looked at: a member of another type than documented must not hide
+/// what the others say.
+#[derive(Default, serde::Deserialize)]
+#[serde(from = "OneOf<'a>")]
+pub struct Text<'a>(#[serde(borrow)] pub Option<Cow<'a, str>>);
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum OneOf<'a> {
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
+impl<'a> From<OneOf<'a>> for Text<'a> {
+    fn from(value: OneOf<'a>) -> Self {
+        match value {
+            OneOf::Text(text) => Self(Some(text)),
+            OneOf::Other(_) => Self(None),
+        }
+    }
+}
+
+/// The strings of a list; none of anything else.
+#[derive(Default, serde::Deserialize)]
+#[serde(from = "ManyOf<'a>")]
+pub struct Texts<'a>(#[serde(borrow)] pub Vec<Text<'a>>);
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum ManyOf<'a> {
+    Texts(#[serde(borrow)] Vec<Text<'a>>),
+    Other(IgnoredAny),
+}
+
+impl<'a> From<ManyOf<'a>> for Texts<'a> {
+    fn from(value: ManyOf<'a>) -> Self {
+        match value {
+            ManyOf::Texts(texts) => Self(texts),
+            ManyOf::Other(_) => Self::default(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
 
     #[derive(serde::Deserialize)]

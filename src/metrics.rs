@@ -55,6 +55,12 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct WithheldLabels {
+    route: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct RefreshLabels {
     route: &'static str,
     /// `changed` or `unchanged`.
@@ -268,6 +274,7 @@ pub struct Metrics {
     cache_made: Family<FormLabels, Counter>,
     bytes_in_flight: Family<InFlightLabels, Gauge>,
     settled_refreshes: Family<RefreshLabels, Counter>,
+    withheld: Family<WithheldLabels, Counter>,
     rate_limited: Family<ClientLabels, Counter>,
     pub subjects_limited: Counter,
     pub addresses_limited: Counter,
@@ -316,6 +323,7 @@ impl Metrics {
             cache_made: Family::default(),
             bytes_in_flight: Family::default(),
             settled_refreshes: Family::default(),
+            withheld: Family::default(),
             rate_limited: Family::default(),
             subjects_limited: Counter::default(),
             addresses_limited: Counter::default(),
@@ -355,6 +363,9 @@ impl Metrics {
                 self.settled_refreshes.get_or_create_owned(&RefreshLabels { route, result });
             }
             self.retries.get_or_create_owned(&RouteLabels { route });
+            for reason in ["cut", "another-record", "another-account", "token"] {
+                self.withheld.get_or_create_owned(&WithheldLabels { route, reason });
+            }
         }
         for form in ["br", "gzip", "view"] {
             self.cache_made.get_or_create_owned(&FormLabels { form });
@@ -395,6 +406,11 @@ impl Metrics {
             "kore_gateway_cache_settled_refreshes",
             "Answers called settled that were fetched anew; if many have changed, settle is too short",
             self.settled_refreshes.clone(),
+        );
+        r.register(
+            "kore_gateway_upstream_withheld",
+            "Complete answers that nobody got: cut, about another record or account, or with the token that was sent",
+            self.withheld.clone(),
         );
         r.register(
             "kore_gateway_rate_limited",
@@ -584,6 +600,12 @@ impl Metrics {
     pub fn quota_waiting(&self, account: &str, calls: usize) {
         let labels = AccountLabels { account: account.to_owned() };
         self.quota_waiting.get_or_create_owned(&labels).set(i64::try_from(calls).unwrap_or(i64::MAX));
+    }
+
+    /// An answer that came whole, and that nobody gets.
+    pub fn upstream_withheld(&self, route: &Route, reason: &'static str) {
+        let labels = WithheldLabels { route: route.name.as_str(), reason };
+        self.withheld.get_or_create_owned(&labels).inc();
     }
 
     pub fn upstream_retry(&self, route: &Route) {

@@ -5,6 +5,7 @@
 //! leaves a sighting here, and the transcript's phase is looked up. The table is bounded: an id
 //! that was pushed out is unknown again, and unknown is treated as live.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
@@ -44,6 +45,8 @@ const MOST_NAMES: usize = 64;
 pub struct Sighting {
     pub names: Vec<Name>,
     pub phase: Phase,
+    /// The bots that the answer names as the conversation's.
+    pub bots: Vec<Box<str>>,
 }
 
 /// What was last told about an id.
@@ -54,6 +57,60 @@ pub struct Known {
     pub asked_at: Moment,
     /// Every name the conversation goes by; none, and no memory, where this is the only one.
     pub names: Arc<[Name]>,
+    bots: BotNumbers,
+}
+
+/// Bots of one conversation beyond which no more are remembered: its contact-centre instance and the
+/// automation bots it went through.
+const MOST_BOTS: usize = 4;
+
+/// The bots of a conversation, by their numbers in [`BotNames`]; zeros at the end where there are fewer.
+type BotNumbers = [u16; MOST_BOTS];
+
+/// The bots that answers have named. They are few, and named again and again.
+#[derive(Default)]
+struct BotNames {
+    /// The number of each, from 1.
+    numbers: HashMap<Arc<str>, u16>,
+    names: Vec<Arc<str>>,
+}
+
+impl BotNames {
+    /// The number of a bot; none if it has none yet and there are too many.
+    fn number(&mut self, bot: &str) -> Option<u16> {
+        if let Some(known) = self.numbers.get(bot) {
+            return Some(*known);
+        }
+        let number = u16::try_from(self.names.len() + 1).ok()?;
+        let bot: Arc<str> = bot.into();
+        self.names.push(bot.clone());
+        self.numbers.insert(bot, number);
+        Some(number)
+    }
+
+    fn numbers(&mut self, bots: &[Box<str>]) -> BotNumbers {
+        let mut numbers = BotNumbers::default();
+        let named = bots.iter().filter_map(|bot| self.number(bot));
+        numbers.iter_mut().zip(named).for_each(|(number, named)| *number = named);
+        numbers
+    }
+
+    fn named(&self, numbers: BotNumbers) -> impl Iterator<Item = &Arc<str>> {
+        numbers.into_iter().filter_map(|number| self.names.get(usize::from(number).checked_sub(1)?))
+    }
+}
+
+/// Both, as far as there is room.
+fn joined(mut held: BotNumbers, told: BotNumbers) -> BotNumbers {
+    for number in told {
+        if number != 0
+            && !held.contains(&number)
+            && let Some(free) = held.iter_mut().find(|free| **free == 0)
+        {
+            *free = number;
+        }
+    }
+    held
 }
 
 /// The ids with the phase they were last seen in, per account.
@@ -63,6 +120,7 @@ struct Table {
     known: LruCache<Id, Known, RandomState>,
     /// Those it has heard of, by their number: as few as are configured.
     accounts: Vec<Arc<str>>,
+    bots: BotNames,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -77,7 +135,7 @@ impl Seen {
     pub fn new(capacity: u64) -> Self {
         let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
         let known = LruCache::with_hasher(capacity, RandomState::default());
-        Self(Mutex::new(Table { known, accounts: Vec::new() }))
+        Self(Mutex::new(Table { known, accounts: Vec::new(), bots: BotNames::default() }))
     }
 
     /// Remembers what an answer told that was asked for at `asked_at`. The newest word counts, so a
@@ -87,10 +145,11 @@ impl Seen {
     pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: Moment) {
         let mut table = self.table();
         let account = table.number(account).unwrap_or_else(|| table.add(account));
-        for Sighting { names, phase } in sightings {
+        for Sighting { names, phase, bots } in sightings {
+            let bots = table.bots.numbers(bots);
             let all: Arc<[Name]> = if names.len() > 1 { names.as_slice().into() } else { Arc::default() };
             for name in names {
-                let told = Known { phase: *phase, asked_at, names: all.clone() };
+                let told = Known { phase: *phase, asked_at, names: all.clone(), bots };
                 let id = Id { account, name: *name };
                 match table.known.get_mut(&id) {
                     Some(held) => held.hear(told),
@@ -114,6 +173,26 @@ impl Seen {
         table.known.peek(&Id { account, name }).cloned()
     }
 
+    /// The bots that a conversation belongs to which goes by all of `names`, as far as answers have said; none
+    /// if no answer has. Where answers about two of the names have no bot in common, it is one bot without
+    /// a name, which nobody may see.
+    pub fn bots(&self, account: &str, names: &[Name]) -> Box<[Box<str>]> {
+        let table = self.table();
+        let Some(account) = table.number(account) else { return Box::default() };
+        let known = names.iter().filter_map(|name| table.known.peek(&Id { account, name: *name }));
+        let told = known.map(|known| known.bots).filter(|bots| *bots != BotNumbers::default());
+        let common = told.reduce(|one, other| {
+            let mut both = one;
+            both.iter_mut().filter(|bot| !other.contains(bot)).for_each(|bot| *bot = 0);
+            both
+        });
+        match common {
+            None => Box::default(),
+            Some(common) if common == BotNumbers::default() => Box::new([Box::from("")]),
+            Some(common) => table.bots.named(common).map(|bot| Box::from(&**bot)).collect(),
+        }
+    }
+
     /// No change is left half done by a panic: there is none to panic between two steps.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -134,12 +213,14 @@ impl Table {
 impl Known {
     /// Takes in what an answer told.
     fn hear(&mut self, told: Self) {
+        // A conversation stays its bot's: what is said of that adds up, whenever it was said.
+        self.bots = joined(self.bots, told.bots);
         if self.asked_at.is_after(told.asked_at) {
             return;
         }
         let phase = if self.asked_at == told.asked_at { self.phase.and(told.phase) } else { told.phase };
         let names = together(&told.names, &self.names);
-        *self = Self { phase, names, ..told };
+        *self = Self { phase, names, bots: self.bots, ..told };
     }
 }
 
@@ -172,7 +253,7 @@ mod tests {
     }
 
     fn sighting(names: &[Name], phase: Phase) -> [Sighting; 1] {
-        [Sighting { names: names.to_vec(), phase }]
+        [Sighting { names: names.to_vec(), phase, bots: Vec::new() }]
     }
 
     fn phase(seen: &Seen, account: &str, kind: Kind) -> Option<Phase> {
@@ -241,6 +322,32 @@ mod tests {
             seen.note(&account, &sighting(&[session, call], OVER), at(n));
         }
         assert_eq!(seen.names(session).len(), MOST_NAMES - 1);
+    }
+
+    #[test]
+    fn the_bots_of_a_conversation_add_up_and_hold_for_all_of_its_names() {
+        let seen = Seen::new(10);
+        let account: Arc<str> = "a".into();
+        let (session, other) = (name(Kind::Session), Name::new(Kind::Session, "x-2"));
+        let note = |names: &[Name], bots: &[&str], millis| {
+            let bots = bots.iter().map(|bot| Box::from(*bot)).collect();
+            let sighting = Sighting { names: names.to_vec(), phase: OVER, bots };
+            seen.note(&account, &[sighting], at(millis));
+        };
+        let bots = |names: &[Name]| seen.bots(&account, names).join(" ");
+        note(&[session, name(Kind::Conversation)], &["st-1"], 5);
+        // Later in coming, earlier in asking; and one that says nothing of it.
+        note(&[session], &["st-2"], 4);
+        note(&[session], &[], 6);
+        assert_eq!(bots(&[session]), "st-1 st-2");
+        assert_eq!(bots(&[session, name(Kind::Conversation)]), "st-1");
+        assert_eq!(bots(&[session, name(Kind::Call)]), "st-1 st-2", "of a name that is not known");
+        assert!(seen.bots(&account, &[name(Kind::Call)]).is_empty());
+        assert!(seen.bots("b", &[session]).is_empty());
+        note(&[other], &["st-9"], 5);
+        assert_eq!(*seen.bots(&account, &[session, other]), [Box::from("")], "nobody's");
+        note(&[session], &["st-3", "st-4", "st-5"], 7);
+        assert_eq!(bots(&[session]), "st-1 st-2 st-3 st-4");
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! What a client may see. Denied unless allowed: by route, by account, by bot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{Account, Bots, Client, Config};
+use http::StatusCode;
+
+use crate::config::{Account, Bots, Client, Config, UnprovenSessions};
 use crate::error::{Error, Kind};
-use crate::routes::{Ids, Route};
+use crate::routes::{Ids, Name, Route};
+
+/// After the upstream's own 503, whose `Retry-After` is not passed on either.
+const WAIT_AFTER_503: Duration = Duration::from_secs(5);
 
 /// Leave for a client to ask about an account.
 #[derive(Clone, Debug)]
@@ -14,30 +20,54 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Whether the client is limited to some bots.
+    pub fn is_limited(&self) -> bool {
+        self.client.bots != Bots::Any
+    }
+
     /// Whether a body that names `bots` as its own may go to this client. A client of some bots
     /// asks under one of them, but only the answer tells whose conversation it was.
     pub fn may_see(&self, bots: &[Box<str>]) -> Result<(), Error> {
         // Without a look at the names where any will do: most hits are of such clients.
-        let may = self.client.bots == Bots::Any || bots.iter().all(|bot| self.client.bots.include(bot));
+        let may = !self.is_limited() || bots.iter().all(|bot| self.client.bots.include(bot));
         if may { Ok(()) } else { Err(forbidden()) }
     }
 
-    /// Whether a body may go to this client that nobody could look into: for its size, or for what it
-    /// is.
-    pub fn may_see_unread(&self) -> Result<(), Error> {
-        if self.client.bots == Bots::Any {
-            return Ok(());
+    /// Whether a transcript may go to this client whose session is known to be of `bots`; of none, if no answer has
+    /// said. A session is its contact-centre instance's and its automation bots', and shown to a client of any of
+    /// them.
+    pub fn may_see_transcript(&self, bots: &[Box<str>]) -> Result<(), Error> {
+        let may = match bots {
+            _ if !self.is_limited() => true,
+            [] => self.account.unproven_sessions == UnprovenSessions::Pass,
+            bots => bots.iter().any(|bot| self.client.bots.include(bot)),
+        };
+        if may { Ok(()) } else { Err(forbidden()) }
+    }
+
+    /// What the client gets in place of an error of the upstream's, where it may not see all that is in its body. A
+    /// client limited to some bots does not learn which conversations and sessions of other bots there are.
+    pub fn refused_upstream(&self, route: &Route, status: StatusCode) -> Error {
+        match route.name {
+            Name::Conversation | Name::ConversationDetails
+                if self.is_limited() && status.is_client_error() =>
+            {
+                forbidden()
+            }
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                Error::upstream(status).retry_after(WAIT_AFTER_503)
+            }
+            _ => Error::upstream(status),
         }
-        Err(Error::new(
-            Kind::UpstreamInvalid,
-            "the upstream's answer cannot be looked into, and this client may see some bots only",
-        ))
     }
 }
 
 /// One answer for what is not allowed and for what does not exist: nobody learns what is configured.
 pub fn forbidden() -> Error {
-    Error::new(Kind::Forbidden, "this client may not use this route, account or bot")
+    Error::new(
+        Kind::Forbidden,
+        "this client may not use this route, account or bot, or what it asks for is not one of its bots'",
+    )
 }
 
 /// Decides from the path alone, before a byte of the body is read, which account a client may ask about.

@@ -31,6 +31,8 @@ pub enum Reason {
     UnexpectedShape,
     /// A 200 of the right shape that does not show that it is what was asked for.
     UnprovenIdentity,
+    /// A transcript of which no other answer has said that its session is the bot's in the path.
+    UnprovenBot,
     /// Settled, but its lifetime is configured to be zero.
     ZeroLifetime,
     /// Larger than what is held.
@@ -52,12 +54,48 @@ impl Reason {
             Self::Status => "status",
             Self::UnexpectedShape => "unexpected-shape",
             Self::UnprovenIdentity => "unproven-identity",
+            Self::UnprovenBot => "unproven-bot",
             Self::ZeroLifetime => "zero-lifetime",
             Self::TooLarge => "too-large",
             Self::Purged => "purged",
             Self::Superseded => "superseded",
             Self::NoRoom => "no-room",
         }
+    }
+}
+
+/// Why nobody gets a complete exchange's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Withheld {
+    /// Its JSON ends in the middle.
+    Cut,
+    /// It is about another conversation or session than was asked for.
+    AnotherRecord,
+    /// It names another account than was asked about.
+    AnotherAccount,
+}
+
+impl Withheld {
+    /// The word for it in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::AnotherRecord => "another-record",
+            Self::AnotherAccount => "another-account",
+        }
+    }
+}
+
+impl From<Withheld> for Error {
+    fn from(withheld: Withheld) -> Self {
+        let (detail, status) = match withheld {
+            Withheld::Cut => ("the upstream's answer ends in the middle", "http_response_incomplete"),
+            Withheld::AnotherRecord => {
+                ("the upstream's answer is about something else than was asked", "http_protocol_error")
+            }
+            Withheld::AnotherAccount => ("the upstream's answer is another account's", "http_protocol_error"),
+        };
+        Self::new(Kind::UpstreamInvalid, detail).proxy_status(status)
     }
 }
 
@@ -78,7 +116,7 @@ pub struct Judgement {
 ///
 /// Phases and lifetimes are judged at the moment the answer was asked for: what it tells was true
 /// then, and perhaps not any more when it came.
-pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<Judgement, Error> {
+pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<Judgement, Withheld> {
     if answer.status != StatusCode::OK {
         return Ok(without_reading(query, rule, answer));
     }
@@ -93,16 +131,9 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
             return Ok(Judgement { entry: entry.into(), verdict, names: Vec::new(), sightings: Vec::new() });
         }
         Err(Misfit::Cut) => {
-            return Err(Error::new(Kind::UpstreamInvalid, "the upstream's answer ends in the middle")
-                .proxy_status("http_response_incomplete"));
+            return Err(Withheld::Cut);
         }
-        Err(Misfit::Other) => {
-            return Err(Error::new(
-                Kind::UpstreamInvalid,
-                "the upstream's answer is about something else than was asked",
-            )
-            .proxy_status("http_protocol_error"));
-        }
+        Err(Misfit::Other) => return Err(Withheld::AnotherRecord),
     };
     let mut answer = answer;
     // It is JSON, whatever its sender called it.
@@ -110,6 +141,9 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
     let asked_at = answer.asked_at;
     let wall = asked_at.wall;
     let account = &query.account;
+    if reading.accounts.iter().any(|named| !named.eq_ignore_ascii_case(account)) {
+        return Err(Withheld::AnotherAccount);
+    }
     if !is_proven(query, seen, &reading) {
         return Ok(unread(query, answer, Reason::UnprovenIdentity));
     }
@@ -125,8 +159,18 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         _ => told,
     };
 
+    // A transcript names no bot. The policy of who may see it is held against the bot in its key.
+    let (bots, is_of_its_bot) = match query.asked {
+        Asked::Transcript(_) => {
+            let bots = seen.bots(account, &reading.known_by);
+            let is_named = query.bot.as_deref().is_some_and(|bot| bots.iter().any(|named| **named == *bot));
+            (bots, is_named)
+        }
+        _ => (reading.bots.as_slice().into(), true),
+    };
     let allowed = rule.lifetime(phase, reading.summary, wall);
     let verdict = match allowed.standing {
+        _ if !allowed.ttl.is_zero() && !is_of_its_bot => Err(Reason::UnprovenBot),
         _ if !allowed.ttl.is_zero() => Ok(()),
         Standing::Live => Err(Reason::Live),
         Standing::UnknownPhase => Err(Reason::UnknownPhase),
@@ -152,8 +196,8 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         word,
         standing: Some(allowed.standing),
         // What is not stored is looked for by nobody.
-        groups: verdict.map_or_else(|_| Arc::default(), |()| groups(query, &reading.bots, &names)),
-        bots: reading.bots.into(),
+        groups: verdict.map_or_else(|_| Arc::default(), |()| groups(query, &bots, &names)),
+        bots,
         is_opaque: false,
         lifetime,
         variants: Variants::default(),

@@ -35,7 +35,7 @@ pub struct Entry {
     pub lifetime: Lifetime,
     /// The body in other codings, as far as callers have asked for them.
     pub variants: Variants,
-    /// The bots that the body names.
+    /// The bots that the body names; of a transcript, those that other answers have named.
     pub bots: Box<[Box<str>]>,
     /// What it is about.
     pub groups: Arc<[Group]>,
@@ -120,6 +120,11 @@ impl Entry {
     /// Whole seconds since it was asked for (RFC 9111 §5.1, §4.2.3).
     pub fn age(&self, now: Moment) -> u64 {
         now.since(self.answer.asked_at).as_secs()
+    }
+
+    /// Whether it was read as what was asked for. What was not may be about anybody, and hold anything.
+    pub fn is_read(&self) -> bool {
+        self.standing.is_some() && !self.is_opaque
     }
 
     pub fn is_over(&self) -> bool {

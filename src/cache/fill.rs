@@ -84,7 +84,10 @@ impl Inner {
     }
 
     fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began) -> Filled {
-        let judgement = admit::judge(query, rule, &self.seen, answer)?;
+        let judgement = admit::judge(query, rule, &self.seen, answer).map_err(|withheld| {
+            self.metrics.upstream_withheld(query.route, withheld.as_str());
+            withheld
+        })?;
         let (entry, names) = (judgement.entry, judgement.names);
         let (account, asked_at) = (&query.account, entry.answer.asked_at);
         self.memory.link(&judgement.sightings);
@@ -188,7 +191,7 @@ fn is_failure(filled: &Filled) -> bool {
 /// nor does what cannot be read or told apart.
 fn takes_its_place(reason: Reason, status: StatusCode) -> bool {
     match reason {
-        Reason::UnexpectedShape | Reason::UnprovenIdentity => false,
+        Reason::UnexpectedShape | Reason::UnprovenIdentity | Reason::UnprovenBot => false,
         // "There is none": deleted, or never there. Any other refusal is about the request.
         Reason::Status => matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE),
         _ => true,

@@ -219,6 +219,23 @@ impl Cache {
         }
     }
 
+    /// Whether an answer is stored under `key`, however old.
+    pub fn has(&self, key: &Key) -> bool {
+        self.0.memory.peek(key).is_some()
+    }
+
+    /// The bots that answers have named as those of what `query` asks for by an id; none if none has.
+    pub fn bots(&self, query: &Query) -> Box<[Box<str>]> {
+        query.asked.name().map_or_else(Box::default, |name| self.0.seen.bots(&query.account, &[name]))
+    }
+
+    /// Remembers again what an answer to `query` says of ids.
+    pub fn note(&self, query: &Query, entry: &Entry) {
+        if let Ok(reading) = (query.route.read)(&query.asked, &entry.answer.body) {
+            self.0.seen.note(&query.account, &reading.sightings, entry.answer.asked_at);
+        }
+    }
+
     /// What would be made of `query`. Counts as one use of what is
     /// stored, and fetches nothing.
     pub fn prospect(&self, query: &Query, anew: bool) -> Prospect {

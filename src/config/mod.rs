@@ -262,6 +262,15 @@ pub struct Account {
     pub bots: Bots,
     pub credentials: Vec<Arc<Credential>>,
     pub quota: Quota,
+    pub unproven_sessions: UnprovenSessions,
+}
+
+/// What becomes of a transcript whose session no answer has said to be any bot's, for clients limited to some bots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnprovenSessions {
+    Refuse,
+    /// The upstream is trusted to hold a session to the bot in the path.
+    Pass,
 }
 
 impl Account {

@@ -13,7 +13,7 @@ use super::section::{Fault, Faults, Section};
 use super::value::{Percent, Rate, Setting, Size};
 use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
-    Log, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Tracing, Upstream,
+    Log, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Tracing, UnprovenSessions, Upstream,
 };
 use crate::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
@@ -367,6 +367,9 @@ impl Account {
                 );
             }
             let quota = Quota::read(section.section("quota"));
+            let known = [("refuse", UnprovenSessions::Refuse), ("pass", UnprovenSessions::Pass)];
+            let unproven_sessions =
+                section.one_of("unproven_sessions", &known, Some(UnprovenSessions::Refuse));
             section.close();
             accounts.push(Arc::new(Self {
                 id,
@@ -375,6 +378,7 @@ impl Account {
                 bots,
                 credentials,
                 quota,
+                unproven_sessions,
             }));
         }
         if accounts.is_empty() {

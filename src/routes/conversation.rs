@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use http::Method;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::names::Names;
@@ -13,7 +12,7 @@ use super::params::Params;
 use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
-use crate::json::Object;
+use crate::json::{Object, Text};
 use crate::phase::{Phase, Summary};
 use crate::seen::{self, Kind, Sighting};
 
@@ -136,6 +135,8 @@ struct Body<'a> {
     #[serde(borrow, default)]
     updated_at: Text<'a>,
     #[serde(borrow, default)]
+    account_id: Text<'a>,
+    #[serde(borrow, default)]
     bot_id: Text<'a>,
     #[serde(borrow, default)]
     bot_session_id: Text<'a>,
@@ -144,27 +145,6 @@ struct Body<'a> {
     conversation_id: Text<'a>,
     #[serde(rename = "CallIDData", borrow, default)]
     call_id_data: Text<'a>,
-}
-
-/// A string, or something else that is not looked at.
-#[derive(Default, Deserialize)]
-#[serde(from = "OneOf<'a>")]
-struct Text<'a>(#[serde(borrow)] Option<Cow<'a, str>>);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOf<'a> {
-    Text(#[serde(borrow)] Cow<'a, str>),
-    Other(IgnoredAny),
-}
-
-impl<'a> From<OneOf<'a>> for Text<'a> {
-    fn from(value: OneOf<'a>) -> Self {
-        match value {
-            OneOf::Text(text) => Self(Some(text)),
-            OneOf::Other(_) => Self(None),
-        }
-    }
 }
 
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
@@ -182,12 +162,14 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         (Kind::Call, body.call_id_data.0.as_ref()),
     ];
     let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, id?))).collect();
+    let bot = body.bot_id.0.map(Box::from);
     Ok(Reading {
         phase,
-        sightings: vec![Sighting { names, phase }],
+        sightings: vec![Sighting { names, phase, bots: bot.clone().into_iter().collect() }],
         known_by: Vec::new(),
         // One that names no bot is nobody's: only who may see them all gets it.
-        bots: vec![body.bot_id.0.unwrap_or_default().into()],
+        bots: vec![bot.unwrap_or_default()],
+        accounts: body.account_id.0.map(Box::from).into_iter().collect(),
         identity: Identity::Proven,
         summary: Summary::NotAsked,
     })

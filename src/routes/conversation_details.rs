@@ -15,7 +15,7 @@ use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
-use crate::json::Object;
+use crate::json::{Object, Text};
 use crate::phase::{Phase, Summary};
 use crate::seen::{self, Kind};
 
@@ -98,7 +98,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let Some(body) = request.body else { return Err(faults) };
 
     let mut members = Members::parse(body, request.limits.max_json_depth, &NAMES);
-    let named = named(&mut members);
+    let (named, conversation) = named(&mut members);
     members.whole_number("limit", 1, request.limits.conversation_details_limit);
     page(&mut members);
     let with_summary = members.boolean("isSummaryRequired", Some(false)) == Some(true);
@@ -114,7 +114,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
             query: params.canonical(),
             plain_body: with_summary.then(|| plain(members.clone())),
             body: members.canonical(),
-            asked: Asked::Transcript(Transcript { kind, id, with_summary }),
+            asked: Asked::Transcript(Transcript { kind, id, conversation, with_summary }),
         }),
         _ => Err(faults),
     }
@@ -127,15 +127,19 @@ fn plain(mut members: Members) -> String {
     members.canonical()
 }
 
-/// The id that counts. All are checked, those that the upstream ignores are taken out.
-fn named(members: &mut Members) -> Option<(Kind, String)> {
-    let mut first = None;
+/// The id that counts, and the conversation's if that is there too. All are checked, those that the upstream
+/// ignores are taken out.
+fn named(members: &mut Members) -> (Option<(Kind, String)>, Option<String>) {
+    let (mut first, mut conversation) = (None, None);
     let mut any = false;
     for (name, kind, shape) in NAMED_BY {
         any |= members.has(name);
         let Some(id) = members.string(name, "a string") else { continue };
         if let Err(expected) = shape(&id) {
             members.fault(name, format_args!("is {}; it is {expected}", shown(&id)));
+        }
+        if kind == Kind::Conversation {
+            conversation = Some(id.clone());
         }
         if first.is_none() {
             first = Some((kind, id));
@@ -146,7 +150,7 @@ fn named(members: &mut Members) -> Option<(Kind, String)> {
     if !any && members.is_readable() {
         members.fault("sessionId", "is missing; send one of `sessionId`, `callId`, `conversationId`");
     }
-    first
+    (first, conversation)
 }
 
 /// `skip` or `offset`: messages to leave out. Both names are documented, so both are accepted; from
@@ -178,6 +182,8 @@ struct Body<'a> {
     conversation_history: Vec<IgnoredAny>,
     /// `null` is none.
     summary: Option<IgnoredAny>,
+    #[serde(borrow, default)]
+    account_id: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -187,13 +193,17 @@ struct Info<'a> {
     session_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     call_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    account_id: Text<'a>,
 }
 
 /// It is the session asked for, if a session was asked for. The `callId` that comes back can be
 /// another than the one that was sent, and a conversation is not named at all: then the session
 /// in the answer has to be known as the conversation's.
 fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Transcript(Transcript { kind, id, with_summary }) = asked else { return Err(Misfit::Other) };
+    let Asked::Transcript(Transcript { kind, id, with_summary, .. }) = asked else {
+        return Err(Misfit::Other);
+    };
     let Object(body): Object<Body<'_>> =
         serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     let summary = match (with_summary, body.summary) {
@@ -201,7 +211,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         (true, Some(_)) => Summary::There,
         (true, None) => Summary::Missing,
     };
-    let Object(Info { session_id, call_id }) = body.conversation_info;
+    let Object(Info { session_id, call_id, account_id }) = body.conversation_info;
     let identity = match (kind, &session_id, &call_id) {
         (Kind::Session, Some(session), _) if session != id => return Err(Misfit::Other),
         (Kind::Session, Some(_), _) => Identity::Proven,
@@ -220,6 +230,10 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         sightings: Vec::new(),
         known_by,
         bots: Vec::new(),
+        accounts: [body.account_id, account_id]
+            .into_iter()
+            .filter_map(|account| Some(account.0?.into()))
+            .collect(),
         identity,
         summary,
     })
@@ -260,7 +274,7 @@ mod tests {
     use super::*;
 
     fn asked_by(kind: Kind, id: &str) -> Asked {
-        Asked::Transcript(Transcript { kind, id: id.to_owned(), with_summary: false })
+        Asked::Transcript(Transcript { kind, id: id.to_owned(), conversation: None, with_summary: false })
     }
 
     #[test]

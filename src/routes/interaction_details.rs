@@ -16,7 +16,7 @@ use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
-use crate::json::Object;
+use crate::json::{Object, Text, Texts};
 use crate::phase::{Phase, Summary};
 use crate::seen::{self, Kind, Sighting};
 
@@ -246,6 +246,8 @@ fn days_and_more(length: jiff::SignedDuration) -> String {
 struct Body<'a> {
     #[serde(borrow)]
     data: Vec<Object<Row<'a>>>,
+    #[serde(borrow, default)]
+    account_id: Text<'a>,
     /// Its presence is part of the shape. Rows of the page or of all pages: nobody has said.
     #[expect(dead_code, reason = "looked for, not used")]
     num_results: serde::de::IgnoredAny,
@@ -266,6 +268,11 @@ struct Row<'a> {
     session_end_time: Option<Cow<'a, str>>,
     #[serde(borrow)]
     bot_id: Option<Cow<'a, str>>,
+    /// What a transcript is asked for under, where that is not `bot_id`.
+    #[serde(rename = "automationBotIDs", borrow, default)]
+    automation_bots: Texts<'a>,
+    #[serde(borrow, default)]
+    account_id: Text<'a>,
 }
 
 impl Row<'_> {
@@ -303,22 +310,33 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         sightings: Vec::with_capacity(body.data.len()),
         known_by: Vec::new(),
         bots: Vec::new(),
+        accounts: Vec::new(),
         identity: Identity::Proven,
         summary: Summary::NotAsked,
     };
     let mut bots = BTreeSet::new();
+    let mut accounts = BTreeSet::from_iter(body.account_id.0);
     for Object(row) in body.data {
         let phase = row.phase(end, offset_minutes);
         reading.phase = reading.phase.and(phase);
         if row.is_outside(start, end, offset_minutes) {
             reading.identity = Identity::Unproven;
         }
+        accounts.extend(row.account_id.0);
+        let automation = row.automation_bots.0.into_iter().filter_map(|bot| Some(Box::from(bot.0?)));
+        let its_bots = row.bot_id.as_deref().map(Box::from).into_iter().chain(automation).collect();
         bots.extend(row.bot_id);
         let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
-        let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))).collect();
-        reading.sightings.push(Sighting { names, phase });
+        let names: Vec<_> =
+            told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))).collect();
+        // What names nothing is no row of the vendor's: anything may stand in it.
+        if names.is_empty() {
+            reading.identity = Identity::Unproven;
+        }
+        reading.sightings.push(Sighting { names, phase, bots: its_bots });
     }
     reading.bots = bots.into_iter().map(Box::from).collect();
+    reading.accounts = accounts.into_iter().map(Box::from).collect();
     Ok(reading)
 }
 
@@ -364,8 +382,8 @@ mod tests {
     fn each_row_leaves_a_sighting_under_its_session_and_its_conversation() {
         let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
         let body = br#"{"numResults":2,"data":[
-            {"sessionId":"s1","conversationId":"c-1","finalStatus":"CLOSED","sessionEndTime":"1970-01-01T00:00:01"},
-            {"sessionId":"s2","finalStatus":"TRANSIENT_OPEN"}]}"#;
+            {"sessionId":"s1","conversationId":"c-1","botId":"st-1","automationBotIDs":["st-2",7],"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T00:00:01"},
+            {"sessionId":"s2","automationBotIDs":{},"finalStatus":"TRANSIENT_OPEN"}]}"#;
         let sightings = read(&asked, body).expect("the right shape").sightings;
         let over = Phase::Over { since: UnixMillis(1000) };
         let name = seen::Name::new;
@@ -373,8 +391,24 @@ mod tests {
         let second = vec![name(Kind::Session, "s2")];
         assert_eq!(
             sightings,
-            [Sighting { names: first, phase: over }, Sighting { names: second, phase: Phase::Live }]
+            [
+                Sighting { names: first, phase: over, bots: vec!["st-1".into(), "st-2".into()] },
+                Sighting { names: second, phase: Phase::Live, bots: Vec::new() }
+            ]
         );
+    }
+
+    #[test]
+    fn a_row_that_names_nothing_proves_nothing() {
+        let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
+        let identity = |row: &str| {
+            let body = format!(r#"{{"numResults":1,"data":[{row}]}}"#);
+            read(&asked, body.as_bytes()).expect("the right shape").identity
+        };
+        assert_eq!(identity(r#"{"sessionId":"s1"}"#), Identity::Proven);
+        for row in ["{}", r#"{"row":{"sessionId":"s1"}}"#, r#"{"payload":"…"}"#] {
+            assert_eq!(identity(row), Identity::Unproven, "{row}");
+        }
     }
 
     #[test]
@@ -382,8 +416,9 @@ mod tests {
         let identity = |from: &str, to: &str| {
             let asked =
                 Asked::Window { start: UnixMillis(HOUR), end: UnixMillis(2 * HOUR), offset_minutes: 0 };
-            let row =
-                format!(r#"{{"sessionStartTime":"1970-01-01T{from}","sessionEndTime":"1970-01-01T{to}"}}"#);
+            let row = format!(
+                r#"{{"sessionId":"s1","sessionStartTime":"1970-01-01T{from}","sessionEndTime":"1970-01-01T{to}"}}"#
+            );
             let body = format!(r#"{{"numResults":1,"data":[{row}]}}"#);
             read(&asked, body.as_bytes()).expect("the right shape").identity
         };

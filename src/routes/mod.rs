@@ -168,6 +168,12 @@ static PATTERNS: LazyLock<[Vec<Pattern>; ROUTES.len()]> = LazyLock::new(|| {
     ROUTES.each_ref().map(|route| route.paths.iter().map(|path| Pattern::of(path)).collect())
 });
 
+/// Where the record of a conversation is asked for; none if these are no ids.
+pub fn conversation_path(bot: &str, conversation: &str) -> Option<PathAndQuery> {
+    let path = Route::named(Name::Conversation).paths[0];
+    PathAndQuery::try_from(path.replace("{streamId}", bot).replace("{conversationId}", conversation)).ok()
+}
+
 /// Finds the route of a request. GET answers HEAD too; POST, which is a query in truth, answers QUERY
 /// (RFC 10008).
 pub fn find(method: &Method, target: &PathAndQuery) -> Found {

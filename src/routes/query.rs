@@ -41,6 +41,9 @@ pub enum Asked {
 pub struct Transcript {
     pub kind: Kind,
     pub id: String,
+    /// The conversation that the request names, if it does, also where another id counts: its record says whose
+    /// session it is. Not part of the question.
+    pub conversation: Option<String>,
     pub with_summary: bool,
 }
 
@@ -78,6 +81,8 @@ pub struct Reading {
     pub known_by: Vec<Name>,
     /// The bots the body names: its own, or those of its rows.
     pub bots: Vec<Box<str>>,
+    /// The accounts the body names as its own, or its rows'.
+    pub accounts: Vec<Box<str>>,
     /// Whether it is what was asked for.
     pub identity: Identity,
     /// What it has of a summary.

@@ -72,6 +72,8 @@ pub enum Fault {
     OneByteChunks,
     /// These bytes, whatever they are, and the end of the connection.
     Raw(Bytes),
+    /// This status with an error body that quotes the caller's token.
+    EchoedToken(u16),
     /// 200 with a megabyte of gzip that becomes a gigabyte of blanks.
     GzipBomb,
 }
@@ -137,6 +139,11 @@ impl Fault {
             Fault::EndlessBody | Fault::GzipBomb => Response { status: 200, ..right },
             _ => right,
         }
+    }
+
+    /// An error body with this token in it.
+    pub(super) fn quoting(status: u16, token: &str) -> Response {
+        Response::json(status, &envelope(&format!("cannot verify {token}"), i64::from(status)))
     }
 
     /// The status line that this fault lets out, if any.

@@ -111,6 +111,10 @@ impl Kore {
         let right = outcome.unwrap_or_else(Refusal::into_response);
         let fault = state.faults.take(&request.path);
         let response = match &fault {
+            Some(Fault::EchoedToken(status)) => {
+                let token = request.header("auth").unwrap_or_default();
+                Fault::quoting(*status, token)
+            }
             Some(fault) => fault.instead_of(right, || state.of_somebody_else(request, now_ms)),
             None => right,
         };
@@ -158,7 +162,7 @@ impl State {
                     return Ok(canned);
                 }
                 let record = self
-                    .of_stream(route)
+                    .found_under(route, &caller)
                     .find(|record| record.has_agent && record.conversation_id == conversation);
                 conversation::answer(record, &caller.account.id, now_ms)?
             }
@@ -183,7 +187,7 @@ impl State {
                     notes.delay += self.switches.summary_latency;
                     self.summaries
                 });
-                ask.answer(self.of_stream(route), summary, now_ms)
+                ask.answer(self.found_under(route, &caller), summary, now_ms)
             }
         };
         Ok(Response::json(200, &body))
@@ -253,8 +257,13 @@ impl State {
         }
     }
 
-    fn of_stream(&self, route: Route<'_>) -> impl Iterator<Item = &Conversation> {
-        self.conversations.iter().filter(move |record| route.stream() == Some(record.stream.as_str()))
+    /// The records that a path with a stream or bot in it leads to.
+    fn found_under(&self, route: Route<'_>, caller: &Caller) -> impl Iterator<Item = &Conversation> {
+        let is_held = self.switches.held_to_path;
+        self.conversations.iter().filter(move |record| {
+            let is_its_own = route.stream() == Some(record.stream.as_str());
+            is_its_own || !is_held && caller.account.streams.contains(&record.stream)
+        })
     }
 
     fn canned(&self, request: &Request) -> Option<Response> {

@@ -168,6 +168,9 @@ pub struct Switches {
     pub stalled: Option<Gate>,
     /// Every page of interaction details begins with the last row of the page before.
     pub repeat_rows: bool,
+    /// Whether a conversation or session is found under its own stream or bot alone, or under any of its account
+    /// (contract §11).
+    pub held_to_path: bool,
     /// Default and maximum of `limit` in conversation details; the vendor names neither.
     pub history_limit: usize,
 }
@@ -191,6 +194,7 @@ impl Default for Switches {
             keep_alive: KeepAlive::Kept,
             stalled: None,
             repeat_rows: false,
+            held_to_path: true,
             history_limit: 100,
         }
     }

@@ -309,6 +309,7 @@ mod tests {
             bots: account.bots.clone(),
             credentials: account.credentials.clone(),
             quota,
+            unproven_sessions: crate::config::UnprovenSessions::Refuse,
         });
         pools.reshape(Shape::new(&account, &config.clients, &upstream));
         // By a call that began before.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Upstream;
 use super::breaker::Attempt;
+use super::echo;
 use super::exchange::{self, Added, Broken, READING};
 use super::host::{Connection, Host};
 use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
@@ -210,6 +211,9 @@ impl Upstream {
             call.minter.accepted(&token, &call.usage());
         }
         self.tell(call, &outcome, ended_at.uptime.saturating_sub(asked_at.uptime), traced);
+        // Last: for the quota, the breaker and the token it was an answer.
+        let (metrics, route) = (self.metrics.clone(), call.query.route);
+        let outcome = echo::without_token(outcome, &token, move || metrics.upstream_withheld(route, "token"));
         Ok((token, outcome))
     }
 

@@ -7,6 +7,7 @@ mod broker;
 mod call;
 mod client;
 mod collected;
+mod echo;
 mod exchange;
 mod host;
 mod outcome;

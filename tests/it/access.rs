@@ -108,7 +108,7 @@ async fn what_a_client_may_not_see_and_what_does_not_exist_are_one_403() {
     }
     assert_eq!(world.standin.count(), 0);
     assert_eq!(got(world.request(Method::GET, &conversation_path("c-1"), "kg_no-windows")).await.status, 404);
-    assert_eq!(got(world.post_request(&transcript_path(), r#"{"callId":"1"}"#, ONE_BOT)).await.status, 200);
+    assert_eq!(got(world.post_request(&transcript_path(), r#"{"callId":"1"}"#, ONE_BOT)).await.status, 403);
 }
 
 /// Asked for under an own bot, but the answer says that it is another's: only its owners get it,

@@ -50,6 +50,8 @@ pub struct Setup {
     pub config: String,
     /// More `[[clients]]`.
     pub clients: String,
+    /// More lines for each `[[accounts]]`.
+    pub accounts: String,
     /// More lines for each `[[accounts.credentials]]`.
     pub credentials: String,
     /// Neither party counts calls.
@@ -158,6 +160,7 @@ impl World {
         let mut setup = Setup {
             config: String::new(),
             clients: String::new(),
+            accounts: String::new(),
             credentials: String::new(),
             without_quota: false,
             is_simulated: false,
@@ -195,7 +198,7 @@ impl World {
             + &base_config(
                 &setup.upstream.unwrap_or(url),
                 secrets.path(),
-                &setup.credentials,
+                (&setup.accounts, &setup.credentials),
                 &setup.without,
             );
         config.push_str(&setup.clients);
@@ -330,7 +333,12 @@ pub fn transcript_path() -> String {
 }
 
 /// Two accounts, three clients, any ports, a rate limit that only its own tests reach.
-fn base_config(upstream: &str, secrets: &std::path::Path, credentials: &str, without: &[&str]) -> String {
+fn base_config(
+    upstream: &str,
+    secrets: &std::path::Path,
+    (more, credentials): (&str, &str),
+    without: &[&str],
+) -> String {
     // Retries have tests of their own; elsewhere a call is a call. So have strangers.
     let mut config = String::from(
         "server.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:0\"\nlog.access = false\n\
@@ -350,6 +358,7 @@ id = "{account}"
 contact_center_url = "{upstream}"
 automation_url = "{upstream}"
 bots = [{bots}]
+{more}
 [[accounts.credentials]]
 client_id = "{client_id}"
 client_secret = {{ file = "{}" }}

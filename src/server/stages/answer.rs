@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 use http::{HeaderMap, StatusCode};
 use tower::Service;
 
-use super::{Admitted, Call, Outcome, Valid, at_once, later};
+use super::visible::{may_see, may_see_unread};
+use super::{Admitted, Call, Outcome, Valid, at_once, later, owner};
 use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
-use crate::access::redact::{Projection, Unreadable, Work};
+use crate::access::redact::Work;
 use crate::answer::Answer as Whole;
 use crate::app::Snapshot;
 use crate::audit::Record;
@@ -80,7 +81,7 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
         Shown::NotModified(_) => None,
         Shown::Whole(coding) => Some(app.cache.body_at_hand(&entry, coding)?),
     };
-    let held = may_see(grant, &entry, None).and_then(|()| held(call, body));
+    let held = may_see(grant, query.route, &entry, false, false).and_then(|()| held(call, body));
     let body = match held {
         Ok(body) => body,
         Err(error) => return Some(Err(admitted.refused(error))),
@@ -101,23 +102,9 @@ fn held(call: &Call, body: Option<(Coding, Arc<[u8]>)>) -> Result<Option<(Coding
     Ok(Some((coding, call.app.responses.hold(body, most)?)))
 }
 
-/// Whether an answer may go to who is granted this, now that it says whose it is.
-fn may_see(grant: &Grant, entry: &Entry, projection: Option<&Arc<Projection>>) -> Result<(), Error> {
-    // Of a window that is shown without them, it does not matter whose the other rows are.
-    if !projection.is_some_and(|projection| projection.chooses_rows()) {
-        grant.may_see(&entry.bots)?;
-    }
-    let status = entry.answer.status;
-    // Only a 200 is read; any other success may be about anybody.
-    if entry.is_opaque || status.is_success() && status != StatusCode::OK {
-        grant.may_see_unread()?;
-    }
-    Ok(())
-}
-
-async fn answer(valid: &Valid) -> Result<Reply, Error> {
-    let Valid { admitted: Admitted { call, identity, grant, .. }, query, anew, conditions, .. } = valid;
-    let Call { app, snapshot, trace, .. } = &**call;
+/// What the cache or the upstream has to say to `query`.
+pub(super) async fn served(call: &Call, grant: &Grant, query: &Query, anew: bool) -> Result<Served, Error> {
+    let Call { app, snapshot, trace, .. } = call;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query, trace) = (snapshot.upstream.clone(), query.clone(), trace.clone());
@@ -129,7 +116,14 @@ async fn answer(valid: &Valid) -> Result<Reply, Error> {
     let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
     // The fill is the same for everyone; who waits for it only pays for it.
     let spender = Spender::from(&*grant.client);
-    let served = app.cache.get_or_fill(query, rule, wait, *anew, spender, fill).await?;
+    app.cache.get_or_fill(query, rule, wait, anew, spender, fill).await
+}
+
+async fn answer(valid: &Valid) -> Result<Reply, Error> {
+    let Valid { admitted: Admitted { call, identity, grant, .. }, query, anew, conditions, .. } = valid;
+    let snapshot = &call.snapshot;
+    owner::check(valid).await?;
+    let served = served(call, grant, query, *anew).await?;
     let outcome = reply::outcome(&served);
 
     let asker = Asker { call, identity, query, conditions, outcome };
@@ -145,12 +139,13 @@ async fn answer(valid: &Valid) -> Result<Reply, Error> {
             }
         },
         Served::Large(large, source) => {
+            let status = large.status;
             policy = policy.of_now(&asker)?;
-            policy.may_see_unread(&asker)?;
+            policy.may_see_unread(&asker, status)?;
             let response = reply::large(large, source, conditions);
             asker.audit(&policy, response.status(), !response.body().is_empty()).await?;
             policy = policy.of_now(&asker)?;
-            policy.may_see_unread(&asker)?;
+            policy.may_see_unread(&asker, status)?;
             response
         }
     };
@@ -182,11 +177,10 @@ impl Policy {
     }
 
     /// Whether a body may be handed out that nobody has looked into.
-    fn may_see_unread(&self, asker: &Asker<'_>) -> Result<(), Error> {
-        match self.snapshot.projection(&self.grant.client, asker.query.route)? {
-            Some(_) => Err(Unreadable::TooLarge.into()),
-            None => self.grant.may_see_unread(),
-        }
+    fn may_see_unread(&self, asker: &Asker<'_>, status: StatusCode) -> Result<(), Error> {
+        let route = asker.query.route;
+        let is_projected = self.snapshot.projection(&self.grant.client, route)?.is_some();
+        may_see_unread(&self.grant, route, status, is_projected)
     }
 }
 
@@ -208,7 +202,8 @@ impl Asker<'_> {
     ) -> Result<Response, Error> {
         let query = self.query;
         let projection = policy.snapshot.projection(&policy.grant.client, query.route)?;
-        may_see(&policy.grant, entry, projection)?;
+        let chooses_rows = projection.is_some_and(|projection| projection.chooses_rows());
+        may_see(&policy.grant, query.route, entry, projection.is_some(), chooses_rows)?;
         let Some(projection) = projection.cloned() else {
             return self.response(&query.key, (entry, source)).await;
         };

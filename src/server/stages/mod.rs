@@ -5,9 +5,11 @@
 mod answer;
 mod check;
 mod identify;
+mod owner;
 pub mod permit;
 mod rate_limit;
 pub mod validate;
+pub mod visible;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,8 +46,8 @@ use crate::waiting::Place;
 pub fn stack() -> impl Service<Box<Call>, Response = Reply, Error = Error, Future = Outcome<Reply>> {
     ServiceBuilder::new()
         .layer(CheckLayer(Identify)) //  Call       -> Identified: whose credential it is
-        .layer(CheckLayer(Permit)) //    Identified -> Permitted:  route, account and bot are allowed
-        .layer(CheckLayer(RateLimit)) // Permitted  -> Admitted:   not too often
+        .layer(CheckLayer(RateLimit)) // Identified -> Limited:    not too often; what is refused below counts too
+        .layer(CheckLayer(Permit)) //    Limited    -> Admitted:   route, account and bot are allowed
         .layer(CheckLayer(Validate)) //  Admitted   -> Valid:      the body is read, checked, made canonical
         .service(Answer) //              Valid      -> Reply:      out of the cache, or filled
 }
@@ -93,14 +95,15 @@ pub struct Identified {
     client: Arc<Client>,
 }
 
-/// A request whose caller may make it.
-pub struct Permitted {
+/// A request whose caller is within its rate limits. Whatever becomes of it, the caller is told where it stands.
+pub struct Limited {
     call: Box<Call>,
     identity: Identity,
-    grant: Grant,
+    client: Arc<Client>,
+    standings: Standings,
 }
 
-/// A request that its caller may make now. Whatever becomes of it, the caller is told where it stands.
+/// A request that its caller may make now.
 pub struct Admitted {
     call: Box<Call>,
     identity: Identity,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::check::{Check, Checking};
-use super::{Identified, Permitted};
+use super::rate_limit::with_standings;
+use super::{Admitted, Limited};
 use crate::access::permit::{Grant, permit};
 use crate::config::{Account, Client, Config};
 use crate::error::{Error, Kind};
@@ -12,18 +13,18 @@ use crate::routes::{self, Route};
 #[derive(Clone, Copy)]
 pub struct Permit;
 
-impl Check<Identified> for Permit {
-    type Checked = Permitted;
+impl Check<Limited> for Permit {
+    type Checked = Admitted;
 
-    fn check(&self, Identified { call, identity, client }: Identified) -> Checking<Permitted> {
+    fn check(&self, Limited { call, identity, client, standings }: Limited) -> Checking<Admitted> {
         let account = allowed(&client, call.route, &call.contract(None), &call.snapshot.config).cloned();
         Checking::Done(match account {
-            Ok(account) => Ok(Permitted { call, identity, grant: Grant { client, account } }),
+            Ok(account) => Ok(Admitted { call, identity, grant: Grant { client, account }, standings }),
             Err(mut error) => {
                 if error.kind == Kind::InvalidRequest {
                     error = call.without_credentials(None).err().unwrap_or(error);
                 }
-                Err(error.for_client(&client.name))
+                Err(with_standings(error.for_client(&client.name), standings))
             }
         })
     }

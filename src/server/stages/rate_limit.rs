@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::{Check, Checking};
-use super::{Admitted, Permitted};
+use super::{Admitted, Identified, Limited};
 use crate::access::rate_limit;
 use crate::error::{Error, Kind};
 use crate::reply::Reply;
@@ -12,24 +12,23 @@ use crate::standing::{Standing, Standings};
 #[derive(Clone, Copy)]
 pub struct RateLimit;
 
-impl Check<Permitted> for RateLimit {
-    type Checked = Admitted;
+impl Check<Identified> for RateLimit {
+    type Checked = Limited;
 
-    fn check(&self, request: Permitted) -> Checking<Admitted> {
+    fn check(&self, request: Identified) -> Checking<Limited> {
         let standings = may_now(&request);
-        let Permitted { call, identity, grant } = request;
+        let Identified { call, identity, client } = request;
         Checking::Done(match standings {
-            Ok(standings) => Ok(Admitted { call, identity, grant, standings }),
-            Err(error) => Err(error.for_client(&grant.client.name)),
+            Ok(standings) => Ok(Limited { call, identity, client, standings }),
+            Err(error) => Err(error.for_client(&client.name)),
         })
     }
 }
 
 /// Where the caller stands, counting this request: first the one bearer, so that one who asks too
 /// often costs the others of its client nothing, then the client.
-fn may_now(request: &Permitted) -> Result<Standings, Error> {
-    let Permitted { call, identity, grant } = request;
-    let client = &grant.client;
+fn may_now(request: &Identified) -> Result<Standings, Error> {
+    let Identified { call, identity, client } = request;
     let mut standings = Standings::default();
     if let Some(rate) = client.subject_rate_limit
         && let Some(bearer) = identity.bearer(client)
@@ -95,6 +94,10 @@ impl Admitted {
     /// wants no `Retry-After` that is earlier than `t`.
     fn upstream(&self, refused: Option<&Error>, now: Duration) -> Option<Standing> {
         let Self { call, grant, .. } = self;
+        // What is kept from a caller must look the same whether it is stored, fetched, or not there.
+        if refused.is_some_and(|error| matches!(error.kind, Kind::Forbidden | Kind::NotFound)) {
+            return None;
+        }
         let standing = call.snapshot.upstream.standing(&grant.account.id, call.route, call.ids.bot(), now)?;
         let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
         let (left, reset) = wait.map_or((standing.left, standing.reset), |wait| (0, wait));

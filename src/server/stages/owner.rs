@@ -1,0 +1,69 @@
+//! Whose transcript it is. A transcript names no bot, and whether the upstream holds a session to the bot in the
+//! path, the vendor has not said. So other answers have to have told whose session it is.
+
+use http::Method;
+
+use super::answer::served;
+use super::validate::canonical;
+use super::{Admitted, Call, Valid};
+use crate::cache::{Served, Source};
+use crate::error::{Error, Kind};
+use crate::routes::{self, Asked, Query, Transcript};
+use crate::seen;
+
+/// Refuses a transcript to a client limited to some bots unless its session is known to be of one of them. Where
+/// nobody has said, the record of the conversation that the request names is asked for first: at most one call.
+pub async fn check(valid: &Valid) -> Result<(), Error> {
+    let Valid { admitted: Admitted { call, grant, .. }, query, .. } = valid;
+    let Call { app, snapshot, .. } = &**call;
+    let Asked::Transcript(transcript) = &query.asked else { return Ok(()) };
+    let is_projected = snapshot.projection(&grant.client, query.route)?.is_some();
+    // A session proves itself. Which session is a conversation's or a call's, other answers have to say.
+    let has_to_be_known = grant.is_limited() || is_projected && transcript.kind != seen::Kind::Session;
+    // What is stored is stored under its own bot.
+    if !has_to_be_known || app.cache.has(&query.key) {
+        return Ok(());
+    }
+    let mut bots = app.cache.bots(query);
+    if bots.is_empty()
+        && let Some(record) = record(valid, transcript)
+    {
+        ask(valid, &record).await?;
+        bots = app.cache.bots(query);
+    }
+    grant.may_see_transcript(&bots)
+}
+
+/// The query for the record of the conversation that a request for a transcript names.
+fn record(valid: &Valid, transcript: &Transcript) -> Option<Query> {
+    let Admitted { call, grant, .. } = &valid.admitted;
+    let target = routes::conversation_path(call.ids.bot()?, transcript.conversation.as_deref()?)?;
+    let routes::Found::Route(route, ids) = routes::find(&Method::GET, &target) else { return None };
+    // Without an app for it there is nobody to ask.
+    grant.account.credential(route.scope, ids.bot())?;
+    let limits = call.snapshot.config.limits;
+    canonical(&grant.account, route, &routes::Request { ids: &ids, query: "", body: None, limits }).ok()
+}
+
+/// Has the record's answer leave what it says of the conversation's session and bot. An error is one that may be
+/// gone when the caller asks again.
+async fn ask(valid: &Valid, record: &Query) -> Result<(), Error> {
+    let Admitted { call, grant, .. } = &valid.admitted;
+    match served(call, grant, record, false).await {
+        // What it said may have been forgotten since.
+        Ok(Served::Entry(entry, Source::Hit { .. } | Source::Stale { .. })) => {
+            call.app.cache.note(record, &entry);
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind,
+                Kind::TemporaryReducedCapacity | Kind::UpstreamTimeout | Kind::UpstreamUnreachable
+            ) =>
+        {
+            Err(error)
+        }
+        Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,128 @@
+//! An answer that repeats the token it was asked with is given to nobody: some servers and proxies quote the request
+//! in their error pages. What is looked for is the token's signature, for without it the rest is worth nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use memchr::memmem::Finder;
+
+use super::exchange::Broken;
+use super::outcome::Outcome;
+use super::token::Token;
+use crate::answer::{Fetched, Large, Parts};
+use crate::error::{Error, Kind};
+
+/// The outcome, unless it is an answer with the signature of `token` in it: then `count` is called, and it is
+/// broken. Of an answer that is passed on as it comes, no byte of the signature leaves.
+pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + Sync + 'static) -> Outcome {
+    let Some(finder) = signature(token) else { return outcome };
+    match outcome {
+        Outcome::Answered(Fetched::Whole(answer)) => {
+            let content_type = answer.content_type.as_ref().map(|name| name.value());
+            let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
+            if is_there(&answer.body) || content_type.is_some_and(|name| is_there(name.as_bytes())) {
+                count();
+                return Outcome::Broken(Broken::Invalid(repeated()));
+            }
+            Outcome::Answered(Fetched::Whole(answer))
+        }
+        Outcome::Answered(Fetched::Large(large, bounds)) => {
+            let body = watched(large.body, finder, count);
+            Outcome::Answered(Fetched::Large(Large { body, ..large }, bounds))
+        }
+        other => other,
+    }
+}
+
+fn signature(token: &Token) -> Option<Finder<'static>> {
+    let text = token.header.as_bytes();
+    let start = memchr::memrchr(b'.', text)? + 1;
+    text.get(start..).filter(|signature| !signature.is_empty()).map(|it| Finder::new(it).into_owned())
+}
+
+/// The same parts, each held back by as much as may be the beginning of what is looked for.
+fn watched(parts: Parts, finder: Finder<'static>, count: impl Fn() + Send + Sync + 'static) -> Parts {
+    let keep = finder.needle().len().saturating_sub(1);
+    let (finder, count) = (Arc::new(finder), Arc::new(count));
+    let state = Some((parts.into_stream(), Vec::new()));
+    Parts::new(
+        stream::unfold(state, move |state| {
+            let (finder, count) = (finder.clone(), count.clone());
+            async move {
+                let (mut parts, mut held) = state?;
+                match parts.next().await {
+                    Some(Ok(part)) => {
+                        held.extend_from_slice(&part);
+                        if finder.find(&held).is_some() {
+                            count();
+                            return Some((Err(repeated()), None));
+                        }
+                        let rest = held.split_off(held.len().saturating_sub(keep));
+                        Some((Ok(Bytes::from(held)), Some((parts, rest))))
+                    }
+                    Some(Err(error)) => Some((Err(error), None)),
+                    None => Some((Ok(Bytes::from(held)), None)),
+                }
+            }
+        })
+        .filter(|part| {
+            let is_empty = part.as_ref().is_ok_and(Bytes::is_empty);
+            std::future::ready(!is_empty)
+        })
+        .boxed(),
+    )
+}
+
+fn repeated() -> Error {
+    Error::new(Kind::UpstreamInvalid, "the upstream's answer repeats what only the gateway may know")
+        .proxy_status("http_protocol_error")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    fn parts(parts: &[&'static str]) -> Parts {
+        let parts: Vec<Result<Bytes, Error>> =
+            parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect();
+        Parts::new(stream::iter(parts).boxed())
+    }
+
+    #[tokio::test]
+    async fn what_is_passed_on_stops_before_the_first_byte_of_a_signature_however_it_is_cut() {
+        for cut in
+            [&["before SIGNATURE after"][..], &["before SIGN", "ATURE after"], &["before S", "IGNATUR", "E"]]
+        {
+            let found = Arc::new(AtomicUsize::new(0));
+            let counted = found.clone();
+            let count = move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            };
+            let mut passed = Vec::new();
+            let mut stream = watched(parts(cut), Finder::new("SIGNATURE"), count).into_stream();
+            let ended = loop {
+                match stream.try_next().await {
+                    Ok(Some(part)) => passed.extend_from_slice(&part),
+                    ended => break ended,
+                }
+            };
+            assert!(ended.is_err(), "{cut:?}");
+            assert!(b"before ".starts_with(&passed[..]), "{cut:?}: {passed:?}");
+            assert_eq!(found.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_hold_it_is_passed_on_to_the_last_byte() {
+        let text = ["SIGNATUR", "", "SIGNATUR", "e"];
+        let stream =
+            watched(parts(&text), Finder::new("SIGNATURE"), || panic!("it is not there")).into_stream();
+        let passed: Vec<Bytes> = stream.try_collect().await.expect("no error");
+        assert_eq!(passed.concat(), text.concat().as_bytes());
+    }
+}
