@@ -43,6 +43,8 @@ pub enum Reason {
     Superseded,
     /// The store is full of what is asked for more.
     NoRoom,
+    /// For a reason that this caller does not learn: it lies in what is kept from it.
+    NotStored,
 }
 
 impl Reason {
@@ -60,6 +62,7 @@ impl Reason {
             Self::Purged => "purged",
             Self::Superseded => "superseded",
             Self::NoRoom => "no-room",
+            Self::NotStored => "not-stored",
         }
     }
 }

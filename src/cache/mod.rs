@@ -27,7 +27,7 @@ use crate::answer::{Fetched, Large};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Kind};
 use crate::metrics::Metrics;
-use crate::phase::Rule;
+use crate::phase::{Phase, Rule};
 use crate::routes::{Key, Query};
 use crate::seen::Seen;
 use crate::spender::{Spender, Spenders};
@@ -39,6 +39,7 @@ use fill::{Filled, Landed};
 use flight::{Flights, Ticket};
 use jobs::Jobs;
 use memory::Memory;
+pub use projected::Part;
 pub use prospect::Prospect;
 use prospect::prospect;
 use purge::Meant;
@@ -92,6 +93,23 @@ pub enum Source {
         collapsed: bool,
         because: Forwarded,
     },
+}
+
+impl Source {
+    /// The same for a caller that is shown a part of the answer, whose phase by itself is `phase`: what the rest
+    /// of it says is not told.
+    pub fn of_a_part(self, phase: Phase) -> Self {
+        let Self::Upstream { stored: Err(reason), collapsed, because } = self else { return self };
+        let is_about_phase =
+            matches!(reason, Reason::Live | Reason::NotSettled | Reason::UnknownPhase | Reason::ZeroLifetime);
+        let reason = match phase {
+            _ if !is_about_phase => reason,
+            Phase::Live => Reason::Live,
+            Phase::Unknown => Reason::UnknownPhase,
+            Phase::Over { .. } => Reason::NotStored,
+        };
+        Self::Upstream { stored: Err(reason), collapsed, because }
+    }
 }
 
 /// Why a request went to the upstream.

@@ -11,6 +11,7 @@ use super::variants::{Shown, Variants};
 use super::{Cache, Source};
 use crate::answer::Answer;
 use crate::error::{Error, Kind};
+use crate::phase::Phase;
 use crate::routes::Key;
 
 impl Cache {
@@ -23,7 +24,7 @@ impl Cache {
         key: &Key,
         (whole, source): (&Arc<Entry>, Source),
         id: &[u8],
-        project: impl FnOnce(&Answer, Arc<AtomicBool>) -> Result<Vec<u8>, Error> + Send + 'static,
+        project: impl FnOnce(&Answer, Arc<AtomicBool>) -> Result<Part, Error> + Send + 'static,
     ) -> Result<(Key, Arc<Entry>), Error> {
         let memory = &self.0.memory;
         let is_stored = !matches!(source, Source::Upstream { stored: Err(_), .. });
@@ -62,12 +63,19 @@ impl Cache {
     }
 }
 
+/// What is shown of an answer.
+pub struct Part {
+    pub body: Vec<u8>,
+    /// Its own, where that is not the whole answer's.
+    pub phase: Option<Phase>,
+}
+
 /// The entry that shows no more of `whole` than this.
-fn part_of(whole: &Entry, shown: Vec<u8>) -> Entry {
+fn part_of(whole: &Entry, Part { body: shown, phase }: Part) -> Entry {
     Entry {
         tag: Tag::of(&shown),
         answer: Answer { body: shown.into(), ..whole.answer.clone() },
-        phase: whole.phase,
+        phase: phase.unwrap_or(whole.phase),
         word: whole.word,
         standing: whole.standing,
         bots: whole.bots.clone(),
@@ -90,7 +98,6 @@ mod tests {
     use crate::cache::{Forwarded, Limits, Reason};
     use crate::clock::{Clock, UnixMillis};
     use crate::metrics::Metrics;
-    use crate::phase::Phase;
     use crate::routes::ROUTES;
 
     fn entry(cache: &Cache, body: &[u8]) -> Arc<Entry> {
@@ -131,7 +138,7 @@ mod tests {
             let (told, thread) = std::sync::mpsc::channel();
             let project = move |_: &Answer, _| {
                 told.send(std::thread::current().id()).expect("the test listens");
-                Ok(Vec::new())
+                Ok(Part { body: Vec::new(), phase: None })
             };
             cache.projected(&key, (&whole, NOT_STORED), b"id", project).await.expect("a view");
             assert_eq!(thread.recv().expect("it was made") != std::thread::current().id(), is_off);
@@ -146,7 +153,7 @@ mod tests {
         for length in [INLINE, INLINE + 1] {
             let (whole, other) = (entry(&cache, &vec![b'x'; length]), entry(&cache, &vec![b'y'; length]));
             let shown = async |whole: &Arc<Entry>, id: &'static [u8]| {
-                let project = |answer: &Answer, _| Ok(answer.body[..1].to_vec());
+                let project = |answer: &Answer, _| Ok(Part { body: answer.body[..1].to_vec(), phase: None });
                 cache.projected(&key, (whole, NOT_STORED), id, project).await.expect("a view").1
             };
             let first = shown(&whole, b"id").await;
@@ -170,7 +177,7 @@ mod tests {
             let began = cache.0.memory.now();
             assert!(cache.0.memory.put(key.clone(), entry.clone(), began, || false).is_ok());
             let source = Source::Hit { left: entry.lifetime.ttl };
-            let project = |answer: &Answer, _| Ok(answer.body.to_vec());
+            let project = |answer: &Answer, _| Ok(Part { body: answer.body.to_vec(), phase: None });
             let shown = cache.projected(&key, (&entry, source), b"id", project).await;
             assert_eq!(*shown.expect("a view").1.answer.body, *body.as_bytes());
         }

@@ -340,6 +340,14 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     Ok(reading)
 }
 
+/// The phase of the rows of a window's answer that are `own`, by their `botId`: of an empty window, if none is.
+pub fn phase_of_own_rows(asked: &Asked, body: &[u8], own: impl Fn(&str) -> bool) -> Phase {
+    let Asked::Window { end, offset_minutes, .. } = *asked else { return Phase::Unknown };
+    let Ok(Object(body)) = serde_json::from_slice::<Object<Body<'_>>>(body) else { return Phase::Unknown };
+    let rows = body.data.iter().filter(|Object(row)| row.bot_id.as_deref().is_some_and(&own));
+    rows.map(|Object(row)| row.phase(end, offset_minutes)).fold(Phase::Over { since: end }, Phase::and)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

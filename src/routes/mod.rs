@@ -25,6 +25,7 @@ use http::uri::PathAndQuery;
 use crate::error::Fault;
 
 pub use conversation_details::without_summary;
+pub use interaction_details::phase_of_own_rows;
 pub use key::{Key, KeyParts};
 use names::Names;
 use openapi::Description;

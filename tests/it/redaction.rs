@@ -171,6 +171,33 @@ async fn a_client_of_one_bot_gets_its_own_rows_of_a_whole_accounts_window() {
     assert_eq!(world.standin.count(), 1);
 }
 
+/// Whether another bot's row goes on is not told: neither by why the window is not stored, nor by whether it may be kept.
+#[tokio::test]
+async fn what_is_said_about_a_window_is_said_about_the_rows_that_are_shown() {
+    let world = world().await;
+    let row = |bot: &str, id: u8, status: &str| {
+        format!(
+            r#"{{"sessionId":"s{id}","botId":"{bot}","finalStatus":"{status}","sessionEndTime":"2026-02-17T00:00:00"}}"#
+        )
+    };
+    for (own, other, detail, control) in [
+        ("CLOSED", "OPEN", "not-stored", "private, no-cache"),
+        ("OPEN", "CLOSED", "live", "private, no-store"),
+        ("OPEN", "OPEN", "live", "private, no-store"),
+    ] {
+        let (own, other) = (row(EXAMPLE_STREAM, 1, own), row(OTHER_STREAM, 2, other));
+        let body = format!(r#"{{"numResults":2,"data":[{own},{other}]}}"#);
+        world.standin.serve_body("/interactionDetails", 200, "application/json", body);
+        for _ in 0..2 {
+            let shown = got(world.post_request(&window_path(), WINDOW, OWN_ROWS)).await;
+            assert!(shown.cache_status().ends_with(&format!("stored=?0; detail={detail}")), "{shown:?}");
+            assert_eq!(shown.header("cache-control"), control);
+        }
+        let all = got(world.post_request(&window_path(), WINDOW, REPORTING)).await;
+        assert!(all.cache_status().ends_with("stored=?0; detail=live"), "{all:?}");
+    }
+}
+
 /// What cannot be looked into cannot be shown; who may see everything gets it as it is.
 #[tokio::test]
 async fn what_is_no_json_is_a_502_to_whom_something_is_kept_from() {

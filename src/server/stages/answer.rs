@@ -20,7 +20,7 @@ use crate::clock::UnixMillis;
 use crate::error::Error;
 use crate::metrics;
 use crate::reply::{self, Conditions, Reply, Shown};
-use crate::routes::{Asked, Key, Query};
+use crate::routes::{Asked, Key, Query, phase_of_own_rows};
 use crate::spender::{Spender, Spenders};
 use crate::waiting::Place;
 
