@@ -15,7 +15,7 @@ use crate::answer::Answer as Whole;
 use crate::app::Snapshot;
 use crate::audit::Record;
 use crate::body::{Octets, Response};
-use crate::cache::{Coding, Entry, Served, Source};
+use crate::cache::{Coding, Entry, Part, Served, Source};
 use crate::clock::UnixMillis;
 use crate::error::Error;
 use crate::metrics;
@@ -209,12 +209,24 @@ impl Asker<'_> {
         };
         let id = *projection.id();
         let most = policy.snapshot.config.redaction_work;
+        // What is said about a window is said about the rows that are shown.
+        let own = chooses_rows.then(|| (query.asked.clone(), policy.grant.client.clone()));
+        let rule = *policy.snapshot.config.cache.rule(query.route);
         let project = move |answer: &Whole, is_unwanted| {
             let mut work = Work::within(most, is_unwanted);
-            Ok(projection.apply_within(&mut work, &answer.body, answer.status.is_success())?)
+            let body = projection.apply_within(&mut work, &answer.body, answer.status.is_success())?;
+            let phase = own.map(|(asked, client)| {
+                let rows = phase_of_own_rows(&asked, &answer.body, |bot| client.bots.include(bot));
+                match asked {
+                    Asked::Window { end, .. } => rows.and(rule.window(end, answer.asked_at.wall)),
+                    _ => rows,
+                }
+            });
+            Ok(Part { body, phase })
         };
         let cache = &self.call.app.cache;
         let (key, entry) = cache.projected(&query.key, (entry, source), &id, project).await?;
+        let source = if chooses_rows { source.of_a_part(entry.phase) } else { source };
         self.response(&key, (&entry, source)).await
     }
 
