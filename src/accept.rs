@@ -130,22 +130,26 @@ fn parts(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let (mut in_quotes, mut is_escaped) = (false, false);
-        let end = text.bytes().position(|byte| {
-            match byte {
-                _ if is_escaped => is_escaped = false,
-                b'\\' => is_escaped = in_quotes,
-                b'"' => in_quotes = !in_quotes,
-                _ => return byte == separator && !in_quotes,
-            }
-            false
-        });
-        let (part, behind) = match end {
+        let (part, behind) = match end_of_part(text.as_bytes(), separator) {
             Some(end) => (text.get(..end)?, text.get(end + 1..)),
             None => (text, None),
         };
         rest = behind;
         Some(part)
+    })
+}
+
+/// Where the first separator is that is in no quoted string.
+pub fn end_of_part(text: &[u8], separator: u8) -> Option<usize> {
+    let (mut in_quotes, mut is_escaped) = (false, false);
+    text.iter().position(|byte| {
+        match *byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_quotes,
+            b'"' => in_quotes = !in_quotes,
+            byte => return byte == separator && !in_quotes,
+        }
+        false
     })
 }
 

@@ -50,11 +50,13 @@ pub enum Kind {
     /// The upstream's quota is used up, its breaker is open, or the gateway sheds load.
     TemporaryReducedCapacity,
     UpstreamTimeout,
+    /// Only what is stored was asked for, and nothing is.
+    NotCached,
 }
 
 impl Kind {
     /// All of them, in their order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -79,6 +81,7 @@ impl Kind {
         Self::AuditUnavailable,
         Self::TemporaryReducedCapacity,
         Self::UpstreamTimeout,
+        Self::NotCached,
     ];
 
     pub const fn status(self) -> StatusCode {
@@ -106,7 +109,7 @@ impl Kind {
             Self::TemporaryReducedCapacity | Self::IdentityUnavailable | Self::AuditUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -137,6 +140,7 @@ impl Kind {
             Self::AuditUnavailable => "audit-unavailable",
             Self::TemporaryReducedCapacity => "temporary-reduced-capacity",
             Self::UpstreamTimeout => "upstream-timeout",
+            Self::NotCached => "not-cached",
         }
     }
 
@@ -167,6 +171,7 @@ impl Kind {
             Self::AuditUnavailable => "The audit cannot be written",
             Self::TemporaryReducedCapacity => "Temporarily out of upstream capacity",
             Self::UpstreamTimeout => "The upstream took too long",
+            Self::NotCached => "No stored answer",
         }
     }
 
@@ -283,6 +288,13 @@ impl Error {
     pub fn not_acceptable(media_type: &str) -> Self {
         let detail = format!("answers are `{media_type}`, which `Accept` leaves out");
         Self::new(Kind::NotAcceptable, detail.clone()).with_fault(Fault::in_header("accept", detail))
+    }
+
+    /// A request that takes only what is stored, and nothing that would do is.
+    pub fn not_cached() -> Self {
+        let detail =
+            "no answer that would do is stored, and `Cache-Control: only-if-cached` lets none be fetched";
+        Self::new(Kind::NotCached, detail)
     }
 
     /// A request with these faults, of which at most [`MOST_FAULTS`] are listed; never call it with
@@ -449,7 +461,7 @@ mod tests {
     #[test]
     fn the_list_of_kinds_is_whole() {
         assert!(Kind::ALL.iter().enumerate().all(|(place, kind)| *kind as usize == place));
-        assert_eq!(Kind::ALL.len(), Kind::UpstreamTimeout as usize + 1, "the last one in the enum");
+        assert_eq!(Kind::ALL.len(), Kind::NotCached as usize + 1, "the last one in the enum");
     }
 
     #[test]

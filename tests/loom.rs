@@ -25,7 +25,7 @@ type Shared = Arc<Board<u8, u8, ()>>;
 
 /// Asks once: starts the fill if nobody has, and waits.
 fn ask(board: &Shared, fill: impl FnOnce() -> u8) -> (bool, Option<u8>) {
-    let (ticket, landing) = board.join(&1, || ());
+    let (ticket, landing) = board.join(&1, |()| true, || ());
     let ((), started) = (ticket.common, landing.is_some());
     if let Some(landing) = landing {
         // As in a task of its own, where a panic ends the task and drops what it holds.
@@ -57,6 +57,30 @@ fn all_who_ask_hear_of_a_landing_and_the_key_is_free_again() {
 }
 
 #[test]
+fn who_has_heard_of_a_landing_finds_the_key_free() {
+    loom::model(|| {
+        let board: Shared = Arc::new(Board::new());
+        let (_first, landing) = board.join(&1, |()| true, || ());
+        let waiter = {
+            let board = board.clone();
+            thread::spawn(move || {
+                let (ticket, own) = board.join(&1, |()| true, || ());
+                if own.is_some() {
+                    return;
+                }
+                assert_eq!(block_on(ticket.landed()), Some(3));
+                assert!(board.under_way(&1).is_none());
+                // Asked again at once: not the flight that has just been heard of.
+                let (ticket, own) = board.join(&1, |()| true, || ());
+                assert!(!ticket.joined && own.is_some());
+            })
+        };
+        landing.unwrap().land(3);
+        waiter.join().unwrap();
+    });
+}
+
+#[test]
 fn a_fill_that_panics_lets_go_of_everybody() {
     loom::model(|| {
         let board: Shared = Arc::new(Board::new());
@@ -80,12 +104,12 @@ fn a_waiter_who_leaves_takes_nobody_along() {
         let leaver = {
             let board = board.clone();
             thread::spawn(move || {
-                let (ticket, landing) = board.join(&1, || ());
+                let (ticket, landing) = board.join(&1, |()| true, || ());
                 drop(ticket);
                 landing
             })
         };
-        let (ticket, landing) = board.join(&1, || ());
+        let (ticket, landing) = board.join(&1, |()| true, || ());
         assert_eq!(ticket.joined, landing.is_none());
         for landing in [landing, leaver.join().unwrap()].into_iter().flatten() {
             landing.land(5);
@@ -98,13 +122,13 @@ fn a_waiter_who_leaves_takes_nobody_along() {
 fn a_flight_that_was_detached_does_not_end_the_one_that_came_after() {
     loom::model(|| {
         let board: Shared = Arc::new(Board::new());
-        let (old, landing) = board.join(&1, || ());
+        let (old, landing) = board.join(&1, |()| true, || ());
         let landing = landing.unwrap();
         let purger = {
             let board = board.clone();
             thread::spawn(move || {
                 board.detach_all();
-                board.join(&1, || ()).1
+                board.join(&1, |()| true, || ()).1
             })
         };
         landing.land(1);
@@ -112,6 +136,6 @@ fn a_flight_that_was_detached_does_not_end_the_one_that_came_after() {
         assert_eq!(block_on(old.landed()), Some(1));
         // Detached or landed, the old one was not joined, and the new one is still on the board.
         assert!(new.is_some());
-        assert!(board.join(&1, || ()).1.is_none());
+        assert!(board.join(&1, |()| true, || ()).1.is_none());
     });
 }

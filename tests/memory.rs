@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
-use kore_gateway::cache::{Cache, Limits};
+use kore_gateway::cache::{Cache, Limits, Terms};
 use kore_gateway::clock::{Clock, UnixMillis};
 use kore_gateway::config::Lane;
 use kore_gateway::metrics::Metrics;
@@ -92,7 +92,10 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
                         };
                         async { Ok(Fetched::Whole(answer)) }
                     };
-                    cache.get_or_fill(&query, &RULE, DAY, false, spender.clone(), fill).await.unwrap();
+                    cache
+                        .get_or_fill(&query, &RULE, DAY, Terms::default(), spender.clone(), fill)
+                        .await
+                        .unwrap();
                     if n % 5_000 < TASKS {
                         most_resident = most_resident.max(resident());
                         most_held = most_held.max(cache.size().1);

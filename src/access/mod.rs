@@ -1,5 +1,6 @@
 //! Who is asking, what they may see, from which pages, and how often.
 
+pub mod cache_control;
 pub mod cors;
 pub mod forwarded;
 pub mod identify;
@@ -8,4 +9,3 @@ pub mod oidc;
 pub mod permit;
 pub mod rate_limit;
 pub mod redact;
-pub mod refresh;

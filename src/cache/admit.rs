@@ -45,6 +45,8 @@ pub enum Reason {
     NoRoom,
     /// For a reason that this caller does not learn: it lies in what is kept from it.
     NotStored,
+    /// Whoever asked for it wants it stored by nobody.
+    NoStore,
 }
 
 impl Reason {
@@ -63,6 +65,7 @@ impl Reason {
             Self::Superseded => "superseded",
             Self::NoRoom => "no-room",
             Self::NotStored => "not-stored",
+            Self::NoStore => "no-store",
         }
     }
 }

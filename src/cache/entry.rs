@@ -147,12 +147,16 @@ impl Entry {
     }
 }
 
-/// `ttl` up to a tenth shorter or longer, the same for the same key and time: what was loaded at
-/// once does not expire at once.
+/// Parts of ten thousand by which a lifetime is shortened at most.
+const MOST_JITTER: u32 = 1_000;
+
+/// `ttl` shortened by up to a tenth, by the same amount for the same key and time: what was loaded at once
+/// does not expire at once. It is never longer than configured.
 pub fn jittered(ttl: Duration, key: &Key, asked_at: Moment) -> Duration {
-    let spread = BuildHasherDefault::<DefaultHasher>::default().hash_one((key, asked_at.wall.0)) % 2001;
-    let factor = u32::try_from(9_000 + spread).unwrap_or(10_000);
-    ttl.checked_mul(factor).map_or(ttl, |scaled| scaled / 10_000)
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one((key, asked_at.wall.0));
+    let shortened_by = u32::try_from(hash % u64::from(MOST_JITTER + 1)).unwrap_or(0);
+    // Divided first, so that no `ttl` is too long to be multiplied.
+    ttl.saturating_sub(ttl / 10_000 * shortened_by)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What happens in a flight: wait, look again, call, judge, store.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 
-use super::Inner;
 use super::admit::{self, Reason};
 use super::entry::{Entry, Freshness, Lifetime, Tag, jittered};
 use super::group::Group;
@@ -12,6 +12,7 @@ use super::memory::Refused;
 use super::passage::Passage;
 use super::purge::Began;
 use super::variants::Variants;
+use super::{Inner, OnBoard};
 use crate::answer::{Answer, Fetched};
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
@@ -33,12 +34,12 @@ pub enum Landed {
 }
 
 impl Inner {
-    /// Runs in a flight. What was asked for until `not_before` will not do.
-    pub async fn fill<F>(
+    /// Runs in a flight.
+    pub(super) async fn fill<F>(
         &self,
         query: &Query,
         rule: &Rule,
-        not_before: Option<Moment>,
+        on_board: &OnBoard,
         fill: impl FnOnce() -> F,
     ) -> Filled
     where
@@ -51,18 +52,18 @@ impl Inner {
             now = self.clock.moment();
         }
         // Again: another flight may have landed between the caller's look and this one's start.
-        if let Some(entry) = self.memory.peek(&query.key)
-            && let Freshness::Fresh { .. } = entry.freshness(now)
-            && not_before.is_none_or(|not_before| entry.answer.asked_at.is_after(not_before))
-        {
-            return Ok(Landed::Held(entry));
+        if !on_board.is_anew {
+            if let Some(entry) = self.memory.peek(&query.key)
+                && let Freshness::Fresh { .. } = entry.freshness(now)
+            {
+                return Ok(Landed::Held(entry));
+            }
+            let may_store = on_board.may_store.load(Ordering::Relaxed);
+            if let Some(entry) = self.cut_from_summarised(query, rule, now, may_store) {
+                return Ok(Landed::Held(entry));
+            }
         }
-        if not_before.is_none()
-            && let Some(entry) = self.cut_from_summarised(query, rule, now)
-        {
-            return Ok(Landed::Held(entry));
-        }
-        let filled = self.fetch(query, rule, fill()).await;
+        let filled = self.fetch(query, rule, on_board, fill()).await;
         self.back_off.note(&query.key, is_failure(&filled), self.clock.uptime());
         filled
     }
@@ -72,6 +73,7 @@ impl Inner {
         &self,
         query: &Query,
         rule: &Rule,
+        on_board: &OnBoard,
         call: impl Future<Output = Result<Fetched, Error>>,
     ) -> Filled {
         let began = self.memory.now();
@@ -79,11 +81,14 @@ impl Inner {
             Fetched::Large(large, bounds) => {
                 Ok(Landed::Large(Passage::open(large, bounds, self.clock.clone())))
             }
-            Fetched::Whole(answer) => self.take_in(query, rule, answer, began),
+            Fetched::Whole(answer) => {
+                let may_store = on_board.may_store.load(Ordering::Relaxed);
+                self.take_in(query, rule, answer, began, may_store)
+            }
         }
     }
 
-    fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began) -> Filled {
+    fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began, may_store: bool) -> Filled {
         let judgement = admit::judge(query, rule, &self.seen, answer).map_err(|withheld| {
             self.metrics.upstream_withheld(query.route, withheld.as_str());
             withheld
@@ -104,6 +109,7 @@ impl Inner {
         let is_outdated =
             || names.iter().filter_map(live_at).any(|known| entry.is_voided_by_life_at(known.asked_at));
         let stored = match judgement.verdict {
+            Ok(()) if !may_store => Err(Reason::NoStore),
             Ok(()) => {
                 self.memory.put(query.key.clone(), entry.clone(), began, is_outdated).map_err(|refused| {
                     match refused {
@@ -139,8 +145,14 @@ impl Inner {
     }
 
     /// A transcript cut out of one that is stored with a summary. It is as old as that one, and
-    /// kept by its own rule.
-    fn cut_from_summarised(&self, query: &Query, rule: &Rule, now: Moment) -> Option<Arc<Entry>> {
+    /// kept by its own rule, if it may be.
+    pub(super) fn cut_from_summarised(
+        &self,
+        query: &Query,
+        rule: &Rule,
+        now: Moment,
+        may_store: bool,
+    ) -> Option<Arc<Entry>> {
         let began = self.memory.now();
         let (key, whole) = self.memory.summarised(&query.key, now)?;
         let body = without_summary(&whole.answer.body)?;
@@ -166,6 +178,9 @@ impl Inner {
         });
         if !matches!(entry.freshness(now), Freshness::Fresh { .. }) {
             return None;
+        }
+        if !may_store {
+            return Some(entry);
         }
         let is_outdated = || !self.memory.holds(&key, &whole);
         match self.memory.put(query.key.clone(), entry.clone(), began, is_outdated) {

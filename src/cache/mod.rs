@@ -20,7 +20,7 @@ mod purge;
 mod variants;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::answer::{Fetched, Large};
@@ -52,12 +52,33 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     memory: Memory,
-    flights: Flights<Key, Filled, Spenders>,
+    flights: Flights<Key, Filled, OnBoard>,
     back_off: BackOff,
     jobs: Jobs,
     seen: Seen,
     clock: Clock,
     metrics: Arc<Metrics>,
+}
+
+/// On what terms a request takes an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Terms {
+    /// What is stored will not do, but it is better than an error.
+    pub anew: bool,
+    /// What is fetched for this request alone is not stored.
+    pub no_store: bool,
+    /// No call is made for this request.
+    pub only_stored: bool,
+}
+
+/// What all who wait for one fill have in common.
+#[derive(Clone)]
+struct OnBoard {
+    spenders: Spenders,
+    /// Started for a request for which what is stored will not do.
+    is_anew: bool,
+    /// Whether anybody lets it be stored.
+    may_store: Arc<AtomicBool>,
 }
 
 /// What the cache is limited to, as long as the process lives.
@@ -159,15 +180,14 @@ impl Cache {
     }
 
     /// The answer to `query`: from the store, from a fill under way, or from a new one. Waits at
-    /// most `wait`; the fill goes on without this caller. With `anew`, what is stored is not an
-    /// answer, but better than an error. `spender` says on whose account the call is, if it comes to one;
-    /// of one that others wait for too, it is on the account of whoever has his turn first.
+    /// most `wait`; the fill goes on without this caller. `spender` says on whose account the call is, if it
+    /// comes to one; of one that others wait for too, it is on the account of whoever has his turn first.
     pub async fn get_or_fill<F>(
         &self,
         query: &Query,
         rule: &Rule,
         wait: Duration,
-        anew: bool,
+        terms: Terms,
         spender: Spender,
         fill: impl Fn(Spenders) -> F + Send + Sync + Clone + 'static,
     ) -> Result<Served, Error>
@@ -179,11 +199,11 @@ impl Cache {
         let stored = inner.memory.get(&query.key);
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
         let freshness = stored.as_ref().map(|entry| entry.freshness(now));
-        let (because, fallback) = match (prospect(freshness, anew, is_backing_off), stored) {
+        let (because, fallback) = match (prospect(freshness, terms.anew, is_backing_off), stored) {
             (Prospect::Serve { source, refresh }, Some(entry)) => {
-                if refresh {
+                if refresh && !terms.only_stored && !terms.no_store {
                     // Nobody waits for this ticket; the flight lands all the same.
-                    drop(self.fly(query, *rule, None, spender, fill));
+                    drop(self.fly(query, *rule, terms, &spender, fill));
                 }
                 return Ok(Served::Entry(entry, source));
             }
@@ -191,50 +211,21 @@ impl Cache {
             // Nothing is served where nothing is.
             (Prospect::Serve { .. }, None) => (Forwarded::Miss, None),
         };
+        if terms.only_stored {
+            return inner.without_a_call(query, rule, terms);
+        }
 
-        let ticket = self.fly(query, *rule, anew.then_some(now), spender.clone(), fill.clone());
-        let collapsed = ticket.joined;
         let filled = within(inner.clock.patience(wait), async {
+            if terms.anew {
+                self.flight_anew_has_landed(&query.key).await;
+            }
+            let ticket = self.fly(query, *rule, terms, &spender, fill);
+            let collapsed = ticket.joined;
             let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
-            ticket.landed().await.unwrap_or_else(died)
+            Ok((ticket.landed().await.unwrap_or_else(died)?, collapsed))
         })
         .await;
-        // It may have been purged, reopened or replaced meanwhile, or have become too old.
-        let fallback = fallback.and_then(|(entry, source)| {
-            let is_there = inner.memory.holds(&query.key, &entry);
-            match entry.freshness(inner.clock.moment()) {
-                Freshness::OnlyIfError { past } if is_there => {
-                    Some((entry, Source::Stale { past, because: Because::Error }))
-                }
-                Freshness::Fresh { .. } | Freshness::Revalidating { .. } if is_there => Some((entry, source)),
-                _ => None,
-            }
-        });
-        match (filled, fallback) {
-            (Ok(Landed::Fetched(entry, _)), Some((stale, source))) if failed(&entry) => {
-                Ok(Served::Entry(stale, source))
-            }
-            (Ok(Landed::Large(passage)), Some((stale, source))) if passage.status().is_server_error() => {
-                Ok(Served::Entry(stale, source))
-            }
-            (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
-            (Err(error), None) => Err(error),
-            (Ok(Landed::Held(entry)), _) => {
-                let source = match entry.freshness(inner.clock.moment()) {
-                    Freshness::Fresh { left } => Source::Hit { left },
-                    // It was fresh a moment ago.
-                    _ => Source::Hit { left: Duration::ZERO },
-                };
-                Ok(Served::Entry(entry, source))
-            }
-            (Ok(Landed::Fetched(entry, stored)), _) => {
-                Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
-            }
-            (Ok(Landed::Large(passage)), _) => {
-                let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed, because };
-                Ok(Served::Large(passage.board(), source))
-            }
-        }
+        inner.served(query, filled, fallback, because)
     }
 
     /// Whether an answer is stored under `key`, however old.
@@ -330,30 +321,117 @@ impl Cache {
         made.map_or_else(|| (Coding::Identity, entry.answer.body.clone()), |made| (coding, made))
     }
 
+    /// The flight that is made anew for `key` and began before now, if there is one, has landed: those who come
+    /// while it flies and want an answer that was asked for later share the next one.
+    async fn flight_anew_has_landed(&self, key: &Key) {
+        let under_way = self.0.flights.under_way(key);
+        if let Some(ticket) = under_way.filter(|ticket| ticket.common.is_anew) {
+            ticket.landed().await;
+        }
+    }
+
     fn fly<F>(
         &self,
         query: &Query,
         rule: Rule,
-        not_before: Option<Moment>,
-        spender: Spender,
+        terms: Terms,
+        spender: &Spender,
         fill: impl Fn(Spenders) -> F + Send + Sync + 'static,
-    ) -> Ticket<Filled, Spenders>
+    ) -> Ticket<Filled, OnBoard>
     where
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
-        let first = spender.clone();
+        let on_board = || OnBoard {
+            spenders: Spenders::of(spender.clone()),
+            is_anew: terms.anew,
+            may_store: Arc::new(AtomicBool::new(!terms.no_store)),
+        };
         let ticket = self.0.flights.join_or_start(
             &query.key,
-            || Spenders::of(first),
-            |spenders| {
+            |on_board| on_board.is_anew || !terms.anew,
+            on_board,
+            |on_board| {
                 let (cache, query) = (self.0.clone(), query.clone());
-                async move { cache.fill(&query, &rule, not_before, || fill(spenders)).await }
+                async move {
+                    let call = || fill(on_board.spenders.clone());
+                    cache.fill(&query, &rule, &on_board, call).await
+                }
             },
         );
         if ticket.joined {
-            ticket.common.join(&spender);
+            ticket.common.spenders.join(spender);
+            if !terms.no_store {
+                ticket.common.may_store.store(true, Ordering::Relaxed);
+            }
         }
         ticket
+    }
+}
+
+impl Inner {
+    /// What is stored for a request that gets nothing else, where it is not at hand as it is.
+    fn without_a_call(&self, query: &Query, rule: &Rule, terms: Terms) -> Result<Served, Error> {
+        let now = self.clock.moment();
+        let cut = (!terms.anew).then(|| self.cut_from_summarised(query, rule, now, !terms.no_store));
+        match cut.flatten() {
+            Some(entry) => {
+                let source = self.hit(&entry);
+                Ok(Served::Entry(entry, source))
+            }
+            None => Err(Error::not_cached()),
+        }
+    }
+
+    fn hit(&self, entry: &Entry) -> Source {
+        match entry.freshness(self.clock.moment()) {
+            Freshness::Fresh { left } => Source::Hit { left },
+            // It was fresh a moment ago.
+            _ => Source::Hit { left: Duration::ZERO },
+        }
+    }
+
+    /// What a caller is given of what was fetched, or of what is stored and better than an error.
+    fn served(
+        &self,
+        query: &Query,
+        filled: Result<(Landed, bool), Error>,
+        fallback: Option<(Arc<Entry>, Source)>,
+        because: Forwarded,
+    ) -> Result<Served, Error> {
+        // It may have been purged, reopened or replaced meanwhile, or have become too old.
+        let fallback = fallback.and_then(|(entry, source)| {
+            let is_there = self.memory.holds(&query.key, &entry);
+            match entry.freshness(self.clock.moment()) {
+                Freshness::OnlyIfError { past } if is_there => {
+                    Some((entry, Source::Stale { past, because: Because::Error }))
+                }
+                Freshness::Fresh { .. } | Freshness::Revalidating { .. } if is_there => Some((entry, source)),
+                _ => None,
+            }
+        });
+        match (filled, fallback) {
+            (Ok((Landed::Fetched(entry, _), _)), Some((stale, source))) if failed(&entry) => {
+                Ok(Served::Entry(stale, source))
+            }
+            (Ok((Landed::Large(passage), _)), Some((stale, source)))
+                if passage.status().is_server_error() =>
+            {
+                Ok(Served::Entry(stale, source))
+            }
+            (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
+            (Err(error), None) => Err(error),
+            (Ok((Landed::Held(entry), _)), _) => {
+                let source = self.hit(&entry);
+                Ok(Served::Entry(entry, source))
+            }
+            (Ok((Landed::Fetched(entry, stored), collapsed)), _) => {
+                Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
+            }
+            (Ok((Landed::Large(passage), collapsed)), _) => {
+                let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed, because };
+                Ok(Served::Large(passage.board(), source))
+            }
+        }
     }
 }
 

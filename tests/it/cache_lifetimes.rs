@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use kore_gateway::answer::{Answer, Fetched};
+use kore_gateway::cache::Terms;
 use kore_gateway::config::Lane;
 use kore_gateway::routes::{self, Found, Key, Query};
 use kore_gateway::spender::Spender;
@@ -169,16 +170,64 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
                     Answer { status: StatusCode::OK, content_type: None, retry_after: None, body, asked_at };
                 async { Ok(Fetched::Whole(answer)) }
             };
-            world.app.cache.get_or_fill(query, &rule, MINUTE, false, spender.clone(), fill).await.unwrap();
+            world
+                .app
+                .cache
+                .get_or_fill(query, &rule, MINUTE, Terms::default(), spender.clone(), fill)
+                .await
+                .unwrap();
         }
         calls.load(Ordering::SeqCst) - before
     };
     assert_eq!(ask_all().await, ENTRIES);
     world.advance(DAY * 9 / 10 - SECOND);
     assert_eq!(ask_all().await, 0);
-    world.advance(DAY / 10 + SECOND);
+    world.advance(DAY / 20 + SECOND);
     let expired_by_half = ask_all().await;
     assert!((ENTRIES * 4 / 10..ENTRIES * 6 / 10).contains(&expired_by_half), "{expired_by_half}");
-    world.advance(DAY / 10);
+    world.advance(DAY / 20);
     assert_eq!(ask_all().await, ENTRIES - expired_by_half);
+}
+
+#[tokio::test]
+async fn no_answer_of_any_route_is_fresh_for_longer_than_its_lifetime() {
+    const CONVERSATIONS: u64 = 40;
+    let conversations: Vec<_> =
+        (0..CONVERSATIONS).map(|n| Conversation::closed_at(EXAMPLE_STREAM, n, before(3 * DAY))).collect();
+    let world = World::with(|setup| {
+        setup.standin.conversations = conversations.clone();
+        setup.without_quota = true;
+        let ttl = |route| format!("[cache.{route}]\nsettled_ttl = \"24h\"\nnot_found_ttl = \"24h\"\n");
+        setup.config = ttl("conversation")
+            + &ttl("conversation_details")
+            + "[cache.interaction_details]\nsettled_ttl = \"24h\"";
+    })
+    .await;
+    let mut left = Vec::new();
+    for (n, conversation) in conversations.iter().enumerate() {
+        let path = conversation_path(&conversation.conversation_id);
+        let transcript = json!({ "sessionId": conversation.session_id });
+        let day = format!("2026-02-{:02}", n % 27 + 1);
+        let days = json!({ "startDate": day, "endDate": day, "timeZoneOffset": 0 });
+        for ask in [true, false] {
+            let missing = conversation_path(&format!("c-missing-{n}"));
+            let all = [
+                world.get(&path).await,
+                world.post(&transcript_path(), &transcript).await,
+                world.post(&window_path(), &days).await,
+                world.get(&missing).await,
+            ];
+            left.extend(all.iter().filter(|_| !ask).map(ttl));
+        }
+    }
+    assert_eq!(left.len(), conversations.len() * 4);
+    assert!(left.iter().all(|left| *left <= 86_400), "{left:?}");
+    assert!(left.iter().any(|left| *left < 80_000), "they are spread: {left:?}");
+}
+
+/// Of a hit, the seconds of its lifetime that are left.
+fn ttl(got: &crate::world::Got) -> u64 {
+    let status = got.cache_status();
+    let ttl = status.strip_prefix("kore-gateway; hit; ttl=").unwrap_or_else(|| panic!("no hit: {status}"));
+    ttl.split(';').next().unwrap().parse().unwrap()
 }

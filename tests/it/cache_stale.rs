@@ -65,8 +65,8 @@ async fn a_stale_answer_instead_of_an_error_is_marked_and_bounded() {
     .await;
     let path = conversation_path(&settled().conversation_id);
     world.get(&path).await;
-    // Past the longest that a day can be jittered to, and less than six hours past the shortest.
-    world.advance(DAY + DAY / 10);
+    // Past its lifetime, and less than six hours past the shortest that it can be jittered to.
+    world.advance(DAY);
     for fault in [Fault::Status(503), Fault::Reset, Fault::TruncatedJson, Fault::Unauthorized401] {
         world.standin.fault(Some(fault.clone()));
         let got = world.get(&path).await;

@@ -1,7 +1,18 @@
 //! An upstream call is never spent twice for the same answer, however many ask at once.
 
-use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::uri::PathAndQuery;
+use http::{Method, StatusCode};
+use kore_gateway::answer::{Answer, Fetched};
+use kore_gateway::cache::{Served, Source, Terms};
+use kore_gateway::clock::Moment;
+use kore_gateway::config::Lane;
+use kore_gateway::error::Error;
+use kore_gateway::routes::{self, Found, Key, Name, Query, Route};
+use kore_gateway::spender::Spender;
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 
 use crate::world::{
     DAY, Got, MINUTE, REPORTING, World, before, conversation_path, got, transcript_path, until, window_path,
@@ -142,4 +153,75 @@ async fn another_time_zone_offset_is_another_answer() {
     assert_eq!(india.json()["numResults"], 1);
     assert_eq!(world.post(&window_path(), body(-330)).await.body, india.body);
     assert_eq!(world.standin.count(), 2);
+}
+
+/// Whoever asks again as soon as it is answered wants to know what is true now: what it has just been told, a
+/// flight that has landed must not tell it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_handed_again_as_collapsed_the_live_answer_that_it_just_had() {
+    const CALLERS: usize = 50;
+    const TIMES: usize = 200;
+    let world = World::new().await;
+    let (query, rule) = (a_query(&world), *world.app.snapshot().config.cache.rule(conversation_route()));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (app, query, calls, now) =
+                (world.app.clone(), query.clone(), calls.clone(), world.clock.moment());
+            tokio::spawn(async move {
+                let (mut last, mut again, mut shared) = (None, 0, 0);
+                for _ in 0..TIMES {
+                    let calls = calls.clone();
+                    let fill = move |_| live_answer(calls.fetch_add(1, Ordering::SeqCst), now);
+                    let spender = Spender { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };
+                    let served =
+                        app.cache.get_or_fill(&query, &rule, MINUTE, Terms::default(), spender, fill).await;
+                    let Ok(Served::Entry(entry, Source::Upstream { collapsed, .. })) = served else {
+                        panic!("{served:?}")
+                    };
+                    let body = entry.answer.body.clone();
+                    again += usize::from(collapsed && last.as_ref() == Some(&body));
+                    shared += usize::from(collapsed);
+                    last = Some(body);
+                }
+                (again, shared)
+            })
+        })
+        .collect();
+    let (mut again, mut shared) = (0, 0);
+    for caller in callers {
+        let (of_one, shared_of_one) = caller.await.unwrap();
+        again += of_one;
+        shared += shared_of_one;
+    }
+    assert_eq!(again, 0, "of {} answers, {shared} of them shared", CALLERS * TIMES);
+    assert!(shared > CALLERS * TIMES / 2, "they do share: {shared}");
+}
+
+fn conversation_route() -> &'static Route {
+    Route::named(Name::Conversation)
+}
+
+fn a_query(world: &World) -> Query {
+    let path = PathAndQuery::try_from(conversation_path("c-live")).unwrap();
+    let Found::Route(route, ids) = routes::find(&Method::GET, &path) else { panic!("{path}") };
+    let limits = world.app.snapshot().config.limits;
+    let canonical = (route.parse)(&routes::Request { ids: &ids, query: "", body: None, limits }).unwrap();
+    let key = Key::new(EXAMPLE_ACCOUNT, route, &ids, &canonical);
+    let bot = Some(EXAMPLE_STREAM.into());
+    Query { route, account: EXAMPLE_ACCOUNT.into(), bot, key, plain: None, asked: canonical.asked }
+}
+
+async fn live_answer(nth: usize, asked_at: Moment) -> Result<Fetched, Error> {
+    for _ in 0..nth % 50 {
+        tokio::task::yield_now().await;
+    }
+    let body = format!(r#"{{"_id":"c-live","status":"ACTIVE","nth":{nth}}}"#).into_bytes().into();
+    Ok(Fetched::Whole(Answer {
+        status: StatusCode::OK,
+        content_type: None,
+        retry_after: None,
+        body,
+        asked_at,
+    }))
 }

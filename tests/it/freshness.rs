@@ -25,7 +25,7 @@ async fn over_but_not_settled_is_kept_for_half_a_minute_and_settled_for_a_day() 
     assert!(fetch(&world, &conversation).await.cache_status().ends_with("; stored"));
     world.advance(26 * SECOND);
     assert!(fetch(&world, &conversation).await.is_hit());
-    // A lifetime is jittered by a tenth.
+    // A lifetime is shortened by up to a tenth.
     world.advance(8 * SECOND);
     assert_eq!(
         fetch(&world, &conversation).await.cache_status(),

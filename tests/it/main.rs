@@ -63,6 +63,7 @@ mod redaction;
 mod redaction_sweep;
 mod refresh;
 mod reload;
+mod request_directives;
 mod samples;
 mod sessions;
 mod shared_bodies;

@@ -30,6 +30,12 @@ struct Flight<T, C> {
     common: C,
 }
 
+impl<T, C: Clone> Flight<T, C> {
+    fn ticket(&self) -> Ticket<T, C> {
+        Ticket { word: self.word.clone(), common: self.common.clone(), joined: true }
+    }
+}
+
 /// Word of a landing. Those who wait for it hear in the order in which they came: who has waited longest is
 /// answered first.
 struct Word<T> {
@@ -39,7 +45,6 @@ struct Word<T> {
 }
 
 impl<T> Word<T> {
-    /// What is said first, counts.
     fn tell(&self, outcome: Option<T>) {
         if self.outcome.set(outcome).is_ok() {
             self.is_out.notify_waiters();
@@ -65,6 +70,7 @@ pub struct Landing<K: Eq + Hash, T, C> {
     key: K,
     number: u64,
     word: Arc<Word<T>>,
+    outcome: Option<T>,
 }
 
 impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
@@ -73,20 +79,31 @@ impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// A place in the flight for `key`; with the duty to land it, if there was none.
-    pub fn join(&self, key: &K, common: impl FnOnce() -> C) -> Boarding<K, T, C> {
+    /// A place in the flight for `key` that is under way; with the duty to land it, if there was none, or none
+    /// that `will_do`. One that will not do stays in the air, but whoever comes next joins the new one.
+    pub fn join(
+        &self,
+        key: &K,
+        will_do: impl FnOnce(&C) -> bool,
+        common: impl FnOnce() -> C,
+    ) -> Boarding<K, T, C> {
         let mut state = locked(&self.state);
-        if let Some(flight) = state.flying.get(key) {
-            let (word, common) = (flight.word.clone(), flight.common.clone());
-            return (Ticket { word, common, joined: true }, None);
+        if let Some(flight) = state.flying.get(key).filter(|flight| will_do(&flight.common)) {
+            return (flight.ticket(), None);
         }
         state.started += 1;
         let number = state.started;
         let word = Arc::new(Word { outcome: OnceLock::new(), is_out: Notify::new() });
         let common = common();
         state.flying.insert(key.clone(), Flight { number, word: word.clone(), common: common.clone() });
-        let duty = Landing { state: self.state.clone(), key: key.clone(), number, word: word.clone() };
+        let (state, key) = (self.state.clone(), key.clone());
+        let duty = Landing { state, key, number, word: word.clone(), outcome: None };
         (Ticket { word, common, joined: false }, Some(duty))
+    }
+
+    /// A place in the flight for `key` that is under way, if there is one.
+    pub fn under_way(&self, key: &K) -> Option<Ticket<T, C>> {
+        locked(&self.state).flying.get(key).map(Flight::ticket)
     }
 
     /// From here on nobody joins what is in the air now. Those on board stay.
@@ -97,19 +114,20 @@ impl<K: Clone + Eq + Hash, T: Clone, C: Clone> Board<K, T, C> {
 
 impl<K: Eq + Hash, T, C> Landing<K, T, C> {
     /// Tells all who wait.
-    pub fn land(self, outcome: T) {
-        self.word.tell(Some(outcome));
+    pub fn land(mut self, outcome: T) {
+        self.outcome = Some(outcome);
     }
 }
 
 impl<K: Eq + Hash, T, C> Drop for Landing<K, T, C> {
+    /// Frees the key first and tells then: whoever has heard and asks again gets no place in this flight.
     fn drop(&mut self) {
         let mut state = locked(&self.state);
         if state.flying.get(&self.key).is_some_and(|flight| flight.number == self.number) {
             state.flying.remove(&self.key);
         }
         drop(state);
-        self.word.tell(None);
+        self.word.tell(self.outcome.take());
     }
 }
 

@@ -29,19 +29,20 @@ where
         Self(Board::new())
     }
 
-    /// Joins the flight for `key`, or starts one with `fill`. The fill must look up the store again
-    /// before it calls anybody, and store what it got before it returns: then whoever finds no
+    /// Joins the flight for `key`, if it `will_do`, or starts one with `fill`. The fill must look up the store
+    /// again before it calls anybody, and store what it got before it returns: then whoever finds no
     /// flight finds the stored answer.
     pub fn join_or_start<F>(
         &self,
         key: &K,
+        will_do: impl FnOnce(&C) -> bool,
         common: impl FnOnce() -> C,
         fill: impl FnOnce(C) -> F,
     ) -> Ticket<T, C>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (ticket, landing) = self.0.join(key, common);
+        let (ticket, landing) = self.0.join(key, will_do, common);
         if let Some(landing) = landing {
             let fill = fill(ticket.common.clone());
             // On the heap from the start: a call in its many states is some kilobytes, which the runtime
@@ -53,6 +54,11 @@ where
             });
         }
         ticket
+    }
+
+    /// A place in the flight for `key` that is under way, if there is one.
+    pub fn under_way(&self, key: &K) -> Option<Ticket<T, C>> {
+        self.0.under_way(key)
     }
 
     /// Nobody joins any more what is in the air now.
@@ -82,6 +88,7 @@ mod tests {
         let counted = fills.clone();
         let first = flights.join_or_start(
             &1,
+            |()| true,
             || (),
             |()| async move {
                 counted.fetch_add(1, Ordering::SeqCst);
@@ -94,6 +101,7 @@ mod tests {
                 let counted = fills.clone();
                 flights.join_or_start(
                     &1,
+                    |()| true,
                     || (),
                     |()| async move {
                         counted.fetch_add(1, Ordering::SeqCst);
@@ -141,12 +149,10 @@ mod tests {
         });
         let start = Instant::now();
         for round in (0..MOST_ROUNDS).take_while(|_| start.elapsed() < MOST_TIME) {
-            let (ticket, landing) = board.join(&1, || ());
+            let (ticket, landing) = board.join(&1, |()| true, || ());
             duties.send((round, landing.expect("the last one has landed"))).expect("a pilot");
             let landed = tokio::time::timeout(Duration::from_secs(10), ticket.landed());
             assert_eq!(landed.await.expect("no word is missed"), Some(round));
-            // The word is out before the key is free.
-            board.detach_all();
         }
         drop(duties);
         pilot.join().expect("no panic");
@@ -164,8 +170,8 @@ mod tests {
         let waiting: Vec<_> = (0..100)
             .map(|n| {
                 let ticket = match fill.take() {
-                    Some(fill) => flights.join_or_start(&1, || (), fill),
-                    None => flights.join_or_start(&1, || (), |()| async { 8 }),
+                    Some(fill) => flights.join_or_start(&1, |()| true, || (), fill),
+                    None => flights.join_or_start(&1, |()| true, || (), |()| async { 8 }),
                 };
                 let heard = heard.clone();
                 tokio::spawn(async move {
@@ -184,11 +190,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_will_not_do_with_the_flight_under_way_starts_one_that_the_others_join() {
+        let flights = Flights::<u8, u8, u8>::new();
+        let (go, gate) = oneshot::channel::<()>();
+        let waits = |()| async move {
+            let _ = gate.await;
+            1
+        };
+        let old = flights.join_or_start(&1, |_| true, || 1, |_| waits(()));
+        let new = flights.join_or_start(&1, |common| *common == 2, || 2, |_| async { 2 });
+        let third = flights.join_or_start(&1, |_| true, || 3, |_| async { 3 });
+        assert_eq!([old.joined, new.joined, third.joined], [false, false, true]);
+        assert_eq!((new.landed().await, third.landed().await), (Some(2), Some(2)));
+        go.send(()).expect("the fill waits");
+        assert_eq!(old.landed().await, Some(1));
+        assert!(flights.under_way(&1).is_none());
+    }
+
+    #[tokio::test]
     async fn a_fill_that_panics_lets_go_of_its_waiters_and_its_key() {
         let flights = Flights::<u8, u8, ()>::new();
-        let ticket = flights.join_or_start(&1, || (), |()| async { panic!("on purpose") });
+        let ticket = flights.join_or_start(&1, |()| true, || (), |()| async { panic!("on purpose") });
         assert_eq!(ticket.landed().await, None);
-        let ticket = flights.join_or_start(&1, || (), |()| async { 9 });
+        let ticket = flights.join_or_start(&1, |()| true, || (), |()| async { 9 });
         assert_eq!(ticket.landed().await, Some(9));
     }
 
@@ -198,6 +222,7 @@ mod tests {
         let (go, gate) = oneshot::channel::<()>();
         let old = flights.join_or_start(
             &1,
+            |()| true,
             || (),
             |()| async move {
                 let _ = gate.await;
@@ -208,6 +233,7 @@ mod tests {
         let (go_on, second_gate) = oneshot::channel::<()>();
         let new = flights.join_or_start(
             &1,
+            |()| true,
             || (),
             |()| async move {
                 let _ = second_gate.await;
@@ -218,7 +244,7 @@ mod tests {
         go.send(()).expect("the fill waits");
         assert_eq!(old.landed().await, Some(1));
         tokio::task::yield_now().await;
-        assert!(flights.join_or_start(&1, || (), |()| async { 3 }).joined);
+        assert!(flights.join_or_start(&1, |()| true, || (), |()| async { 3 }).joined);
         go_on.send(()).expect("the fill waits");
         assert_eq!(new.landed().await, Some(2));
     }

@@ -8,6 +8,7 @@ use tower::Service;
 
 use super::visible::{may_see, may_see_unread};
 use super::{Admitted, Call, Outcome, Valid, at_once, later, owner};
+use crate::access::cache_control::Directives;
 use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::Work;
@@ -15,9 +16,9 @@ use crate::answer::Answer as Whole;
 use crate::app::Snapshot;
 use crate::audit::Record;
 use crate::body::{Octets, Response};
-use crate::cache::{Coding, Entry, Part, Served, Source};
+use crate::cache::{Coding, Entry, Part, Served, Source, Terms};
 use crate::clock::UnixMillis;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::metrics;
 use crate::reply::{self, Conditions, Reply, Shown};
 use crate::routes::{Asked, Key, Query, phase_of_own_rows};
@@ -43,7 +44,9 @@ impl Service<Valid> for Answer {
                 Err(error) => at_once(Err(valid.admitted.refused(error))),
                 Ok(place) => later(async move {
                     let _place = place;
-                    let mut reply = answer(&valid).await.map_err(|error| valid.admitted.refused(error))?;
+                    let mut reply = answer(&valid)
+                        .await
+                        .map_err(|error| valid.admitted.refused(hidden(&valid, error)))?;
                     valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
                     Ok(reply)
                 }),
@@ -84,7 +87,10 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let held = may_see(grant, query.route, &entry, false, false).and_then(|()| held(call, body));
     let body = match held {
         Ok(body) => body,
-        Err(error) => return Some(Err(admitted.refused(error))),
+        Err(error) => {
+            let error = hidden(valid, error);
+            return Some(Err(valid.admitted.refused(error)));
+        }
     };
     let (source, now) = (Source::Hit { left }, *now);
     let headers = std::mem::take(&mut admitted.call.head.headers);
@@ -93,6 +99,14 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let mut reply = Reply { response, client, outcome: metrics::Outcome::Hit };
     admitted.tell(&mut reply, now.uptime);
     Some(Ok(reply))
+}
+
+/// To who takes only what is stored, what it may not see looks like what is not: or it would learn which of the two
+/// it is.
+fn hidden(valid: &Valid, error: Error) -> Error {
+    let is_hidden =
+        error.kind == Kind::Forbidden && Directives::of(&valid.admitted.call.head.headers).only_if_cached;
+    if is_hidden { Error::not_cached() } else { error }
 }
 
 /// A body for one more response, as long as responses do not hold too many bytes.
@@ -116,7 +130,9 @@ pub(super) async fn served(call: &Call, grant: &Grant, query: &Query, anew: bool
     let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
     // The fill is the same for everyone; who waits for it only pays for it.
     let spender = Spender::from(&*grant.client);
-    app.cache.get_or_fill(query, rule, wait, anew, spender, fill).await
+    let directives = Directives::of(&call.head.headers);
+    let terms = Terms { anew, no_store: directives.no_store, only_stored: directives.only_if_cached };
+    app.cache.get_or_fill(query, rule, wait, terms, spender, fill).await
 }
 
 async fn answer(valid: &Valid) -> Result<Reply, Error> {

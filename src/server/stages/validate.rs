@@ -12,7 +12,7 @@ use tower::BoxError;
 use super::check::{Check, Checking};
 use super::{Admitted, Valid};
 use crate::accept;
-use crate::access::refresh;
+use crate::access::cache_control::Directives;
 use crate::config::Account;
 use crate::error::{Error, Fault, Kind};
 use crate::reply::Conditions;
@@ -49,7 +49,7 @@ async fn with_body(mut request: Admitted) -> Result<Valid, Error> {
 fn valid(admitted: Admitted, query: Result<Query, Error>, body: Option<Bytes>) -> Result<Valid, Error> {
     let query = query.map_err(|error| admitted.refused(error))?;
     let head = &admitted.call.head;
-    let anew = admitted.grant.client.may_refresh && refresh::is_asked_for(&head.headers);
+    let anew = admitted.grant.client.may_refresh && Directives::of(&head.headers).no_cache;
     let conditions = Conditions::of(&head.method, &head.headers);
     Ok(Valid { admitted, query, body, anew, conditions })
 }
