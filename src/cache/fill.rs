@@ -89,9 +89,8 @@ impl Inner {
     }
 
     fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began, may_store: bool) -> Filled {
-        let judgement = admit::judge(query, rule, &self.seen, answer).map_err(|withheld| {
+        let judgement = admit::judge(query, rule, &self.seen, answer).inspect_err(|withheld| {
             self.metrics.upstream_withheld(query.route, withheld.as_str());
-            withheld
         })?;
         let (entry, names) = (judgement.entry, judgement.names);
         let (account, asked_at) = (&query.account, entry.answer.asked_at);
