@@ -132,7 +132,7 @@ mod tests {
         }
         for file in ["", "\n", "\u{feff}", " \n", "s3cret\nmore\n", "s3\rcret", "s3\tcret", "s3\0cret"] {
             let problem = secret(file).map(|_| ()).unwrap_err();
-            assert!(!problem.contains("cret "), "{problem}");
+            assert!(!problem.contains("s3"), "{problem}");
         }
     }
 

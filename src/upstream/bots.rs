@@ -213,7 +213,7 @@ mod tests {
         );
         for (n, (name, bots)) in [("a", "*"), ("b", "*"), ("c", NAMED)].iter().enumerate() {
             text.push_str(&format!(
-                "[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{n:064}\"\nbots = [\"{bots}\"]\n\
+                "[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"7{n:063}\"\nbots = [\"{bots}\"]\n\
                  accounts = [\"65269fe0dd9c622245c1aaaa\"]\nroutes = [\"conversation_details\"]\n"
             ));
         }

@@ -10,7 +10,7 @@ use memchr::memmem::Finder;
 use super::exchange::Broken;
 use super::outcome::Outcome;
 use super::token::Token;
-use crate::answer::{Fetched, Large, Parts};
+use crate::answer::{ContentType, Fetched, Large, Parts};
 use crate::error::{Error, Kind};
 
 /// The outcome, unless it is an answer with the signature of `token` in it: then `count` is called, and it is
@@ -19,7 +19,7 @@ pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + 
     let Some(finder) = signature(token) else { return outcome };
     match outcome {
         Outcome::Answered(Fetched::Whole(answer)) => {
-            let content_type = answer.content_type.as_ref().map(|name| name.value());
+            let content_type = answer.content_type.as_ref().map(ContentType::value);
             let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
             if is_there(&answer.body) || content_type.is_some_and(|name| is_there(name.as_bytes())) {
                 count();

@@ -158,6 +158,8 @@ async fn no_body_reaches_a_caller_who_did_not_ask_for_it_or_may_not_see_it() {
         setup.standin.accounts = vec![first, Account::other()];
         setup.standin.conversations = people.clone();
         setup.without_quota = true;
+        // Whose sessions are shown to whom without that, tests/it/policy_canary.rs asks.
+        setup.accounts = "unproven_sessions = \"pass\"".to_owned();
         // Not all answers fit.
         setup.config = "cache.capacity = \"768KiB\"".to_owned();
     })

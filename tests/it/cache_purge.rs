@@ -11,7 +11,7 @@ use crate::world::{
     window_path,
 };
 
-const TOKEN: &str = "ops-token";
+const TOKEN: &str = "ops-token-of-the-purge";
 
 async fn world(conversations: Vec<Conversation>) -> World {
     World::with(|setup| {
@@ -251,7 +251,7 @@ impl Links {
     const CONVERSATION: &str = "c-69a51b80-0000-4000-8000-000000000001";
 
     fn row(&self, conversation: Option<&str>) -> Value {
-        let mut row = json!({ "sessionId": self.session, "finalStatus": "CLOSED" });
+        let mut row = json!({ "sessionId": self.session, "botId": EXAMPLE_STREAM, "finalStatus": "CLOSED" });
         row["sessionStartTime"] = "2026-02-28T10:00:00".into();
         row["sessionEndTime"] = "2026-02-28T10:30:00".into();
         if let Some(conversation) = conversation {

@@ -23,7 +23,7 @@ async fn world() -> (World, String) {
         setup.clients = client("both", BOTH_KEY, EXAMPLE_ACCOUNT, "*", "1000/min");
         setup.clients.push_str(&format!("origins = [\"{DESK}\", \"{QUALITY}\"]\n"));
         for (name, key, origin) in [("desk", DESK_KEY, DESK), ("quality", QUALITY_KEY, QUALITY)] {
-            setup.clients.push_str(&client(name, key, EXAMPLE_ACCOUNT, "*", "3/min"));
+            setup.clients.push_str(&client(name, key, EXAMPLE_ACCOUNT, "*", "4/min"));
             setup.clients.push_str(&format!("origins = [\"{origin}\"]\n"));
         }
     })

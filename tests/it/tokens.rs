@@ -333,12 +333,12 @@ async fn a_missing_secret_file_is_told_of_once_and_so_is_its_return() {
     };
     std::fs::remove_file(&file).unwrap();
     looks().await;
-    assert_eq!((log.lines_with("cannot be read"), log.lines_with("can be read again")), (1, 0));
+    assert_eq!((log.lines_with("cannot be used"), log.lines_with("can be used again")), (1, 0));
     change_file(&world, example_secret());
     looks().await;
     std::fs::write(&file, "\n").unwrap();
     looks().await;
-    assert_eq!((log.lines_with("cannot be read"), log.lines_with("can be read again")), (2, 1));
+    assert_eq!((log.lines_with("cannot be used"), log.lines_with("can be used again")), (2, 1));
     assert_eq!(log.lines_with(&of_it), 3);
     assert_eq!(log.lines_with(example_secret()), 0);
 }

@@ -77,7 +77,7 @@ async fn another_shape_or_another_success_is_a_502_to_whoever_may_not_see_everyt
             (200, format!("[{right}]")),
             (200, format!(r#"{{"data":{right}}}"#)),
             (200, format!(r#"{{"conversations":[{right}]}}"#)),
-            (200, format!(r#"{{"payload":{:?}}}"#, CANARY)),
+            (200, format!(r#"{{"payload":"{CANARY}"}}"#)),
             (200, format!(r#"{{"numResults":1,"data":[{{"row":{right}}}]}}"#)),
             (200, format!("\"{CANARY}\"")),
             (201, right.clone()),
