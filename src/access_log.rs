@@ -40,7 +40,13 @@ pub struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<&'a str>,
+    pub cause: Option<&'static str>,
+    /// The name of what it is about: a credential, an account, a base URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concerns: Option<&'a str>,
+    /// What lies behind it, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<&'a str>,
 }
 
 fn rfc3339<S: serde::Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
@@ -110,7 +116,9 @@ fn text(out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
     write!(out, "method={method:?} status={status} ")?;
     write!(out, "duration_ms={duration_ms}")?;
     let more = [("route", line.route), ("client", line.client), ("cache", line.cache)];
-    for (name, value) in more.into_iter().chain([("error", line.error), ("cause", line.cause)]) {
+    let failed =
+        [("error", line.error), ("cause", line.cause), ("concerns", line.concerns), ("detail", line.detail)];
+    for (name, value) in more.into_iter().chain(failed) {
         if let Some(value) = value {
             write!(out, " {name}={value:?}")?;
         }
@@ -137,6 +145,8 @@ mod tests {
             cache: Some("hit"),
             error: None,
             cause: None,
+            concerns: None,
+            detail: None,
         }
     }
 

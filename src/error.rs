@@ -15,6 +15,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::body::{Body, Response};
+use crate::cause::Cause;
 
 /// The closed set of things that can go wrong; each has one status, one `type` and one title.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -259,6 +260,9 @@ struct More {
     headers: HeaderMap,
     /// The limit that was exceeded, by its name in `RateLimit-Policy`.
     violated: Option<&'static str>,
+    because: Option<Cause>,
+    /// What of the gateway's it is about, by its name: a credential, an account, a base URL.
+    concerns: Option<Arc<str>>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -350,6 +354,26 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.more.source = Some(Arc::from(source.into()));
         self
+    }
+
+    /// Which of the things that its kind stands for it is; for the log, and not for the caller.
+    pub fn because(mut self, cause: Cause) -> Self {
+        self.more.because = Some(cause);
+        self
+    }
+
+    /// The name of what is at fault; for the log, and not for the caller.
+    pub fn about(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.more.concerns = Some(name.into());
+        self
+    }
+
+    pub fn reason(&self) -> Option<Cause> {
+        self.more.because
+    }
+
+    pub fn concerns(&self) -> Option<&Arc<str>> {
+        self.more.concerns.as_ref()
     }
 
     pub fn for_client(mut self, client: &Arc<str>) -> Self {

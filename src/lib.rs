@@ -26,6 +26,7 @@ pub mod access_log;
 pub mod answer;
 pub mod audit;
 pub mod body;
+pub mod cause;
 pub mod phase;
 pub mod request_id;
 pub mod seen;

@@ -7,6 +7,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::oidc::{self, Claims, Issuers};
 use super::rate_limit::Caller;
+use crate::cause::Cause;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{Client, Clients};
 use crate::error::{Error, Fault, Kind};
@@ -56,7 +57,10 @@ impl Identity {
     /// Whose it is at `now`.
     pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
         match self {
-            Self::Key(digest) => clients.by_digest(digest, now).cloned().ok_or_else(invalid),
+            Self::Key(digest) => clients.by_digest(digest, now).cloned().ok_or_else(|| {
+                let is_known = clients.holds(digest);
+                invalid().because(if is_known { Cause::ExpiredKey } else { Cause::UnknownKey })
+            }),
             Self::Token(claims) => {
                 let client = oidc::client(clients, claims, now);
                 client.cloned().map_err(|reason| oidc::Refused::Invalid(reason).into())
@@ -89,7 +93,8 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a
         return Err(Error::new(
             Kind::Unauthenticated,
             "no credential; send an API key as `Authorization: Bearer <key>`, `X-Api-Key: <key>` or `auth: <key>`",
-        ));
+        )
+        .because(Cause::NoCredential));
     };
     if let Some((second, _)) = presented.next() {
         let detail = format!("a credential is in `{name}` and in `{second}`; send exactly one");
@@ -98,7 +103,8 @@ pub fn presented<'a>(headers: &'a HeaderMap, query: &str) -> Result<Presented<'a
     let is_bearer = name == AUTHORIZATION;
     let bytes = if is_bearer { bearer(value.as_bytes()) } else { Some(value.as_bytes()) };
     // An empty credential is none, whatever digests are configured.
-    let bytes = bytes.filter(|bytes| !bytes.trim_ascii().is_empty()).ok_or_else(invalid)?;
+    let bytes = bytes.filter(|bytes| !bytes.trim_ascii().is_empty());
+    let bytes = bytes.ok_or_else(|| invalid().because(Cause::EmptyCredential))?;
     Ok(Presented { bytes, is_bearer })
 }
 

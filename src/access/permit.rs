@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::cause::Cause;
 use crate::config::{Account, Bots, Client, Config, UnprovenSessions};
 use crate::error::{Error, Kind};
 use crate::routes::{Ids, Name, Route};
@@ -30,7 +31,7 @@ impl Grant {
     pub fn may_see(&self, bots: &[Box<str>]) -> Result<(), Error> {
         // Without a look at the names where any will do: most hits are of such clients.
         let may = !self.is_limited() || bots.iter().all(|bot| self.client.bots.include(bot));
-        if may { Ok(()) } else { Err(forbidden()) }
+        if may { Ok(()) } else { Err(forbidden().because(Cause::BotDenied)) }
     }
 
     /// Whether a transcript may go to this client whose session is known to be of `bots`; of none, if no answer has
@@ -42,7 +43,8 @@ impl Grant {
             [] => self.account.unproven_sessions == UnprovenSessions::Pass,
             bots => bots.iter().any(|bot| self.client.bots.include(bot)),
         };
-        if may { Ok(()) } else { Err(forbidden()) }
+        let cause = if bots.is_empty() { Cause::SessionUnproven } else { Cause::BotDenied };
+        if may { Ok(()) } else { Err(forbidden().because(cause)) }
     }
 
     /// What the client gets in place of an error of the upstream's, where it may not see all that is in its body. A
@@ -52,7 +54,7 @@ impl Grant {
             Name::Conversation | Name::ConversationDetails
                 if self.is_limited() && status.is_client_error() =>
             {
-                forbidden()
+                forbidden().because(Cause::UpstreamError)
             }
             _ if status == StatusCode::SERVICE_UNAVAILABLE => {
                 Error::upstream(status).retry_after(WAIT_AFTER_503)
@@ -79,7 +81,7 @@ pub fn permit<'a>(
     config: &'a Config,
 ) -> Result<&'a Arc<Account>, Error> {
     if !client.may_use(route) {
-        return Err(forbidden());
+        return Err(forbidden().because(Cause::RouteDenied));
     }
     // A whole account's window holds the rows of all its bots.
     let bot = ids.bot();
@@ -89,7 +91,7 @@ pub fn permit<'a>(
         None => client.bots == Bots::Any || client.filter_rows,
     };
     if !bot_allowed {
-        return Err(forbidden());
+        return Err(forbidden().because(Cause::BotDenied));
     }
     let theirs = |account: &&Arc<Account>| client.accounts.contains(&account.id);
     let accounts = || config.accounts.iter().filter(theirs);
@@ -105,5 +107,7 @@ pub fn permit<'a>(
         }
         (None, None) => None,
     };
-    account.filter(|account| account.credential(route.scope, bot).is_some()).ok_or_else(forbidden)
+    account
+        .filter(|account| account.credential(route.scope, bot).is_some())
+        .ok_or_else(|| forbidden().because(Cause::AccountDenied))
 }

@@ -89,6 +89,11 @@ impl Clients {
         self.key(digest).is_some()
     }
 
+    /// Whether it is the digest of a key, expired or not.
+    pub fn holds(&self, digest: &[u8; 32]) -> bool {
+        self.key(digest).is_some()
+    }
+
     fn key(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
         self.keys
             .get(&prefix(digest))?

@@ -150,10 +150,10 @@ async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
 /// What would happen to a request, and why. Its body too comes by hand.
 async fn explain(State(app): State<Arc<App>>, body: Bytes) -> Response {
     match serde_json::from_slice(&body) {
-        Ok(Object(supposed)) => Json(explain::explain(&app, &supposed)).into_response(),
+        Ok(Object(supposed)) => Json(explain::explain(&app, &supposed).await).into_response(),
         Err(error) => {
             let detail = format!(
-                "the body is a JSON object with `client`, `method`, `path`, and if need be `query` and `body`: {error}"
+                "the body is a JSON object with `client` or `token`, `method`, `path`, and if need be `query` and `body`: {error}"
             );
             invalid("Nothing was explained", &detail)
         }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use http::Method;
 use http::uri::PathAndQuery;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::layers;
 use super::stages::{permit, validate};
+use crate::access::identify::bearer_of;
 use crate::access::leaked;
 use crate::app::{App, Snapshot};
 use crate::cache::{Prospect, Source};
+use crate::cause::Cause;
 use crate::config::{Account, Client};
 use crate::error::{Error, Kind, whole_seconds};
 use crate::routes::{self, Query, Route};
@@ -22,8 +25,10 @@ use crate::routes::{self, Query, Route};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Supposed {
-    /// The name of a client of the configuration.
-    client: String,
+    /// The name of a client of the configuration; or in its place:
+    client: Option<String>,
+    /// an identity token, which is neither logged nor repeated.
+    token: Option<SecretString>,
     method: String,
     path: String,
     /// Without the question mark; may stand in the path as well.
@@ -34,14 +39,16 @@ pub struct Supposed {
 }
 
 /// What is known of it, as far as it gets.
-pub fn explain(app: &App, supposed: &Supposed) -> Value {
+pub async fn explain(app: &App, supposed: &Supposed) -> Value {
     let mut told = json!({ "outcome": "refused" });
-    if let Err(error) = follow(app, supposed, &mut told) {
+    if let Err(error) = follow(app, supposed, &mut told).await {
         let mut problem = error.document("");
         if let Some(members) = problem.as_object_mut() {
             members.remove("request_id");
         }
         told["refusal"] = problem;
+        told["refusal"]["cause"] = error.reason().map(Cause::as_str).into();
+        told["refusal"]["concerns"] = error.concerns().map(|name| &**name).into();
         if let Some(wait) = error.wait() {
             told["refusal"]["retry_after"] = whole_seconds(wait).into();
         }
@@ -50,7 +57,7 @@ pub fn explain(app: &App, supposed: &Supposed) -> Value {
 }
 
 /// Each step says what it has found; the first that refuses ends it.
-fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error> {
+async fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error> {
     let snapshot = app.snapshot();
     let target = target(supposed)?;
     let method = Method::from_bytes(supposed.method.as_bytes())
@@ -63,9 +70,8 @@ fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error>
         "conversation": ids.conversation(),
     });
 
-    let Some(client) = snapshot.config.clients.named(&supposed.client) else {
-        return Err(Error::new(Kind::Unauthenticated, "the configuration has no client of this name"));
-    };
+    let client = &client(app, &snapshot, supposed).await?;
+    told["client"] = (*client.name).into();
     let request = routes::Request {
         ids: &ids,
         query: target.query().unwrap_or_default(),
@@ -92,6 +98,23 @@ fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), Error>
     outcome(app, &snapshot, &query, told)
 }
 
+/// Who would be asking.
+async fn client(app: &App, snapshot: &Snapshot, supposed: &Supposed) -> Result<Arc<Client>, Error> {
+    let clients = &snapshot.config.clients;
+    match (&supposed.client, &supposed.token) {
+        (Some(name), None) => clients
+            .named(name)
+            .cloned()
+            .ok_or_else(|| Error::new(Kind::Unauthenticated, "the configuration has no client of this name")),
+        (None, Some(token)) => {
+            let token = token.expose_secret().as_bytes();
+            let (_, client) = bearer_of(token, clients, &snapshot.issuers, &app.clock).await?;
+            Ok(client)
+        }
+        _ => Err(Error::new(Kind::InvalidRequest, "one of `client` and `token` says who asks")),
+    }
+}
+
 fn target(supposed: &Supposed) -> Result<PathAndQuery, Error> {
     let Supposed { path, query, .. } = supposed;
     let target = match (query.is_empty(), path.contains('?')) {
@@ -105,12 +128,23 @@ fn target(supposed: &Supposed) -> Result<PathAndQuery, Error> {
 fn policy(client: &Client, allowed: &Result<&Arc<Account>, Error>) -> Value {
     json!({
         "decision": if allowed.is_ok() { "allow" } else { "deny" },
+        "denied": allowed.as_ref().err().and_then(denied),
         "account": allowed.as_ref().ok().map(|account| &*account.id),
         "rate_limit": client.rate_limit.to_string(),
         "redact": client.redact.iter().map(|profile| &*profile.name).collect::<Vec<_>>(),
         "filter_rows": client.filter_rows,
         "may_refresh": client.may_refresh,
     })
+}
+
+/// Which part of the policy said no.
+fn denied(error: &Error) -> Option<&'static str> {
+    match error.reason()? {
+        Cause::RouteDenied => Some("route"),
+        Cause::AccountDenied => Some("account"),
+        Cause::BotDenied => Some("bot"),
+        _ => None,
+    }
 }
 
 /// What the cache would make of it, and if that takes a call, what the upstream's side says to one.

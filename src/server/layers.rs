@@ -24,6 +24,7 @@ use crate::access::{cors, forwarded};
 use crate::access_log::Line;
 use crate::app::{App, Snapshot};
 use crate::body::{Body, Response};
+use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::config::Clients;
 use crate::error::{Error, Kind};
@@ -221,10 +222,7 @@ impl Exchange {
 
 impl Exchange {
     fn log(&self, told: &Told, status: StatusCode, duration: Duration) {
-        let (error, cause) = match &told.error {
-            Some((kind, cause)) => (Some(*kind), cause.as_deref()),
-            None => (None, None),
-        };
+        let failed = told.error.as_ref();
         self.snapshot.access_log.take(&Line {
             timestamp: self.app.clock.now(),
             level: "INFO",
@@ -238,8 +236,10 @@ impl Exchange {
             duration_ms: duration.as_secs_f64() * 1000.0,
             client: told.client.as_deref(),
             cache: told.outcome.map(Outcome::as_str),
-            error,
-            cause,
+            error: failed.map(|failed| failed.kind),
+            cause: failed.and_then(|failed| failed.cause).map(Cause::as_str),
+            concerns: failed.and_then(|failed| failed.concerns.as_deref()),
+            detail: failed.and_then(|failed| failed.detail.as_deref()),
         });
     }
 
@@ -254,7 +254,7 @@ impl Exchange {
             status: status.map(|status| status.as_u16()),
             client: told.client.as_deref(),
             outcome: told.outcome.map(Outcome::as_str),
-            error: told.error.as_ref().map(|(kind, _)| *kind),
+            error: told.error.as_ref().map(|failed| failed.kind),
         });
     }
 }
@@ -316,7 +316,14 @@ pub(super) fn route(method: &Method, target: &PathAndQuery) -> Result<(&'static 
 struct Told {
     client: Option<Arc<str>>,
     outcome: Option<Outcome>,
-    error: Option<(&'static str, Option<String>)>,
+    error: Option<Failed>,
+}
+
+struct Failed {
+    kind: &'static str,
+    cause: Option<Cause>,
+    concerns: Option<Arc<str>>,
+    detail: Option<String>,
 }
 
 impl Told {
@@ -324,7 +331,12 @@ impl Told {
         Self {
             client: error.client.clone(),
             outcome: None,
-            error: Some((error.kind.as_str(), error.cause())),
+            error: Some(Failed {
+                kind: error.kind.as_str(),
+                cause: error.reason(),
+                concerns: error.concerns().cloned(),
+                detail: error.cause(),
+            }),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::secrets::Use;
 use super::token::{Minter, Token};
 use super::{State, request, retry};
 use crate::answer::Fetched;
+use crate::cause::Cause;
 use crate::config::Account;
 use crate::error::{Error, Kind};
 use crate::in_flight;
@@ -76,6 +77,11 @@ impl Turn<'_> {
 }
 
 impl Call<'_> {
+    /// The base URL it goes to.
+    fn base(&self) -> &str {
+        request::base(self.query.route, self.account)
+    }
+
     fn usage(&self) -> Use {
         (self.query.route.name, self.query.bot.clone())
     }
@@ -156,10 +162,10 @@ impl Upstream {
         if self.reading.now() >= self.config.max_bytes_in_flight {
             return Err(in_flight::full(READING));
         }
-        call.host.breaker.check().map_err(left_alone)?;
+        call.host.breaker.check().map_err(|wait| left_alone(wait, call.base()))?;
         let mut reservation = self.reserve(call, patience).await?;
         let token = call.minter.token()?;
-        let permit = call.host.breaker.permit(attempt).map_err(left_alone)?;
+        let permit = call.host.breaker.permit(attempt).map_err(|wait| left_alone(wait, call.base()))?;
         if attempt == Attempt::First {
             call.host.budget.deposit();
         }
@@ -235,7 +241,7 @@ impl Upstream {
             traced.end(&trace::Attempt {
                 method: call.query.route.method.as_str(),
                 route: call.query.route.paths.first().copied().unwrap_or_default(),
-                base: request::base(call.query.route, call.account),
+                base: call.base(),
                 status: (status > 0).then_some(status),
                 result: result.as_str(),
                 error: outcome.error().map(Kind::as_str),
@@ -248,7 +254,7 @@ impl Upstream {
         let started = Instant::now();
         let reserved = call.pool.reserve(call.spenders, patience).await;
         self.metrics.quota_wait.observe(started.elapsed().as_secs_f64());
-        reserved.map_err(|Exhausted(wait)| quota_used_up(wait))
+        reserved.map_err(|Exhausted(wait)| quota_used_up(wait, call.query))
     }
 
     /// Waits before another attempt, `nth` of its kind: if the budget has one, its answer can come before the
@@ -271,17 +277,15 @@ impl Upstream {
         match outcome {
             Outcome::Answered(answer) => Ok(answer),
             Outcome::Broken(broken) => Err(broken.into_error()),
-            Outcome::QuotaRefused(wait) => Err(quota_used_up(wait)),
-            Outcome::TokenRefused { status, .. } => Err(Error::new(
-                Kind::UpstreamRefused,
-                format!(
-                    "the upstream answered {} to a fresh token of credential {}: its secret, its scope or \
-                     its bots are not right",
-                    status.as_u16(),
-                    call.minter.name()
-                ),
-            )
-            .proxy_status("proxy_configuration_error")),
+            Outcome::QuotaRefused(wait) => Err(quota_used_up(wait, call.query)),
+            Outcome::TokenRefused { status, .. } => {
+                call.minter.is_refused(status);
+                let detail = "the upstream does not accept the gateway's credential";
+                Err(Error::new(Kind::UpstreamRefused, detail)
+                    .because(Cause::CredentialRefused)
+                    .about(call.minter.name())
+                    .proxy_status("proxy_configuration_error"))
+            }
         }
     }
 }
@@ -302,9 +306,15 @@ fn random() -> Option<u32> {
     Some(u32::from_ne_bytes(bytes))
 }
 
-pub(super) fn quota_used_up(wait: Duration) -> Error {
+pub(super) fn quota_used_up(wait: Duration, query: &Query) -> Error {
     let wait = wait.max(Duration::from_secs(1));
+    let cause = match query.route.base {
+        Base::ContactCenter => Cause::AccountQuota,
+        Base::Automation => Cause::BotQuota,
+    };
     Error::new(Kind::TemporaryReducedCapacity, "the upstream's quota is used up")
+        .because(cause)
+        .about(query.account.clone())
         .retry_after(wait)
         .proxy_status("connection_limit_reached")
 }
@@ -312,15 +322,18 @@ pub(super) fn quota_used_up(wait: Duration) -> Error {
 fn too_many_bots() -> Error {
     let detail = "this client asks for more bots than quotas can be counted for";
     Error::new(Kind::TemporaryReducedCapacity, detail)
+        .because(Cause::BotPools)
         .retry_after(QUOTA_REFUSED_FOR)
         .proxy_status("connection_limit_reached")
 }
 
-pub(super) fn left_alone(wait: Duration) -> Error {
+pub(super) fn left_alone(wait: Duration, base: &str) -> Error {
     Error::new(
         Kind::TemporaryReducedCapacity,
         "the upstream has failed several times in a row and is left alone for a moment",
     )
+    .because(Cause::BreakerOpen)
+    .about(base)
     .retry_after(wait)
     .proxy_status("destination_unavailable")
 }

@@ -184,12 +184,14 @@ impl Upstream {
     /// What a call would come to before it is made: the credential it would be signed with, and why it
     /// would not be made at once. Changes nothing.
     pub fn outlook(&self, query: &Query) -> Result<Outlook, Error> {
-        let (_, minter, host) = self.way(query)?;
+        let (state, minter, host) = self.way(query)?;
+        let base = request::base(query.route, &state.account);
         let now = self.clock.uptime();
         let standing = self.standing(&query.account, query.route, query.bot.as_deref(), now);
-        let left_alone = host.breaker.check().err().map(left_alone);
-        let used_up =
-            standing.filter(|standing| standing.left == 0).map(|standing| quota_used_up(standing.reset));
+        let left_alone = host.breaker.check().err().map(|wait| left_alone(wait, base));
+        let used_up = standing
+            .filter(|standing| standing.left == 0)
+            .map(|standing| quota_used_up(standing.reset, query));
         Ok(Outlook { credential: minter.name().to_owned(), left_alone, used_up, standing })
     }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,6 +27,9 @@ const BACKDATED: Duration = Duration::from_secs(30);
 /// A smaller difference between two clocks is nothing to mint a token for: `Date` is in whole
 /// seconds and as old as the answer's way.
 const SKEW_WORTH_LEARNING_SECONDS: i64 = 5;
+
+/// For so long after a token was taken, a refusal is not the credential's fault.
+const TAKEN_LATELY: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -58,6 +61,10 @@ struct State {
     last: Option<Current>,
     /// What the upstream's clock is ahead of ours by.
     skew_seconds: i64,
+    /// When the upstream took a token last.
+    taken_at: Option<UnixMillis>,
+    /// Operators were told that the upstream refuses this credential.
+    is_told: bool,
     /// What was wrong with the secret's file when it was last read; empty if nothing was.
     problem: String,
 }
@@ -80,6 +87,8 @@ impl Minter {
             secrets: Secrets::new(credential.client_secret.clone()),
             last: None,
             skew_seconds: 0,
+            taken_at: None,
+            is_told: false,
             problem: String::new(),
         });
         Self { credential, state, reading: tokio::sync::Mutex::default(), clock, minted, expiry }
@@ -88,14 +97,15 @@ impl Minter {
     /// Takes over what another one of the same credential has learnt: the upstream's clock, and the
     /// secret it took last, which may be another one than the file's.
     pub fn follow(&self, previous: &Self) {
-        let (secrets, skew) = {
+        let (secrets, skew, is_told, taken_at) = {
             let known = previous.state();
-            (known.secrets.clone(), known.skew_seconds)
+            (known.secrets.clone(), known.skew_seconds, known.is_told, known.taken_at)
         };
         let mut state = self.state();
         let configured = std::mem::replace(&mut state.secrets, secrets).signing().clone();
         state.secrets.found(configured);
         state.skew_seconds = skew;
+        (state.is_told, state.taken_at) = (is_told, taken_at);
     }
 
     /// The client id: the name of the credential in errors and metrics.
@@ -121,7 +131,30 @@ impl Minter {
 
     /// The upstream took this token.
     pub fn accepted(&self, token: &Token, usage: &Use) {
-        self.state().secrets.accepted(token.epoch, usage);
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.secrets.accepted(token.epoch, usage);
+        state.taken_at = Some(now);
+        if std::mem::take(&mut state.is_told) {
+            tracing::info!(credential = self.name(), "the upstream accepts the credential again");
+        }
+    }
+
+    /// The upstream refused a fresh token as well. Told once, and not where it has just taken others: then
+    /// it is a bot or a scope that it refuses, with the same status.
+    pub fn is_refused(&self, status: StatusCode) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        if state.is_told || state.taken_at.is_some_and(|at| now < at.plus(TAKEN_LATELY)) {
+            return;
+        }
+        state.is_told = true;
+        let status = status.as_u16();
+        tracing::warn!(
+            credential = self.name(),
+            status,
+            "the upstream refuses the credential: its secret, its scopes or its bots are not right"
+        );
     }
 
     /// The upstream refused this token, at `date` by its own clock. Whether it is worth another call

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::keys;
+use crate::cause::Cause;
 use crate::error::{Error, Kind};
 
 /// Why a token opens nothing.
@@ -36,23 +37,23 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The word for it.
+    /// The word for it in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Malformed => "malformed",
-            Self::Extension => "extension",
-            Self::Type => "type",
-            Self::Issuer => "issuer",
-            Self::KeyNotNamed => "key-not-named",
-            Self::UnknownKey => "unknown-key",
-            Self::Algorithm => "algorithm",
-            Self::Signature => "signature",
-            Self::Audience => "audience",
-            Self::Expired => "expired",
-            Self::NotYet => "not-yet",
-            Self::IssuedLater => "issued-later",
-            Self::Subject => "subject",
-            Self::Groups => "groups",
+            Self::Malformed => "token-malformed",
+            Self::Extension => "token-extension",
+            Self::Type => "token-type",
+            Self::Issuer => "token-issuer",
+            Self::KeyNotNamed => "token-key-not-named",
+            Self::UnknownKey => "token-unknown-key",
+            Self::Algorithm => "token-algorithm",
+            Self::Signature => "token-signature",
+            Self::Audience => "token-audience",
+            Self::Expired => "token-expired",
+            Self::NotYet => "token-not-yet",
+            Self::IssuedLater => "token-issued-later",
+            Self::Subject => "token-subject",
+            Self::Groups => "token-groups",
         }
     }
 
@@ -78,7 +79,7 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "token {}: {}", self.as_str(), self.text())
+        f.write_str(self.text())
     }
 }
 
@@ -92,12 +93,15 @@ impl From<Reason> for Refused {
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
-        let unavailable =
-            |detail| Self::new(Kind::IdentityUnavailable, detail).retry_after(keys::BETWEEN_FETCHES);
+        let unavailable = |detail| {
+            Self::new(Kind::IdentityUnavailable, detail)
+                .because(Cause::IssuerKeys)
+                .retry_after(keys::BETWEEN_FETCHES)
+        };
         match refused {
-            Refused::Invalid(reason) => {
-                Self::new(Kind::Unauthenticated, "the credential is not valid").caused_by(reason)
-            }
+            Refused::Invalid(reason) => Self::new(Kind::Unauthenticated, "the credential is not valid")
+                .because(Cause::Token(reason.as_str()))
+                .caused_by(reason),
             Refused::NoKeys => unavailable("the keys of the token's issuer cannot be fetched"),
             Refused::Crowded => unavailable("too many wait for the keys of the token's issuer"),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::check::{Check, Checking};
 use super::{Admitted, Identified, Limited};
 use crate::access::rate_limit;
+use crate::cause::Cause;
 use crate::error::{Error, Kind};
 use crate::reply::Reply;
 use crate::standing::{Standing, Standings};
@@ -58,7 +59,13 @@ fn may_now(request: &Identified) -> Result<Standings, Error> {
 }
 
 pub fn over_limit(detail: &'static str, over: &Standing, standings: Standings) -> Error {
+    let cause = match over.policy {
+        "address" => Cause::AddressLimit,
+        "subject" => Cause::SubjectLimit,
+        _ => Cause::ClientLimit,
+    };
     let error = Error::new(Kind::QuotaExceeded, detail).violates(over.policy).retry_after(over.reset);
+    let error = error.because(cause);
     with_standings(error, standings)
 }
 
