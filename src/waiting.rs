@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use crate::cause::Cause;
 use crate::error::{Error, Kind};
 
 /// After so long a gateway that has too much to do may have done it.
@@ -84,7 +85,7 @@ impl Drop for Place {
 }
 
 fn full(detail: String) -> Error {
-    Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR)
+    Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR).because(Cause::Overload)
 }
 
 /// Does `work`; if it has to wait, only with the place that `begin` gives.

@@ -11,9 +11,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::layers;
-use super::stages::{permit, validate};
+use super::stages::visible::may_see;
+use super::stages::{owner, permit, validate};
 use crate::access::identify::bearer_of;
 use crate::access::leaked;
+use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
 use crate::cache::{Prospect, Source};
 use crate::cause::Cause;
@@ -95,7 +97,24 @@ async fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), 
     let parts = query.key.parts();
     told["canonical"] = json!({ "query": parts.query, "body": parts.body });
     told["key"] = hex::encode(query.key.as_bytes()).into();
-    outcome(app, &snapshot, &query, told)
+    let grant = Grant { client: client.clone(), account: account.clone() };
+    let record_first = visible_to(app, &snapshot, &grant, &query)?;
+    outcome(app, &snapshot, &query, told)?;
+    if record_first {
+        told["because"] = "after the record of its conversation has told whose session it is".into();
+    }
+    Ok(())
+}
+
+/// Whether the client would be shown the answer, as far as that is known before it is there; `true` if another answer
+/// is asked for first that tells it.
+fn visible_to(app: &App, snapshot: &Snapshot, grant: &Grant, query: &Query) -> Result<bool, Error> {
+    if let Some((entry, _)) = app.cache.fresh(&query.key, app.clock.moment()) {
+        let projection = snapshot.projection(&grant.client, query.route)?;
+        let chooses_rows = projection.is_some_and(|projection| projection.chooses_rows());
+        may_see(grant, query.route, &entry, projection.is_some(), chooses_rows)?;
+    }
+    owner::foresee(app, snapshot, grant, query)
 }
 
 /// Who would be asking.

@@ -28,6 +28,7 @@ mod cache_summary;
 mod cache_variants;
 mod canaries;
 mod canonical;
+mod causes;
 mod coalescing;
 mod command_line;
 mod conditional;

@@ -5,7 +5,7 @@
 mod answer;
 mod check;
 mod identify;
-mod owner;
+pub mod owner;
 pub mod permit;
 mod rate_limit;
 pub mod validate;

@@ -6,6 +6,8 @@ use http::Method;
 use super::answer::served;
 use super::validate::canonical;
 use super::{Admitted, Call, Valid};
+use crate::access::permit::Grant;
+use crate::app::{App, Snapshot};
 use crate::cache::{Served, Source};
 use crate::error::{Error, Kind};
 use crate::routes::{self, Asked, Query, Transcript};
@@ -16,14 +18,7 @@ use crate::seen;
 pub async fn check(valid: &Valid) -> Result<(), Error> {
     let Valid { admitted: Admitted { call, grant, .. }, query, .. } = valid;
     let Call { app, snapshot, .. } = &**call;
-    let Asked::Transcript(transcript) = &query.asked else { return Ok(()) };
-    let is_projected = snapshot.projection(&grant.client, query.route)?.is_some();
-    // A session proves itself. Which session is a conversation's or a call's, other answers have to say.
-    let has_to_be_known = grant.is_limited() || is_projected && transcript.kind != seen::Kind::Session;
-    // What is stored is stored under its own bot.
-    if !has_to_be_known || app.cache.has(&query.key) {
-        return Ok(());
-    }
+    let Some(transcript) = has_to_be_known(app, snapshot, grant, query)? else { return Ok(()) };
     let mut bots = app.cache.bots(query);
     if bots.is_empty()
         && let Some(record) = record(valid, transcript)
@@ -32,6 +27,31 @@ pub async fn check(valid: &Valid) -> Result<(), Error> {
         bots = app.cache.bots(query);
     }
     grant.may_see_transcript(&bots)
+}
+
+/// What [`check`] would say, without a call: `true` if it would ask for the record of the conversation first.
+pub fn foresee(app: &App, snapshot: &Snapshot, grant: &Grant, query: &Query) -> Result<bool, Error> {
+    let Some(transcript) = has_to_be_known(app, snapshot, grant, query)? else { return Ok(false) };
+    let bots = app.cache.bots(query);
+    if bots.is_empty() && transcript.conversation.is_some() {
+        return Ok(true);
+    }
+    grant.may_see_transcript(&bots).map(|()| false)
+}
+
+/// The transcript that a query asks for, if it has to be known whose it is.
+fn has_to_be_known<'a>(
+    app: &App,
+    snapshot: &Snapshot,
+    grant: &Grant,
+    query: &'a Query,
+) -> Result<Option<&'a Transcript>, Error> {
+    let Asked::Transcript(transcript) = &query.asked else { return Ok(None) };
+    let is_projected = snapshot.projection(&grant.client, query.route)?.is_some();
+    // A session proves itself. Which session is a conversation's or a call's, other answers have to say.
+    let is_needed = grant.is_limited() || is_projected && transcript.kind != seen::Kind::Session;
+    // What is stored is stored under its own bot.
+    Ok((is_needed && !app.cache.has(&query.key)).then_some(transcript))
 }
 
 /// The query for the record of the conversation that a request for a transcript names.
