@@ -5,14 +5,17 @@
 //! is written down and taken out of the index under the lock, at the next change.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use prometheus_client::metrics::counter::Counter;
 
+use super::doorkeeper::Doorkeeper;
 use super::entry::{Entry, Freshness};
 use super::group::Group;
 use super::index::{Index, Serial};
@@ -24,10 +27,20 @@ use crate::seen::Sighting;
 /// Answers remembered that made what was stored void: more than there are calls within a deadline.
 const MOST_VOIDED: usize = 1024;
 
-/// Entries by key. When it is full, what is asked for least goes first (TinyLFU).
+/// Requests for what is not stored, until a full store lets it in: with two, what is asked for once pushes
+/// nothing out.
+const ASKS: u32 = 2;
+
+/// The part of the capacity up to which an answer pushes others out; a heavier one is stored where there is room.
+const LARGEST_SHARE: u64 = 8;
+
+/// Entries by key. When it is full, what was asked for longest ago goes first, and what comes is let in once it
+/// has been asked for [`ASKS`] times.
 pub struct Memory {
     slots: Cache<Key, Slot, RandomState>,
     capacity: u64,
+    doorkeeper: Mutex<Doorkeeper>,
+    hasher: RandomState,
     departed: Departed,
     writes: Mutex<Writes>,
 }
@@ -93,7 +106,7 @@ pub enum Refused {
     Outdated,
     /// What is stored was asked for later, or an answer that was has made this one void.
     Superseded,
-    /// The store is full, and what is in it is asked for more.
+    /// The store is full, and this has not been asked for often enough to push anything out.
     NoRoom,
 }
 
@@ -104,6 +117,7 @@ impl Memory {
         let leave = departed.clone();
         let slots = Cache::builder()
             .max_capacity(capacity)
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|key: &Key, slot: &Slot| slot.entry.weight(key))
             .expire_after(EndOfUse(clock))
             .eviction_listener(move |_, slot: Slot, cause| {
@@ -113,18 +127,28 @@ impl Memory {
                 locked(&leave).push((slot.serial, slot.entry.groups.clone()));
             })
             .build_with_hasher(RandomState::default());
-        Self { slots, capacity, departed, writes: Mutex::default() }
+        Self {
+            slots,
+            capacity,
+            doorkeeper: Mutex::new(Doorkeeper::new(capacity)),
+            hasher: RandomState::default(),
+            departed,
+            writes: Mutex::default(),
+        }
     }
 
-    /// What a request finds. Counts as a use, of what is there and of what is not: by that moka says what
-    /// is worth its room.
+    /// What a request finds. Counts as a request for it where there is nothing.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.slots.get(key).map(|slot| slot.entry)
+        let found = self.peek(key);
+        if found.is_none() {
+            locked(&self.doorkeeper).ask(self.hasher.hash_one(key));
+        }
+        found
     }
 
-    /// What the store itself looks at. Where there is nothing, nobody has asked for it.
+    /// The same, where nothing is to be counted.
     pub fn peek(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.slots.contains_key(key).then(|| self.get(key)).flatten()
+        self.slots.get(key).map(|slot| slot.entry)
     }
 
     /// The moment a fill begins: what is purged from now on, it cannot bring back.
@@ -156,9 +180,38 @@ impl Memory {
         if self.is_newer(&key, asked_at) || writes.is_void(&key, asked_at, began) {
             return Err(Refused::Superseded);
         }
+        if !self.lets_in(&key, entry.weight(&key).into()) {
+            // What this one would have replaced is out of date.
+            self.slots.invalidate(&key);
+            self.tidy(&mut writes);
+            return Err(Refused::NoRoom);
+        }
         self.insert(&mut writes, key.clone(), entry, began);
-        // TinyLFU may have preferred what was there.
+        // It may be of no use any more.
         if self.slots.contains_key(&key) { Ok(()) } else { Err(Refused::NoRoom) }
+    }
+
+    /// Whether there is room for an entry of that weight, or it has been asked for often enough to push others
+    /// out. Then it counts from nothing again: once it is pushed out itself, it is like any other.
+    fn lets_in(&self, key: &Key, weight: u64) -> bool {
+        let held = self.peek(key).map(|held| u64::from(held.weight(key)));
+        let has_room = || {
+            let others = self.slots.weighted_size().saturating_sub(held.unwrap_or(0));
+            others.saturating_add(weight) <= self.capacity
+        };
+        let has_room = has_room() || {
+            // What is of no use any more may still be counted.
+            self.slots.run_pending_tasks();
+            has_room()
+        };
+        let hash = self.hasher.hash_one(key);
+        let mut doorkeeper = locked(&self.doorkeeper);
+        let is_wanted = held.is_some() || doorkeeper.asks(hash) >= ASKS;
+        let lets_in = has_room || is_wanted && weight <= self.capacity / LARGEST_SHARE;
+        if lets_in {
+            doorkeeper.forget(hash);
+        }
+        lets_in
     }
 
     /// Whether what is stored was asked for after that.
@@ -268,7 +321,7 @@ impl Memory {
             return None;
         }
         let keys = locked(&self.writes).index.keys(Group::plain(plain));
-        let mut held = keys.into_iter().filter_map(|key| Some((key.clone(), self.get(&key)?)));
+        let mut held = keys.into_iter().filter_map(|key| Some((key.clone(), self.peek(&key)?)));
         held.find(|(_, entry)| matches!(entry.freshness(now), Freshness::Fresh { .. }))
     }
 

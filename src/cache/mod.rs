@@ -6,6 +6,7 @@
 pub mod admit;
 mod back_off;
 mod brackets;
+mod doorkeeper;
 mod entry;
 mod fill;
 mod flight;
@@ -172,7 +173,8 @@ impl Cache {
     /// What is stored under `key` and fresh at `now`, and how much of its lifetime is left. For those
     /// who want no more than that; everybody else asks [`Cache::get_or_fill`].
     pub fn fresh(&self, key: &Key, now: Moment) -> Option<(Arc<Entry>, Duration)> {
-        let entry = self.0.memory.get(key)?;
+        // Whoever finds nothing here asks again by [`Cache::get_or_fill`], and is counted there.
+        let entry = self.0.memory.peek(key)?;
         match entry.freshness(now) {
             Freshness::Fresh { left } => Some((entry, left)),
             _ => None,
