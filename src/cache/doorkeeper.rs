@@ -15,8 +15,8 @@ const MOST_KEYS: u64 = 1 << 20;
 /// Bits of a slot that count; the others are the key's fingerprint. An empty slot is zero.
 const COUNT: u32 = 0b11;
 
-/// Counts of requests for what is not stored, by the hash of what they asked for. Two keys are taken for one if 30 bits of their hashes
-/// and their sets are the same: then one of them is let in early.
+/// Counts of requests for what is not stored, by the hash of what they asked for. Two keys are taken for one if their
+/// sets and 30 bits of their hashes are the same: then one of them is let in early.
 pub struct Doorkeeper(Box<[[u32; WAYS]]>);
 
 impl Doorkeeper {

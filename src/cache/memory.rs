@@ -31,8 +31,12 @@ const MOST_VOIDED: usize = 1024;
 /// nothing out.
 const ASKS: u32 = 2;
 
-/// The part of the capacity up to which an answer pushes others out; a heavier one is stored where there is room.
+/// The part of the capacity, an eighth, up to which an answer pushes others out; a heavier one is stored only where
+/// there is room.
 const LARGEST_SHARE: u64 = 8;
+
+/// Rounds of moka's housekeeping after a change. One ends after a tenth of a second, whatever is left to do.
+const MOST_ROUNDS: u32 = 10;
 
 /// Entries by key. When it is full, what was asked for longest ago goes first, and what comes is let in once it
 /// has been asked for [`ASKS`] times.
@@ -219,7 +223,8 @@ impl Memory {
         self.peek(key).is_some_and(|held| held.answer.asked_at.is_after(asked_at))
     }
 
-    /// Weighs an entry again that has grown by a variant, if it is still there.
+    /// Weighs an entry again that has grown by a variant, if it is still there. It was let in before, and pushes out
+    /// others if it must.
     pub fn weigh(&self, key: &Key, entry: &Arc<Entry>) {
         let mut writes = locked(&self.writes);
         let held = self.slots.get(key);
@@ -234,7 +239,12 @@ impl Memory {
         writes.index.add(serial, &entry.groups, &key);
         self.slots.insert(key, Slot { entry, serial, began });
         // Now, not some time: between two rounds of its housekeeping moka holds more than it may.
-        self.slots.run_pending_tasks();
+        for _ in 0..MOST_ROUNDS {
+            self.slots.run_pending_tasks();
+            if self.slots.weighted_size() <= self.capacity {
+                break;
+            }
+        }
         self.tidy(writes);
     }
 

@@ -247,12 +247,12 @@ impl Cache {
         }
     }
 
-    /// What would be made of `query`. Counts as one use of what is
-    /// stored, and fetches nothing.
+    /// What would be made of `query`. Counts as one use of what is stored, but not as a request for what is not, and
+    /// fetches nothing.
     pub fn prospect(&self, query: &Query, anew: bool) -> Prospect {
         let inner = &self.0;
         let now = inner.clock.moment();
-        let freshness = inner.memory.get(&query.key).map(|entry| entry.freshness(now));
+        let freshness = inner.memory.peek(&query.key).map(|entry| entry.freshness(now));
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
         let prospect = prospect(freshness, anew, is_backing_off);
         let Prospect::Fetch { because: Forwarded::Miss, .. } = prospect else { return prospect };

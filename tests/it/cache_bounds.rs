@@ -167,7 +167,7 @@ async fn a_large_answer_that_is_cut_or_does_not_end_does_not_look_whole_however_
     assert_eq!(world.app.cache.size(), (0, 0));
 }
 
-/// A full store keeps what is asked for often; what it turns away for that is not said to be stored.
+/// A full store refuses what is asked for once, and says so; what it says is stored is there.
 #[tokio::test]
 async fn what_is_said_to_be_stored_is_there_for_the_next_one() {
     let conversations: Vec<_> =
@@ -189,7 +189,7 @@ async fn what_is_said_to_be_stored_is_there_for_the_next_one() {
             assert!(first.cache_status().ends_with("; stored=?0; detail=no-room"), "{first:?}");
         }
     }
-    assert!(turned_away > 20 && stored > 5, "{turned_away} turned away, {stored} stored");
+    assert!(turned_away > 20 && stored > 20, "{turned_away} turned away, {stored} stored");
 }
 
 #[tokio::test]
@@ -198,8 +198,11 @@ async fn the_store_holds_no_more_bytes_than_it_may_and_its_index_goes_with_it() 
         (0..300).map(|n| Conversation::closed_at(EXAMPLE_STREAM, n, before(DAY)).padded(20_000)).collect();
     let world = world(conversations.clone()).await;
     for conversation in &conversations {
-        world.get(&conversation_path(&conversation.conversation_id)).await;
-        assert!(world.app.cache.size().1 <= 1 << 20);
+        // The second request for it is what a full store makes room for.
+        for _ in 0..2 {
+            world.get(&conversation_path(&conversation.conversation_id)).await;
+            assert!(world.app.cache.size().1 <= 1 << 20);
+        }
     }
     let (entries, _) = world.app.cache.size();
     assert!(entries > 20, "{entries}");

@@ -19,6 +19,7 @@ mod cache_back_off;
 mod cache_bounds;
 mod cache_canary;
 mod cache_clock;
+mod cache_full;
 mod cache_lifetimes;
 mod cache_model;
 mod cache_purge;
