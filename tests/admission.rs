@@ -4,6 +4,12 @@
 //! docs/DECISIONS.md; the assertions are what the store promises. Seeds are fixed, so every run is the same.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "the numbers of the replay are small and positive"
+)]
 
 #[path = "../src/cache/doorkeeper.rs"]
 mod doorkeeper;
