@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::{self, Client, Config, Fault, Sources};
 use crate::error::{Error, Kind};
 use crate::in_flight::Responses;
-use crate::metrics::{Metrics, VERSION};
+use crate::metrics::{Metrics, Names, VERSION};
 use crate::reload::{self, Outcome, Reloads};
 use crate::request_id::RequestIds;
 use crate::routes::openapi::Contract;
@@ -139,11 +139,15 @@ impl App {
     /// One reload. For [`reload::serve`] alone: two at a time could swap in the wrong order.
     pub(crate) fn take_up(&self) -> Outcome {
         let (seen, loaded) = watch::read(&self.sources);
+        // Whether it is taken up or refused on the way: its names may have been given to series by then.
+        let named = loaded.as_ref().map(|(_, config)| Names::of(config)).unwrap_or_default();
         let swapped = loaded.and_then(|(written, config)| self.next(written, config)).map(|snapshot| {
             let previous = self.current.swap(Arc::new(snapshot));
             // After the swap: whoever sees that his is not the one of now finds the one that is.
             previous.is_superseded.store(true, Ordering::Release);
+            self.forget_but_current(&Names::of(&previous.config));
         });
+        self.forget_but_current(&named);
         let seen = if swapped.is_ok() { seen.in_effect() } else { seen };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         self.metrics.config_loaded(swapped.is_ok(), self.clock.now());
@@ -168,6 +172,24 @@ impl App {
         } else {
             Err(faults)
         }
+    }
+
+    /// Brings the gauges that are read rather than counted up to date.
+    pub fn observe(&self) {
+        let (entries, bytes) = self.cache.size();
+        self.metrics.cache_size(entries, bytes);
+        self.metrics.bytes_in_flight("responses", self.responses.bytes());
+        let snapshot = self.snapshot();
+        snapshot.upstream.observe();
+        // A reload since may have come too early to remove what was set just now.
+        if !snapshot.is_current() {
+            self.forget_but_current(&Names::of(&snapshot.config));
+        }
+    }
+
+    /// Ends the series of those of `names` that the configuration of now does not have.
+    fn forget_but_current(&self, names: &Names) {
+        self.metrics.forget(names, &Names::of(&self.snapshot().config));
     }
 
     /// From here on the process is not ready for more.

@@ -1,6 +1,8 @@
 //! What is counted. Names are promises (README, "Metrics"); no id but an account's and a credential's,
 //! which operators have configured, and no free text is in a label.
 
+mod named;
+
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+pub use self::named::Names;
 use crate::clock::UnixMillis;
 use crate::routes::{ROUTES, Route};
 

@@ -1,10 +1,21 @@
 //! `kore-gateway check`: by the same code as `serve`.
 
+use std::io::Write;
+
 use super::{Failure, print};
+use crate::clock::Clock;
 use crate::config::{self, Sources};
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
-    let (written, _) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
+    let (written, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
+    let unwritable = config.unwritable();
+    if !unwritable.is_empty() {
+        return Err(Failure::faults(&unwritable));
+    }
+    for warning in config.warnings(Clock::system().now()) {
+        // Where standard error is gone, the configuration is good all the same.
+        let _ = writeln!(std::io::stderr(), "warning: {warning}");
+    }
     let effective =
         config::effective(written).map_err(|error| Failure::new("cannot write the configuration", error))?;
     print(&effective)

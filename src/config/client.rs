@@ -94,6 +94,13 @@ impl Clients {
         self.key(digest).is_some()
     }
 
+    /// Whether it has keys, and none of them is valid at `now`.
+    pub(super) fn all_keys_expired(&self, client: &Client, now: UnixMillis) -> bool {
+        let mut keys =
+            self.keys.values().flatten().filter(|key| key.client.number == client.number).peekable();
+        keys.peek().is_some() && keys.all(|key| key.expires.is_some_and(|expires| expires <= now))
+    }
+
     fn key(&self, digest: &[u8; 32]) -> Option<&ApiKey> {
         self.keys
             .get(&prefix(digest))?

@@ -7,6 +7,7 @@
 
 mod client;
 mod effective;
+mod findings;
 mod load;
 mod log;
 mod oidc;

@@ -129,10 +129,7 @@ async fn version() -> impl IntoResponse {
 
 /// OpenMetrics for who asks for it, the older Prometheus text for everybody else.
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let (entries, bytes) = app.cache.size();
-    app.metrics.cache_size(entries, bytes);
-    app.metrics.bytes_in_flight("responses", app.responses.bytes());
-    app.snapshot().upstream.observe();
+    app.observe();
     // Who takes neither gets the older text all the same: a scrape that fails helps nobody.
     let wants_open_metrics = accept::media(&headers, &[PROMETHEUS, OPEN_METRICS]) == Some(1);
     let fields = |media_type: &'static str| [(CONTENT_TYPE, media_type), (VARY, "Accept")];

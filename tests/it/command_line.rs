@@ -300,3 +300,51 @@ fn a_gateway_that_serves_leaves_no_core_file() {
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
     running.drain();
 }
+
+fn check_of(file: &str) -> Output {
+    program().args(["check", "--config", file]).env("TEST_SECRET", "hunter2-canary").output().unwrap()
+}
+
+#[test]
+fn check_refuses_files_that_serve_cannot_write() {
+    let (folder, _) = config_file(GOOD);
+    let missing = folder.path().join("missing/lines");
+    for (key, path) in [("log.access_to", &missing), ("audit.to", &missing)] {
+        let (_folder, file) = config_file(&format!("{key} = \"{}\"\n{GOOD}", path.display()));
+        let serve = program()
+            .args(["serve", "--config", &file])
+            .env("TEST_SECRET", "hunter2-canary")
+            .output()
+            .unwrap();
+        for (command, output) in [("serve", serve), ("check", check_of(&file))] {
+            assert_eq!(output.status.code(), Some(1), "{command} {key}");
+            let printed = text(&output.stderr);
+            assert!(printed.starts_with(&format!("{key}: ")), "{command}: {printed}");
+        }
+    }
+    // What `serve` would make, `check` does not.
+    let file = folder.path().join("lines");
+    let (_folder, configured) = config_file(&format!("audit.to = \"{}\"\n{GOOD}", file.display()));
+    assert_eq!(check_of(&configured).status.code(), Some(0));
+    assert!(!file.exists());
+}
+
+#[test]
+fn check_warns_of_what_only_looks_wrong() {
+    let expired = "api_keys = [{ sha256 = \"@digest\", expires = \"2020-01-01T00:00:00Z\" }]";
+    let path = GOOD.replacen("http://127.0.0.1:9", "http://127.0.0.1:9/some/path", 1);
+    let cases = [
+        ("clients[0].api_keys: ", GOOD.replace("api_key_sha256 = \"@digest\"", expired)),
+        ("accounts[0].contact_center_url: ", path),
+    ];
+    for (warning, written) in cases {
+        let (_folder, file) = config_file(&written);
+        let output = check_of(&file);
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{printed}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(printed.starts_with(&format!("warning: {warning}")), "{printed}");
+    }
+    let (_folder, file) = config_file(GOOD);
+    assert_eq!(text(&check_of(&file).stderr), "");
+}

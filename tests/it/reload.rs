@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use kore_gateway::access::identify::key_digest;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
 use kore_gateway::watch::watch;
 
 use crate::process::Process;
@@ -277,4 +277,58 @@ async fn a_process_takes_up_what_is_good_on_sighup_and_refuses_what_is_not() {
     assert_eq!((status("kg_x").await, status("kg_y").await), ("known", "unknown"));
     assert_eq!(metric("kore_gateway_config_last_reload_successful").await, 1.0);
     tokio::task::spawn_blocking(|| running.drain()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_reload_takes_away_is_no_longer_among_the_metrics() {
+    let world = world().await;
+    let scraped = async || String::from_utf8(world.ops("/metrics").await.body.to_vec()).unwrap();
+    let account = r#"
+[[accounts]]
+id = "a-gone"
+contact_center_url = "http://127.77.0.1:1"
+automation_url = "http://127.77.0.1:2"
+bots = ["st-00000000-0000-0000-0000-00000000dead"]
+[[accounts.credentials]]
+client_id = "cs-gone"
+client_secret = { file = "@file" }
+scopes = ["analytics", "chat_history"]
+"#;
+    let file = world.secrets.path().join(EXAMPLE_CLIENT_ID).display().to_string();
+    let issuer = "oidc = { issuer = \"https://gone.example\", audience = \"gone\", \
+                  jwks_url = \"http://127.77.0.1:3/gone\" }\n";
+    let before_it = std::fs::read_to_string(&world.config_file).unwrap();
+    change_config(&world, |written| {
+        let with_key = client("gone", "kg_gone", "a-gone", "*", "10/s");
+        let with_token = client("gone-token", "kg_none", "a-gone", "*", "10/s");
+        let (head, rest) = with_token.split_once("api_key_sha256").unwrap();
+        let with_token = format!("{head}{issuer}{}", rest.split_once('\n').unwrap().1);
+        written + &account.replace("@file", &file) + &with_key + &with_token
+    });
+    let reloaded = reload(&world).await;
+    assert_eq!(reloaded.status, StatusCode::OK, "{}", String::from_utf8_lossy(&reloaded.body));
+    let there = scraped().await;
+    let gone = [
+        r#"quota_available{account="a-gone""#,
+        r#"quota_waiting{account="a-gone""#,
+        r#"credential="cs-gone""#,
+        r#"issuer="https://gone.example""#,
+        r#"upstream="http://127.77.0.1:1""#,
+        r#"upstream="http://127.77.0.1:2""#,
+        r#"client="gone""#,
+    ];
+    for series in gone {
+        assert!(there.contains(series), "{series} is not in {there}");
+    }
+
+    std::fs::write(&world.config_file, before_it).unwrap();
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    let left = scraped().await;
+    let left: Vec<_> = left.lines().filter(|line| line.contains("gone") || line.contains("127.77")).collect();
+    assert!(left.is_empty(), "{left:#?}");
+    for series in
+        ["breaker_state{", "quota_available{", "token_expiry_timestamp_seconds{", "rate_limited_total{"]
+    {
+        assert!(there.contains(series) && scraped().await.contains(series), "the others stay: {series}");
+    }
 }

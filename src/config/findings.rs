@@ -1,0 +1,69 @@
+//! What `check` finds beside the faults of the text: files that `serve` could not write to, and what can be meant
+//! but looks wrong.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+
+use super::{AuditTo, Config, Fault, LogTo};
+use crate::clock::UnixMillis;
+
+impl Config {
+    /// The files that could not be opened for writing. Makes none of them.
+    pub fn unwritable(&self) -> Vec<Fault> {
+        let log = match &self.log.access_to {
+            LogTo::File(path) if self.log.access => Some(("log.access_to", path)),
+            _ => None,
+        };
+        let audit = match &self.audit.to {
+            AuditTo::File(path) => Some(("audit.to", path)),
+            _ => None,
+        };
+        let files = log.into_iter().chain(audit);
+        files
+            .filter_map(|(key, path)| {
+                let error = writable(path).err()?;
+                Some(Fault { path: key.to_owned(), problem: format!("cannot be written: {error}") })
+            })
+            .collect()
+    }
+
+    /// What works, and is hardly meant, at `now`.
+    pub fn warnings(&self, now: UnixMillis) -> Vec<Fault> {
+        let bases = self.accounts.iter().enumerate().flat_map(|(number, account)| {
+            let urls = [
+                ("contact_center_url", &account.contact_center_url),
+                ("automation_url", &account.automation_url),
+            ];
+            urls.into_iter().filter(|(_, url)| has_path(url)).map(move |(key, _)| Fault {
+                path: format!("accounts[{number}].{key}"),
+                problem: "has a path; routes are appended to it".to_owned(),
+            })
+        });
+        let expired = self.clients.iter().filter(|client| self.clients.all_keys_expired(client, now));
+        let expired = expired.map(|client| Fault {
+            path: format!("clients[{}].api_keys", client.number),
+            problem: format!("have all expired: client {} cannot call with a key", client.name),
+        });
+        bases.chain(expired).collect()
+    }
+}
+
+/// Whether it can be opened as `serve` opens it, or made.
+fn writable(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        // A pipe would wait for its reader.
+        Ok(found) if found.is_file() => OpenOptions::new().append(true).open(path).map(drop),
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            if folder.metadata()?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn has_path(base: &str) -> bool {
+    base.split_once("://").is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'))
+}
