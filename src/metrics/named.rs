@@ -28,10 +28,10 @@ impl Names {
         for account in &config.accounts {
             names.insert(Named::Account(account.id.to_string()));
             for base in [&account.contact_center_url, &account.automation_url] {
-                names.insert(Named::Upstream(base.to_string()));
+                names.insert(Named::Upstream(base.clone()));
             }
             let credentials = account.credentials.iter();
-            names.extend(credentials.map(|credential| Named::Credential(credential.client_id.to_string())));
+            names.extend(credentials.map(|credential| Named::Credential(credential.client_id.clone())));
         }
         for client in config.clients.iter() {
             names.insert(Named::Client(client.name.to_string()));
