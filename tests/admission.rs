@@ -1,7 +1,7 @@
 //! Which policy lets the store get by with the fewest calls: a replay of made-up requests, each for an answer of
 //! 1 KiB to 1 MiB, against moka under several policies. What is counted is the requests that find nothing, for each
 //! of them is a call, whatever the answer's size. `cargo test --test admission -- --nocapture` prints the table of
-//! docs/DECISIONS.md; the assertions are what the store promises. Seeds are fixed, so every run is the same.
+//! docs/DECISIONS.md; the assertions are what the store promises. Seeds are fixed; TinyLFU alone varies a little, by moka's own hash.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(

@@ -41,6 +41,12 @@ pub fn credentials(clients: &Clients, sent: Sent<'_>) -> Vec<Fault> {
     for (name, value) in form_urlencoded::parse(sent.query.as_bytes()) {
         search.parameter(&name, &value);
     }
+    // A plus sign is a blank in a form, and itself in a key.
+    if sent.query.contains('+') {
+        for (name, value) in form_urlencoded::parse(sent.query.replace('+', "%2B").as_bytes()) {
+            search.parameter(&name, &value);
+        }
+    }
     if let Some(body) = sent.body
         && let Ok(value) = serde_json::from_slice(body)
     {

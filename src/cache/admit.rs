@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::Value;
 
 use super::entry::{Entry, Lifetime, Tag, Word, jittered};
 use super::group::Group;
@@ -124,6 +125,7 @@ pub struct Judgement {
 /// then, and perhaps not any more when it came.
 pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<Judgement, Withheld> {
     if answer.status != StatusCode::OK {
+        of_this_account(&query.account, &answer.body)?;
         return Ok(without_reading(query, rule, answer));
     }
     let read = (query.route.read)(&query.asked, &answer.body);
@@ -132,6 +134,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
     let reading = match read.and_then(|reading| Some(reading).filter(is_text).ok_or(Misfit::Shape)) {
         Ok(reading) => reading,
         Err(Misfit::Shape) => {
+            of_this_account(&query.account, &answer.body)?;
             let entry = Entry { is_opaque: true, ..bare(query, answer, &[]) };
             let verdict = Err(Reason::UnexpectedShape);
             return Ok(Judgement { entry: entry.into(), verdict, names: Vec::new(), sightings: Vec::new() });
@@ -147,7 +150,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
     let asked_at = answer.asked_at;
     let wall = asked_at.wall;
     let account = &query.account;
-    if reading.accounts.iter().any(|named| !named.eq_ignore_ascii_case(account)) {
+    if reading.accounts.iter().any(|named| **named != **account) {
         return Err(Withheld::AnotherAccount);
     }
     if !is_proven(query, seen, &reading) {
@@ -209,6 +212,30 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         variants: Variants::default(),
     };
     Ok(Judgement { entry: entry.into(), verdict, names, sightings: reading.sightings })
+}
+
+/// Refuses a body that nobody reads if it names another account where a record or its wrapper would.
+fn of_this_account(account: &str, body: &[u8]) -> Result<(), Withheld> {
+    // Of what is further down, some is about other systems' accounts (a row's `metaInfo`).
+    const DEEPEST: usize = 3;
+    fn names_another(value: &Value, account: &str, depth: usize) -> bool {
+        match value {
+            _ if depth > DEEPEST => false,
+            Value::Array(items) => items.iter().any(|item| names_another(item, account, depth + 1)),
+            Value::Object(members) => members.iter().any(|(name, member)| match member {
+                Value::String(named) => name == "accountId" && named != account,
+                _ => name != "metaInfo" && name != "userInfo" && names_another(member, account, depth + 1),
+            }),
+            _ => false,
+        }
+    }
+    if memchr::memmem::find(body, b"\"accountId\"").is_none() {
+        return Ok(());
+    }
+    match serde_json::from_slice(body) {
+        Ok(value) if names_another(&value, account, 0) => Err(Withheld::AnotherAccount),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the body is what was asked for, by its own word or by what was seen before.

@@ -67,12 +67,11 @@ struct Writes {
 }
 
 impl Writes {
-    /// Whether what a fill brings that began at `began` was made void by a later answer. Only one
-    /// that a purge has detached can land after that.
-    fn is_void(&self, key: &Key, asked_at: Moment, began: Began) -> bool {
+    /// Whether an answer asked for at `asked_at` was made void by a later one. It can land after that: a purge or a
+    /// refresh detaches fills that go on.
+    fn is_void(&self, key: &Key, asked_at: Moment) -> bool {
         let mut voided = self.voided.iter();
-        began != self.tombstones.now()
-            && voided.any(|(voided, told_at)| voided == key && told_at.is_after(asked_at))
+        voided.any(|(voided, told_at)| voided == key && told_at.is_after(asked_at))
     }
 }
 
@@ -181,7 +180,7 @@ impl Memory {
             return Err(Refused::Outdated);
         }
         let asked_at = entry.answer.asked_at;
-        if self.is_newer(&key, asked_at) || writes.is_void(&key, asked_at, began) {
+        if self.is_newer(&key, asked_at) || writes.is_void(&key, asked_at) {
             return Err(Refused::Superseded);
         }
         if !self.lets_in(&key, entry.weight(&key).into()) {

@@ -242,7 +242,9 @@ impl Cache {
 
     /// Remembers again what an answer to `query` says of ids.
     pub fn note(&self, query: &Query, entry: &Entry) {
-        if let Ok(reading) = (query.route.read)(&query.asked, &entry.answer.body) {
+        if entry.is_read()
+            && let Ok(reading) = (query.route.read)(&query.asked, &entry.answer.body)
+        {
             self.0.seen.note(&query.account, &reading.sightings, entry.answer.asked_at);
         }
     }

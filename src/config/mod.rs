@@ -232,6 +232,11 @@ impl Config {
                 "server.max_connections_per_address",
                 new.server.max_connections_per_address == old.server.max_connections_per_address,
             ),
+            // The guard and the budget of bytes are made with the listener.
+            ("server.max_head", new.server.max_head == old.server.max_head),
+            ("server.max_target", new.server.max_target == old.server.max_target),
+            ("server.max_fields", new.server.max_fields == old.server.max_fields),
+            ("server.max_request_body", new.server.max_request_body == old.server.max_request_body),
             ("server.max_streams", new.server.max_streams == old.server.max_streams),
             ("server.header_timeout", new.server.header_timeout == old.server.header_timeout),
             ("server.idle_timeout", new.server.idle_timeout == old.server.idle_timeout),

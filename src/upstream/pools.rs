@@ -76,7 +76,7 @@ impl Shape {
     /// How many bots that are not named one client may bring: those who may ask for any share alike.
     pub fn bots_of_a_client(&self) -> usize {
         let any = |client: &&Arc<Client>| client.bots == Bots::Any && uses(client, Base::Automation);
-        self.max_bots / self.clients.iter().filter(any).count().max(1)
+        (self.max_bots / self.clients.iter().filter(any).count().max(1)).max(1)
     }
 }
 

@@ -137,12 +137,14 @@ async fn an_answer_of_another_account_is_nobodys_counted_and_not_stored() {
             }
         };
         let own = at_the_top.replace(OTHER_ACCOUNT, EXAMPLE_ACCOUNT);
+        // Also in a shape that nobody reads, which whoever may see everything would get.
+        let wrapped = [format!("[{at_the_top}]"), format!(r#"{{"result":{at_the_top}}}"#)];
         let metric = format!(
             "kore_gateway_upstream_withheld_total{{route=\"{}\",reason=\"another-account\"}}",
             route.name.as_str()
         );
         let mut counted = 0.0;
-        for body in [Some(at_the_top), further_down].into_iter().flatten() {
+        for body in [Some(at_the_top), further_down].into_iter().flatten().chain(wrapped) {
             world.standin.serve_body("/", 200, "application/json", body.clone());
             for key in [REPORTING, REPORTING, REDACTED] {
                 let before = world.standin.count();

@@ -129,7 +129,7 @@ async fn one_token_serves_many_calls_and_is_renewed_before_it_expires() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_minted_anew_once_and_then_it_is_a_502_that_names_the_credential() {
+async fn a_refused_token_is_minted_anew_once_and_then_it_is_a_502_that_names_no_credential() {
     let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
     let path = conversation_path(&conversation.conversation_id);
     let world = World::of(vec![conversation]).await;
@@ -141,7 +141,7 @@ async fn a_refused_token_is_minted_anew_once_and_then_it_is_a_502_that_names_the
     world.standin.fault(Some(Fault::Unauthorized401));
     let refused = world.get(&conversation_path("c-2")).await;
     assert_eq!((refused.status.as_u16(), refused.problem()), (502, "upstream-refused".to_owned()));
-    assert!(refused.json()["detail"].as_str().unwrap().contains(kore_gateway::standin::EXAMPLE_CLIENT_ID));
+    assert!(!refused.json()["detail"].as_str().unwrap().contains(kore_gateway::standin::EXAMPLE_CLIENT_ID));
     assert_eq!(world.standin.count(), 2);
     let minted = format!(
         r#"kore_gateway_tokens_minted_total{{credential="{}"}}"#,

@@ -91,7 +91,7 @@ pub struct Jwks {
     http: reqwest::Client,
     clock: Clock,
     keys: ArcSwapOption<Keys>,
-    waiting: Semaphore,
+    waiting: Arc<Semaphore>,
     /// Locked while a fetch is under way: whoever needs it waits for it.
     last_fetch: tokio::sync::Mutex<Option<Fetch>>,
     fetched: Counter,
@@ -163,7 +163,7 @@ impl Jwks {
             http: http.build()?,
             clock: clock.clone(),
             keys: ArcSwapOption::new(previous.and_then(|previous| previous.keys.load_full())),
-            waiting: Semaphore::new(MOST_WAITING),
+            waiting: Arc::new(Semaphore::new(MOST_WAITING)),
             last_fetch: tokio::sync::Mutex::default(),
             fetched,
             failed,
@@ -193,10 +193,15 @@ impl Jwks {
         if let Some(key) = self.known(&find) {
             return Ok(Some(key));
         }
-        let Ok(_waiting) = self.waiting.try_acquire() else { return Err(Refused::Crowded) };
-        // In a task of its own: a caller who hangs up takes his own wait with him and nothing else.
+        let Ok(waiting) = self.waiting.clone().try_acquire_owned() else { return Err(Refused::Crowded) };
+        // In a task of its own: a caller who hangs up takes his own wait with him and nothing else. The task keeps its
+        // place, so that those who come and leave do not pile up.
         let jwks = self.clone();
-        let _ = tokio::spawn(async move { jwks.fetch_unless_just_done().await }).await;
+        let fetch = async move {
+            jwks.fetch_unless_just_done().await;
+            drop(waiting);
+        };
+        let _ = tokio::spawn(fetch).await;
         match self.known(find) {
             None if self.keys.load().is_none() => Err(Refused::NoKeys),
             found => Ok(found),

@@ -186,11 +186,13 @@ impl Patience {
             return None;
         }
         let begun = match self.waits {
-            Waits::ForHead { after } | Waits::ForRequest { after } => Some(after),
-            Waits::Not | Waits::ForEnd => None,
+            Waits::ForHead { after } | Waits::ForRequest { after } => after,
+            Waits::ForEnd => return Some(self.since),
+            // It was serving at the last look.
+            Waits::Not => return Some(now),
         };
         // It has served requests since the last look.
-        Some(if begun.is_none_or(|begun| begun == reading.begun) { self.since } else { now })
+        Some(if begun == reading.begun { self.since } else { now })
     }
 
     fn judge_writing(

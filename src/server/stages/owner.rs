@@ -75,11 +75,17 @@ async fn ask(valid: &Valid, record: &Query) -> Result<(), Error> {
             call.app.cache.note(record, &entry);
             Ok(())
         }
+        Ok(Served::Entry(entry, _)) if entry.answer.status.is_server_error() => {
+            Err(grant.refused_upstream(record.route, entry.answer.status))
+        }
         Ok(_) => Ok(()),
         Err(error)
             if matches!(
                 error.kind,
-                Kind::TemporaryReducedCapacity | Kind::UpstreamTimeout | Kind::UpstreamUnreachable
+                Kind::TemporaryReducedCapacity
+                    | Kind::UpstreamTimeout
+                    | Kind::UpstreamUnreachable
+                    | Kind::NotCached
             ) =>
         {
             Err(error)
