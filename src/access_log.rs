@@ -1,4 +1,4 @@
-//! One line for each request, written off its thread ([`Lines`]): no path, no query string, no body, no
+//! One line for each request, written off its thread (`Lines`): no path, no query string, no body, no
 //! credential. What must not be lost is the audit's.
 
 use std::io::{self, Write};

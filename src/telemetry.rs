@@ -1,5 +1,5 @@
 //! Logging: one line an event, on standard output, JSON or text. Lines are written by a thread of their
-//! own ([`Lines`]), so that nobody waits for who reads them.
+//! own (`Lines`), so that nobody waits for who reads them.
 
 use std::io;
 use std::panic::PanicHookInfo;

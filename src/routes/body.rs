@@ -1,7 +1,7 @@
 //! A request's JSON body: read strictly, reported on in full, written back in one way.
 //!
 //! Canonical form follows RFC 8785 (JCS): members sorted, no white space, one spelling for a string
-//! and for a number. Numbers keep all their digits ([`super::value`]), and members are sorted by code
+//! and for a number. Numbers keep all their digits (`routes::value`), and members are sorted by code
 //! point: the form has to be the same for the same meaning, nobody else has to be able to compute it.
 
 use std::cell::{Cell, RefCell};
