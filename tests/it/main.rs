@@ -58,6 +58,7 @@ mod ops_access;
 mod other_clients;
 mod overload;
 mod policy;
+mod policy_canary;
 mod pools;
 mod quota;
 mod rate_limit;
