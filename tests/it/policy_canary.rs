@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::world::{DAY, HOUR, SECOND, World, before, client};
 
-const REQUESTS: usize = 200_000;
+const REQUESTS: usize = 40_000;
 const CALLERS: usize = 16;
 const A: &str = EXAMPLE_STREAM;
 /// Another bot of the same account.
