@@ -58,7 +58,7 @@ impl Identity {
     pub fn client(&self, clients: &Clients, now: UnixMillis) -> Result<Arc<Client>, Error> {
         match self {
             Self::Key(digest) => clients.by_digest(digest, now).cloned().ok_or_else(|| {
-                let is_known = clients.holds(digest);
+                let is_known = clients.has_key(digest);
                 invalid().because(if is_known { Cause::ExpiredKey } else { Cause::UnknownKey })
             }),
             Self::Token(claims) => {

@@ -89,11 +89,6 @@ impl Clients {
         self.key(digest).is_some()
     }
 
-    /// Whether it is the digest of a key, expired or not.
-    pub fn holds(&self, digest: &[u8; 32]) -> bool {
-        self.key(digest).is_some()
-    }
-
     /// Whether it has keys, and none of them is valid at `now`.
     pub(super) fn all_keys_expired(&self, client: &Client, now: UnixMillis) -> bool {
         let mut keys =

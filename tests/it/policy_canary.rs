@@ -184,7 +184,7 @@ const REAL_DAYS: u64 = 12;
 fn dates(day: u64) -> (String, String) {
     let (from, until) = match day {
         // Real records, some days of them.
-        0..REAL_DAYS if day % 3 == 0 => ("2026-02-23", "2026-02-28"),
+        0..REAL_DAYS if day.is_multiple_of(3) => ("2026-02-23", "2026-02-28"),
         0..REAL_DAYS if day % 3 == 1 => ("2026-02-22", "2026-02-25"),
         0..REAL_DAYS => ("2026-02-27", "2026-03-02"),
         _ => return (format!("2026-01-{day:02}"), format!("2026-01-{day:02}")),
@@ -313,8 +313,8 @@ fn question(dice: &mut Dice, client: &Client, records: &[Conversation]) -> Asked
     if wants_window {
         let is_foreign = client.is_neighbour() != (dice.below(30) == 0);
         let account = if is_foreign { OTHER_ACCOUNT } else { EXAMPLE_ACCOUNT };
-        let day = dice.below(DAYS as usize) * dice.below(DAYS as usize) / DAYS as usize;
-        let day = day as u64;
+        let days = usize::try_from(DAYS).unwrap();
+        let day = (dice.below(days) * dice.below(days) / days) as u64;
         let ((from, until), limit) = (dates(day), 1 + day / 3 * 10 + dice.below(3) as u64);
         return Asked {
             method: dice.of(&["POST", "QUERY"]),
