@@ -7,6 +7,7 @@ WORKDIR /src
 # rust:slim brings gcc and libc6-dev, and that is all the build needs.
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY standin standin
 COPY config config
 # Not built, but the manifest names it, and cargo wants to see what a manifest names.
 COPY benches benches

@@ -46,8 +46,6 @@ pub mod telemetry;
 pub mod trace;
 mod waiting;
 
-pub mod standin;
-
 #[cfg(test)]
 #[path = "../tests/it/cases.rs"]
 mod cases;

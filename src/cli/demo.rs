@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
+use kore_standin::Standin;
 use tokio_util::sync::CancellationToken;
 
 use super::serve::{address, start, stop_on_signal};
 use super::{Failure, print, runtime};
 use crate::config::{self, Layer, Sources};
 use crate::server::Server;
-use crate::standin::{self, Standin};
 use crate::upstream::random_id;
 
 const CONFIG: &str = include_str!("../../config/demo.toml");
@@ -32,12 +32,12 @@ pub(super) fn run(port: u16) -> Result<(), Failure> {
 }
 
 async fn demo(port: u16, ops_port: u16) -> Result<(), Failure> {
-    let options = standin::Options::demo(standin::Clock::system());
-    let ids = standin::DemoIds::of(&options);
+    let options = kore_standin::Options::demo(kore_standin::Clock::system());
+    let ids = kore_standin::DemoIds::of(&options);
     let upstream =
         Standin::start(options).await.map_err(|error| Failure::new("cannot start the stand-in", error))?;
 
-    let secret = SecretFile::new(standin::example_secret())?;
+    let secret = SecretFile::new(kore_standin::example_secret())?;
     let overlay = [
         ("SERVER__LISTEN", SocketAddr::from(([127, 0, 0, 1], port)).to_string()),
         ("OPS__LISTEN", SocketAddr::from(([127, 0, 0, 1], ops_port)).to_string()),
@@ -88,8 +88,8 @@ impl Drop for SecretFile {
 }
 
 /// Lines for a second terminal. Each says first what it shows.
-fn lines(main: SocketAddr, ops: SocketAddr, ids: &standin::DemoIds) -> String {
-    let standin::DemoIds { account, stream, settled, live, session, .. } = ids;
+fn lines(main: SocketAddr, ops: SocketAddr, ids: &kore_standin::DemoIds) -> String {
+    let kore_standin::DemoIds { account, stream, settled, live, session, .. } = ids;
     let today = Zoned::new(Timestamp::now(), TimeZone::UTC).date();
     let days_ago = |days: i32| {
         let day = today.checked_sub(jiff::Span::new().days(days)).unwrap_or(today);
@@ -131,6 +131,6 @@ stand-in for Kore.ai. Paste these into another terminal; Ctrl-C here ends it.
 curl -s http://{ops}/metrics | grep -E '^kore_gateway_(cache_|upstream_attempts|tokens)'
 
 ",
-        other = standin::OTHER_ACCOUNT,
+        other = kore_standin::OTHER_ACCOUNT,
     )
 }

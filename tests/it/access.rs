@@ -2,7 +2,7 @@
 //! see. A caller who is turned away costs the upstream nothing.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM};
 
 use crate::world::{
     DAY, NEIGHBOUR, ONE_BOT, REPORTING, World, before, client, conversation_path, got, transcript_path,

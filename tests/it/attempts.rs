@@ -2,7 +2,7 @@
 //! a base URL that keeps failing is left alone, and one probe finds out when it is well again.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, KeepAlive};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, KeepAlive};
 
 use crate::world::{DAY, REPORTING, SECOND, World, before, conversation_path, got, until};
 

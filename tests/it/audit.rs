@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use http::Method;
 use kore_gateway::access::identify::key_digest;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::world::{

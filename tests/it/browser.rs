@@ -10,7 +10,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::Html;
 use axum::routing::{get, post};
 use jsonwebtoken::Algorithm;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT};
 use serde_json::Value;
 use tokio::sync::mpsc;
 

@@ -2,7 +2,7 @@
 //! is passed on or refused, and asked for again by the next one.
 
 use http::StatusCode;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 use serde_json::json;
 
 use crate::world::{DAY, Got, MINUTE, World, before, conversation_path, transcript_path, window_path};

@@ -4,7 +4,7 @@
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kore_gateway::cache::Purge;
-use kore_gateway::standin::{Account, App, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
-use kore_gateway::standin::{OTHER_ACCOUNT, OTHER_STREAM, example_secret};
+use kore_standin::{Account, App, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
+use kore_standin::{OTHER_ACCOUNT, OTHER_STREAM, example_secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -1,7 +1,7 @@
 //! Ages and orders go by a clock that nobody can set. The time of day, which can be set, only says how
 //! old an answer is at least, and is held against what answers say of themselves.
 
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 use serde_json::json;
 
 use crate::world::{DAY, HOUR, MINUTE, NOON, SECOND, World, before, conversation_path, transcript_path};

@@ -12,7 +12,7 @@ use kore_gateway::cache::Terms;
 use kore_gateway::config::Lane;
 use kore_gateway::routes::{self, Found, Key, Query};
 use kore_gateway::spender::Spender;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 use serde_json::json;
 
 use crate::world::{

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Method;
 use kore_gateway::cache::Purge;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
 use proptest::prelude::{Strategy, prop_oneof};
 use proptest::strategy::{Just, ValueTree};
 use proptest::test_runner::{Config, TestRunner};
@@ -263,7 +263,7 @@ impl Model {
             assert!(!status.ends_with("; stored"), "of before the purge, and stored: {status}");
         }
         // By who waited, or by a refresh.
-        let answered = |call: &kore_gateway::standin::Call| call.status == 200;
+        let answered = |call: &kore_standin::Call| call.status == 200;
         if ask != Ask::Transcript && self.world.standin.calls()[calls..].iter().any(answered) {
             self.lives[who].told.push((self.now, was_over));
             if was_over.is_none() {

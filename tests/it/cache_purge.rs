@@ -1,9 +1,7 @@
 //! What is purged is gone at once, in every form, and does not come back; nothing else goes.
 
 use http::{Method, StatusCode};
-use kore_gateway::standin::{
-    Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT, OTHER_STREAM,
-};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT, OTHER_STREAM};
 use serde_json::{Value, json};
 
 use crate::world::{

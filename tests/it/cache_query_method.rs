@@ -1,7 +1,7 @@
 //! The two queries that are POSTs are asked by QUERY (RFC 10008) as well, out of the same entry.
 
 use http::{Method, StatusCode};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::json;
 
 use crate::world::{DAY, REPORTING, World, before, conversation_path, got, transcript_path, window_path};

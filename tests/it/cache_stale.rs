@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 use kore_gateway::cache::Purge;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 
 use crate::world::{DAY, HOUR, SECOND, World, before, conversation_path, until};
 

@@ -1,7 +1,7 @@
 //! A transcript without a summary is answered out of one stored with it, byte for byte as the
 //! upstream would; the other way round it is not, nor for another page or another conversation.
 
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::world::{DAY, Got, HOUR, World, before, conversation_path, transcript_path};

@@ -4,7 +4,7 @@
 use std::io::Read;
 
 use http::{Method, StatusCode};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::json;
 
 use crate::world::{

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Method;
 use jsonwebtoken::Algorithm;
-use kore_gateway::standin::{EXAMPLE_ACCOUNT, Fault, example_secret, other_secret};
+use kore_standin::{EXAMPLE_ACCOUNT, Fault, example_secret, other_secret};
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 

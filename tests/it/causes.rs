@@ -4,9 +4,7 @@
 use std::path::PathBuf;
 
 use http::Method;
-use kore_gateway::standin::{
-    Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Fault, OTHER_STREAM,
-};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Fault, OTHER_STREAM};
 use serde_json::{Value, json};
 
 use crate::world::{

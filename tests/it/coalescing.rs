@@ -12,7 +12,7 @@ use kore_gateway::config::Lane;
 use kore_gateway::error::Error;
 use kore_gateway::routes::{self, Found, Key, Name, Query, Route};
 use kore_gateway::spender::Spender;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 
 use crate::world::{
     DAY, Got, MINUTE, REPORTING, World, before, conversation_path, got, transcript_path, until, window_path,

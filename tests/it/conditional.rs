@@ -2,7 +2,7 @@
 //! without the body.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 
 use crate::world::{DAY, MINUTE, REPORTING, World, before, conversation_path, got, window_path};
 

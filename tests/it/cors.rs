@@ -2,7 +2,7 @@
 //! answered for all clients together; the answer itself for its caller's own origins, errors too.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT};
 
 use crate::world::{
     DAY, Got, REPORTING, World, before, change_config, client, conversation_path, got, transcript_path,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
-use kore_gateway::standin::EXAMPLE_ACCOUNT;
+use kore_standin::EXAMPLE_ACCOUNT;
 use tokio::task::JoinHandle;
 
 use crate::world::{Got, World, client, conversation_path, got, until};

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::issuer::{AUDIENCE, Issuer, NOW, Signer, encoded};

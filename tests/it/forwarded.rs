@@ -2,7 +2,7 @@
 //! nobody can be somebody else by writing the field himself.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::Value;
 
 use crate::world::{DAY, REPORTING, World, before, conversation_path, from_address, got};

@@ -2,7 +2,7 @@
 //! does not say itself is taken from what other answers have told.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 
 use crate::world::{
     DAY, Got, HOUR, MINUTE, NOON, REPORTING, SECOND, World, before, conversation_path, got, transcript_path,

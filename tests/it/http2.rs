@@ -5,7 +5,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

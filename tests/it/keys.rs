@@ -13,9 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use kore_gateway::access::identify::{key_digest, presented};
 use kore_gateway::access::rate_limit::Caller;
-use kore_gateway::standin::{
-    Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT, OTHER_STREAM,
-};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_ACCOUNT, OTHER_STREAM};
 
 use crate::world::{
     DAY, Got, HOUR, REPORTING, SECOND, World, before, change_config, client, conversation_path, got, reload,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use kore_gateway::standin::{Fault, Gate};
+use kore_standin::{Fault, Gate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jsonwebtoken::Algorithm;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::issuer::{Issuer, NOW, Signer};

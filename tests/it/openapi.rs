@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 use kore_gateway::metrics::VERSION;
 use kore_gateway::routes::{Limits, ROUTES, openapi};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::Value;
 
 use crate::world::{DAY, Got, REPORTING, World, before, got};

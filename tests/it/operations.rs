@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
 use crate::world::{DAY, World, before, client, conversation_path};
 

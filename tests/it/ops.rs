@@ -1,7 +1,7 @@
 //! What operators see: health, version, and metrics under the names that dashboards use.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 use serde_json::Value;
 
 use crate::world::{

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -138,7 +138,7 @@ async fn a_page_can_read_what_the_guard_refuses() {
         setup.clients.push_str(&format!(
             "[[clients]]\nname = \"page\"\napi_key_sha256 = \"{digest}\"\naccounts = [\"{}\"]\nbots = [\"*\"]\n\
              routes = [\"conversation\"]\norigins = [\"{PAGE}\"]\n",
-            kore_gateway::standin::EXAMPLE_ACCOUNT
+            kore_standin::EXAMPLE_ACCOUNT
         ));
     })
     .await;

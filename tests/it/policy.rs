@@ -4,7 +4,7 @@
 use http::Method;
 use kore_gateway::config::Lane;
 use kore_gateway::routes::{Name, ROUTES, Route};
-use kore_gateway::standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM};
+use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM};
 
 use crate::world::{World, client, conversation_path, got, transcript_path, window_path};
 

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use kore_gateway::cache::Purge;
-use kore_gateway::standin::{
+use kore_standin::{
     Account, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT, OTHER_STREAM, Standin,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

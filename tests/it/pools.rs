@@ -1,7 +1,7 @@
 //! The pools of the quota belong to the process: no reload and no made-up bot makes a call too many, and
 //! nobody's bots are in anybody else's way.
 
-use kore_gateway::standin::{Account, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
+use kore_standin::{Account, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 
 use crate::world::{
     Got, HOUR, ONE_BOT, REPORTING, SECOND, World, change_config, client, conversation_path, got,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, QuotaRefusal};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, QuotaRefusal};
 
 use crate::world::{
     DAY, Got, MINUTE, REPORTING, SECOND, World, before, client, conversation_path, got, transcript_path,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
 use crate::issuer::{Issuer, Signer};
 use crate::world::{

@@ -2,7 +2,7 @@
 //! of its own, every other byte as the upstream spelled it, from the store or past it.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_STREAM};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_STREAM};
 
 use crate::world::{
     DAY, MINUTE, REPORTING, World, before, change_config, client, conversation_path, got, reload,

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use http::Method;
-use kore_gateway::standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_STREAM};
+use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_STREAM};
 
 use crate::world::{DAY, Got, World, client, conversation_path, got, transcript_path, window_path};
 

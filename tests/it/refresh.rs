@@ -2,7 +2,7 @@
 //! nobody spends at will the quota that all share.
 
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 
 use crate::world::{DAY, REPORTING, World, before, client, conversation_path, got};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use kore_gateway::access::identify::key_digest;
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
 use kore_gateway::watch::watch;
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
 
 use crate::process::Process;
 use crate::world::{
@@ -85,7 +85,7 @@ async fn admin_asks_for_the_ops_token_and_shows_no_secret() {
     let shown = got(admin(&world, Method::GET, "/admin/config", OPS_TOKEN)).await;
     let shown = String::from_utf8(shown.body.to_vec()).unwrap();
     assert!(shown.contains(EXAMPLE_ACCOUNT));
-    for canary in [OPS_TOKEN, kore_gateway::standin::example_secret(), REPORTING] {
+    for canary in [OPS_TOKEN, kore_standin::example_secret(), REPORTING] {
         assert!(!shown.contains(canary));
     }
 }

@@ -2,7 +2,7 @@
 //! nothing is stored for it, `only-if-cached` that nothing is fetched for it (RFC 9111 §5.2.1).
 
 use http::{Method, StatusCode};
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::world::{MINUTE, REPORTING, World, conversation_path, got, transcript_path, window_path};
-use kore_gateway::standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
 fn samples() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/samples")

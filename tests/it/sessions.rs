@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use kore_gateway::cache::Purge;
-use kore_gateway::standin::{Account, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Account, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 use serde_json::json;
 
 use crate::world::{DAY, Got, REPORTING, Setup, World, before, client, got};

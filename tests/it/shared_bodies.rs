@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use kore_gateway::standin::{self, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, Fault, Gate, Standin, example_secret};
+use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, Fault, Gate, Standin, example_secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -161,7 +161,7 @@ async fn answers_being_read_take_no_more_bytes_than_they_may() {
 
 /// A gateway as a process of its own in front of a stand-in, with a client that has a profile.
 async fn process(more: &[(&str, &str)]) -> (Process, Standin) {
-    let standin = Standin::start(standin::Options::default()).await.unwrap();
+    let standin = Standin::start(kore_standin::Options::default()).await.unwrap();
     let (folder, url) = (tempfile::tempdir().unwrap(), standin.url());
     let secret = folder.path().join("secret");
     std::fs::write(&secret, example_secret()).unwrap();

@@ -8,7 +8,7 @@ mod lives;
 mod quotas;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use kore_gateway::standin::{
+use kore_standin::{
     Account, Clock, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Options, Standin,
     example_secret,
 };

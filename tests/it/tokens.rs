@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use http::Method;
-use kore_gateway::standin::{
-    Conversation, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Fault, Standin, example_secret,
-};
+use kore_standin::{Conversation, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Fault, Standin, example_secret};
 
 use crate::world::{DAY, HOUR, NOON, REPORTING, SECOND, World, before, conversation_path, got, until};
 

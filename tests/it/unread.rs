@@ -3,7 +3,7 @@
 
 use http::Method;
 use kore_gateway::routes::{Name, ROUTES, Route};
-use kore_gateway::standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT};
+use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT};
 
 use crate::world::{
     Got, MINUTE, REPORTING, World, client, conversation_path, got, transcript_path, window_path,

@@ -6,7 +6,7 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::process::peak_memory;
@@ -142,7 +142,7 @@ async fn a_byte_order_mark_is_no_part_of_the_answer_and_hides_nothing_from_redac
     let marked = [b"\xEF\xBB\xBF", &body[..]].concat();
     let redacted = "kg_redacted";
     let world = World::with(|setup| {
-        let one = client("redacted", redacted, kore_gateway::standin::EXAMPLE_ACCOUNT, "*", "1000/min");
+        let one = client("redacted", redacted, kore_standin::EXAMPLE_ACCOUNT, "*", "1000/min");
         setup.clients = format!(
             "{one}redact = [\"no-user\"]\n[redaction.no-user]\nremove = [\"/userInfo\", \"/userId\"]\n"
         );

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::dns::Name;
-use kore_gateway::standin::Fault;
 use kore_gateway::upstream::Resolver;
+use kore_standin::Fault;
 use tower::service_fn;
 
 use crate::world::{MINUTE, SECOND, World, conversation_path};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use http::Method;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::caller::{Begun, Caller, Version, begun, to_its_end};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hyper_util::client::legacy::connect::dns::Name;
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM, Options, Standin};
 use kore_gateway::upstream::Resolver;
+use kore_standin::{Conversation, EXAMPLE_STREAM, Options, Standin};
 use socket2::{Domain, Socket, Type};
 
 use crate::caller::{Caller, Version};

@@ -1,9 +1,7 @@
 //! The upstream sees the gateway's credential and the canonical query, and nothing of the caller's.
 
 use http::Method;
-use kore_gateway::standin::{
-    Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT, OTHER_STREAM,
-};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT, OTHER_STREAM};
 
 use crate::world::{
     DAY, HOUR, NEIGHBOUR, REPORTING, World, before, conversation_path, got, transcript_path, window_path,
@@ -107,10 +105,8 @@ async fn the_canonical_query_goes_upstream_with_its_defaults_written_out() {
 #[tokio::test]
 async fn one_token_serves_many_calls_and_is_renewed_before_it_expires() {
     let world = World::new().await;
-    let minted = format!(
-        r#"kore_gateway_tokens_minted_total{{credential="{}"}}"#,
-        kore_gateway::standin::EXAMPLE_CLIENT_ID
-    );
+    let minted =
+        format!(r#"kore_gateway_tokens_minted_total{{credential="{}"}}"#, kore_standin::EXAMPLE_CLIENT_ID);
     for n in 0..20 {
         world.get(&conversation_path(&format!("c-{n}"))).await;
     }
@@ -141,12 +137,10 @@ async fn a_refused_token_is_minted_anew_once_and_then_it_is_a_502_that_names_no_
     world.standin.fault(Some(Fault::Unauthorized401));
     let refused = world.get(&conversation_path("c-2")).await;
     assert_eq!((refused.status.as_u16(), refused.problem()), (502, "upstream-refused".to_owned()));
-    assert!(!refused.json()["detail"].as_str().unwrap().contains(kore_gateway::standin::EXAMPLE_CLIENT_ID));
+    assert!(!refused.json()["detail"].as_str().unwrap().contains(kore_standin::EXAMPLE_CLIENT_ID));
     assert_eq!(world.standin.count(), 2);
-    let minted = format!(
-        r#"kore_gateway_tokens_minted_total{{credential="{}"}}"#,
-        kore_gateway::standin::EXAMPLE_CLIENT_ID
-    );
+    let minted =
+        format!(r#"kore_gateway_tokens_minted_total{{credential="{}"}}"#, kore_standin::EXAMPLE_CLIENT_ID);
     assert_eq!(world.metric(&minted).await, 3.0);
 }
 

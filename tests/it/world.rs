@@ -12,10 +12,8 @@ use kore_gateway::app::App;
 use kore_gateway::clock::{Clock, UnixMillis};
 use kore_gateway::config::{Layer, Sources};
 use kore_gateway::server::Server;
-use kore_gateway::standin::{
-    self, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM, Standin,
-};
 use kore_gateway::upstream::Resolver;
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM, Standin};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +56,7 @@ pub struct Setup {
     pub without_quota: bool,
     /// Time passes for sockets, too, only as the test moves it.
     pub is_simulated: bool,
-    pub standin: standin::Options,
+    pub standin: kore_standin::Options,
     /// Of the world's own clients, those to leave out, by name.
     pub without: Vec<&'static str>,
     /// Where the gateway looks for its upstream, in place of the stand-in.
@@ -152,10 +150,10 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut Setup)) -> Self {
-        let options = standin::Options {
-            clock: standin::Clock::starting_at(NOON),
-            accounts: vec![standin::Account::example(), standin::Account::other()],
-            ..standin::Options::default()
+        let options = kore_standin::Options {
+            clock: kore_standin::Clock::starting_at(NOON),
+            accounts: vec![kore_standin::Account::example(), kore_standin::Account::other()],
+            ..kore_standin::Options::default()
         };
         let mut setup = Setup {
             config: String::new(),
@@ -345,8 +343,18 @@ fn base_config(
          limits.unauthenticated = \"1000000/min\"\nserver.max_connections_per_address = 10000\nupstream.retry.budget = 0\n",
     );
     let accounts = [
-        (EXAMPLE_ACCOUNT, standin::EXAMPLE_CLIENT_ID, standin::example_secret(), "\"*\"".to_owned()),
-        (OTHER_ACCOUNT, standin::OTHER_CLIENT_ID, standin::other_secret(), format!("\"{OTHER_STREAM}\"")),
+        (
+            EXAMPLE_ACCOUNT,
+            kore_standin::EXAMPLE_CLIENT_ID,
+            kore_standin::example_secret(),
+            "\"*\"".to_owned(),
+        ),
+        (
+            OTHER_ACCOUNT,
+            kore_standin::OTHER_CLIENT_ID,
+            kore_standin::other_secret(),
+            format!("\"{OTHER_STREAM}\""),
+        ),
     ];
     for (account, client_id, secret, bots) in accounts {
         let file = secrets.join(client_id);

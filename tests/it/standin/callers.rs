@@ -1,7 +1,7 @@
 //! Who may call, and where: contract §1, §2 and the table of §7.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use kore_gateway::standin::{
+use kore_standin::{
     Account, App, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_CLIENT_ID,
     OTHER_STREAM, Options, Scope, example_secret, other_secret,
 };

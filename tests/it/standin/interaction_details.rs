@@ -1,8 +1,6 @@
 //! The rows of a window, under both readings of whatever the contract leaves open: contract §4.
 
-use kore_gateway::standin::{
-    Conversation, EXAMPLE_STREAM, NumResults, OTHER_STREAM, Offset, OverLimit, Range,
-};
+use kore_standin::{Conversation, EXAMPLE_STREAM, NumResults, OTHER_STREAM, Offset, OverLimit, Range};
 use serde_json::{Value, json};
 
 use super::{DAY, MINUTE, NOW, World, error, live, rows_of, today};

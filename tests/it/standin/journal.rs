@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kore_gateway::standin::{
+use kore_standin::{
     Clock, DemoIds, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM, Options, Pool, example_secret,
 };
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Conversations live on the clock, in all three routes alike: contract §3, §5, §6.
 
-use kore_gateway::standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_STREAM, OverLimit};
+use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_STREAM, OverLimit};
 use serde_json::{Value, json};
 
 use super::{MINUTE, NOW, World, conversation_path, error, live, signed};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kore_gateway::standin::{Account, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Options, Pool, QuotaRefusal};
+use kore_standin::{Account, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Options, Pool, QuotaRefusal};
 use serde_json::json;
 
 use super::{World, error, options};

@@ -12,11 +12,11 @@ use super::conversation::padding;
 use super::limit;
 
 /// A well-formed question.
-pub(in super::super) struct Ask {
+pub(crate) struct Ask {
     /// What strict mode says to it although it is answered.
-    pub(in super::super) objection: Option<String>,
+    pub(crate) objection: Option<String>,
     /// Whether a summary is to be made.
-    pub(in super::super) summary: bool,
+    pub(crate) summary: bool,
     id: Id,
     skip: usize,
     limit: usize,
@@ -45,7 +45,7 @@ struct Body {
 }
 
 impl Ask {
-    pub(in super::super) fn parse(request: &Request, switches: &Switches) -> Result<Ask, Refusal> {
+    pub(crate) fn parse(request: &Request, switches: &Switches) -> Result<Ask, Refusal> {
         let body: Body =
             serde_json::from_slice(&request.body).map_err(|error| Refusal::arguments(error.to_string()))?;
         let id = (body.session_id.map(Id::Session))
@@ -66,7 +66,7 @@ impl Ask {
     /// The transcript of the one record that is meant. For an id that nobody has, an empty
     /// transcript without identity: the contract is silent, and a 200 that proves nothing is the
     /// harder answer to be careful with.
-    pub(in super::super) fn answer<'a>(
+    pub(crate) fn answer<'a>(
         &self,
         mut records: impl Iterator<Item = &'a Conversation>,
         summary: Option<u64>,
@@ -177,7 +177,7 @@ fn message(record: &Conversation, nth: usize, at_ms: i64, with_agent: bool) -> J
 }
 
 /// The transcript of a record that nobody asked for.
-pub(in super::super) fn of_somebody_else(record: &Conversation, now_ms: i64) -> Json {
+pub(crate) fn of_somebody_else(record: &Conversation, now_ms: i64) -> Json {
     let ask = Ask {
         objection: None,
         summary: false,

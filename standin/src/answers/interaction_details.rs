@@ -18,9 +18,9 @@ const SECOND_MS: i64 = 1_000;
 const OFFSET_MAX_MINUTES: i64 = 14 * 60;
 
 /// A well-formed question.
-pub(in super::super) struct Search {
+pub(crate) struct Search {
     /// What strict mode says to it although it is answered.
-    pub(in super::super) objection: Option<String>,
+    pub(crate) objection: Option<String>,
     from_ms: i64,
     /// Exclusive.
     until_ms: i64,
@@ -51,7 +51,7 @@ struct Body {
 }
 
 impl Search {
-    pub(in super::super) fn parse(request: &Request, switches: &Switches) -> Result<Search, Refusal> {
+    pub(crate) fn parse(request: &Request, switches: &Switches) -> Result<Search, Refusal> {
         let limit = limit(number(request, "limit")?, LIMIT_MAX, switches.over_limit)?;
         let offset = number(request, "offset")?.unwrap_or(0);
         if switches.offset == Offset::Pages && offset > OFFSET_MAX_PAGES {
@@ -71,7 +71,7 @@ impl Search {
         Ok(Search { objection: limit.objection, from_ms, until_ms, limit: limit.rows, offset, body })
     }
 
-    pub(in super::super) fn answer<'a>(
+    pub(crate) fn answer<'a>(
         &self,
         records: impl Iterator<Item = &'a Conversation>,
         switches: &Switches,
@@ -141,7 +141,7 @@ fn answer_of(counted: usize, rows: Vec<Json>) -> Json {
 }
 
 /// One row, of somebody else.
-pub(in super::super) fn of_somebody_else(record: &Conversation, now_ms: i64) -> Json {
+pub(crate) fn of_somebody_else(record: &Conversation, now_ms: i64) -> Json {
     let rendering = row::Rendering { offset_minutes: 0, selected_fields: &[] };
     answer_of(1, vec![row::render(record, &rendering, now_ms)])
 }

@@ -10,7 +10,7 @@ use super::super::wire::Request;
 use super::{limit, number, parameter};
 
 /// The four parameters that the page lists and no sample sends.
-pub(in super::super) fn check(request: &Request, conversation: &str) -> Result<(), Refusal> {
+pub(crate) fn check(request: &Request, conversation: &str) -> Result<(), Refusal> {
     limit(number(request, "limit")?, 100, OverLimit::Refuse)?;
     let named = parameter(request, "conversationId")?;
     let dates = [parameter(request, "dateFrom")?, parameter(request, "dateTo")?];
@@ -25,18 +25,14 @@ pub(in super::super) fn check(request: &Request, conversation: &str) -> Result<(
     }
 }
 
-pub(in super::super) fn answer(
-    record: Option<&Conversation>,
-    account: &str,
-    now_ms: i64,
-) -> Result<Json, Refusal> {
+pub(crate) fn answer(record: Option<&Conversation>, account: &str, now_ms: i64) -> Result<Json, Refusal> {
     record
         .and_then(|record| Some(render(record, record.stage(now_ms)?, account, now_ms)))
         .ok_or(Refusal::NotFound("Conversation not found"))
 }
 
 /// A conversation that nobody asked for.
-pub(in super::super) fn of_somebody_else(record: &Conversation, now_ms: i64) -> Json {
+pub(crate) fn of_somebody_else(record: &Conversation, now_ms: i64) -> Json {
     render(record, Stage::Wrapped, super::super::OTHER_ACCOUNT, now_ms)
 }
 
