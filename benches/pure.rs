@@ -13,7 +13,7 @@ use kore_gateway::access::permit::permit;
 use kore_gateway::access::redact::Projection;
 use kore_gateway::clock::UnixMillis;
 use kore_gateway::config::{self, Config, Layer, Sources};
-use kore_gateway::phase::{Phase, Summary};
+use kore_gateway::lifecycle::phase::{Phase, Summary};
 use kore_gateway::routes::{self, Found, Ids, Key, Route};
 
 const CONFIG: &str = r#"

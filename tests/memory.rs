@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use kore_gateway::answer::{Answer, Fetched};
 use kore_gateway::cache::{Cache, Limits, Terms};
 use kore_gateway::clock::{Clock, UnixMillis};
 use kore_gateway::config::Lane;
-use kore_gateway::metrics::Metrics;
-use kore_gateway::phase::Rule;
+use kore_gateway::fetch::answer::{Answer, Fetched};
+use kore_gateway::fetch::payer::Spender;
+use kore_gateway::lifecycle::phase::Rule;
+use kore_gateway::observe::metrics::Metrics;
 use kore_gateway::routes::{self, Found, Key, Limits as Contract, Query};
-use kore_gateway::spender::Spender;
 
 const CAPACITY: u64 = 128 << 20;
 /// The store is full after a fifth of them.

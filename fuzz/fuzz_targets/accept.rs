@@ -4,7 +4,7 @@
 #![no_main]
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
-use kore_gateway::accept::{codings, media};
+use kore_gateway::http::accept::{codings, media};
 use libfuzzer_sys::fuzz_target;
 
 const OFFERS: [&str; 3] =

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use kore_gateway::answer::Answer;
+use kore_gateway::fetch::answer::Answer;
 use kore_gateway::cache::admit::judge;
 use kore_gateway::clock::{Clock, UnixMillis};
-use kore_gateway::phase::Rule;
+use kore_gateway::lifecycle::phase::Rule;
 use kore_gateway::routes::{self, Asked, Found, Key, Limits, Query, Request};
-use kore_gateway::seen::Seen;
+use kore_gateway::lifecycle::sightings::Seen;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;

@@ -3,7 +3,7 @@
 
 use http::header::{CACHE_CONTROL, HeaderMap};
 
-use crate::accept::end_of_part;
+use crate::http::accept::end_of_part;
 
 /// The directives of a request that are honoured. A directive counts if any element of any field has it,
 /// whatever the others say: each of them makes the answer stricter.

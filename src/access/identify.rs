@@ -7,9 +7,9 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
 use super::oidc::{self, Claims, Issuers};
 use super::rate_limit::Caller;
-use crate::cause::Cause;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{Client, Clients};
+use crate::error::cause::Cause;
 use crate::error::{Error, Fault, Kind};
 
 /// The headers a credential may come in. `auth` is the upstream's own name for it, so that a client

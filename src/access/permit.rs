@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::cause::Cause;
 use crate::config::{Account, Bots, Client, Config, UnprovenSessions};
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
 use crate::routes::{Ids, Name, Route};
 

@@ -16,9 +16,9 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::config::Rate;
 use crate::error::whole_seconds;
-use crate::field::{Field, passing};
+use crate::fetch::limit_status::{Standing, Standings};
+use crate::http::field::{Field, passing};
 use crate::routes::{self, ROUTES};
-use crate::standing::{Standing, Standings};
 
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STANDING: HeaderName = HeaderName::from_static("ratelimit");

@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::entry::{Entry, Lifetime, Tag, Word, jittered};
 use super::group::Group;
 use super::variants::Variants;
-use crate::answer::{Answer, ContentType};
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
-use crate::phase::{Phase, Rule, Standing};
+use crate::fetch::answer::{Answer, ContentType};
+use crate::lifecycle::phase::{Phase, Rule, Standing};
+use crate::lifecycle::sightings::{Name, Seen, Sighting};
 use crate::routes::{Asked, Identity, Misfit, Query, Reading};
-use crate::seen::{Name, Seen, Sighting};
 
 /// Why an answer that callers get is not stored. The same word in `Cache-Status`, log, metric and
 /// test.

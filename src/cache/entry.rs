@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::group::Group;
 use super::index::MEMBERSHIP;
 use super::variants::Variants;
-use crate::answer::Answer;
 use crate::clock::Moment;
 use crate::digest;
-use crate::phase::{Phase, Standing};
+use crate::fetch::answer::Answer;
+use crate::lifecycle::phase::{Phase, Standing};
 use crate::routes::Key;
 
 /// What an entry costs beside its body, its key and its memberships: its own fields, moka's

@@ -13,12 +13,12 @@ use super::passage::Passage;
 use super::purge::Began;
 use super::variants::Variants;
 use super::{Inner, OnBoard};
-use crate::answer::{Answer, Fetched};
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
-use crate::phase::{Phase, Rule, Standing, Summary};
+use crate::fetch::answer::{Answer, Fetched};
+use crate::lifecycle::phase::{Phase, Rule, Standing, Summary};
+use crate::lifecycle::sightings::Name;
 use crate::routes::{Query, without_summary};
-use crate::seen::Name;
 
 /// What a fill leaves to everyone who waits for it.
 pub type Filled = Result<Landed, Error>;

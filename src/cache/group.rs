@@ -1,8 +1,8 @@
 //! What an entry is about, in a form that can be looked up: cache groups (RFC 9875).
 
 use crate::digest;
+use crate::lifecycle::sightings;
 use crate::routes::{self, Key};
-use crate::seen;
 
 /// Something entries have in common. A digest, so that it is small, of one size, and tells nobody an
 /// id.
@@ -33,11 +33,11 @@ impl Group {
         Self::new(Kind::Bot, id.as_bytes())
     }
 
-    pub fn named(name: seen::Name) -> Self {
+    pub fn named(name: sightings::Name) -> Self {
         let kind = match name.kind {
-            seen::Kind::Conversation => Kind::Conversation,
-            seen::Kind::Session => Kind::Session,
-            seen::Kind::Call => Kind::Call,
+            sightings::Kind::Conversation => Kind::Conversation,
+            sightings::Kind::Session => Kind::Session,
+            sightings::Kind::Call => Kind::Call,
         };
         Self { kind, digest: name.digest }
     }

@@ -21,8 +21,8 @@ use super::group::Group;
 use super::index::{Index, Serial};
 use super::purge::{Began, Meant, Removed, Tombstones};
 use crate::clock::{Clock, Moment};
+use crate::lifecycle::sightings::Sighting;
 use crate::routes::{Key, Name};
-use crate::seen::Sighting;
 
 /// Answers remembered that made what was stored void: more than there are calls within a deadline.
 const MOST_VOIDED: usize = 1024;

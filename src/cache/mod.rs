@@ -24,14 +24,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::answer::{Fetched, Large};
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Kind};
-use crate::metrics::Metrics;
-use crate::phase::{Phase, Rule};
+use crate::fetch::answer::{Fetched, Large};
+use crate::fetch::payer::{Spender, Spenders};
+use crate::lifecycle::phase::{Phase, Rule};
+use crate::lifecycle::sightings::Seen;
+use crate::observe::metrics::Metrics;
 use crate::routes::{Key, Query};
-use crate::seen::Seen;
-use crate::spender::{Spender, Spenders};
 
 pub use admit::Reason;
 use back_off::BackOff;

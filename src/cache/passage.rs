@@ -15,9 +15,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{sleep, timeout_at};
 
 use super::brackets::Brackets;
-use crate::answer::{Bounds, ContentType, Large, Parts};
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
+use crate::fetch::answer::{Bounds, ContentType, Large, Parts};
 
 /// Parts that a caller may be behind the others.
 const AHEAD: usize = 4;

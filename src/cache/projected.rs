@@ -9,9 +9,9 @@ use super::entry::{Entry, Tag};
 use super::jobs::INLINE;
 use super::variants::{Shown, Variants};
 use super::{Cache, Source};
-use crate::answer::Answer;
 use crate::error::{Error, Kind};
-use crate::phase::Phase;
+use crate::fetch::answer::Answer;
+use crate::lifecycle::phase::Phase;
 use crate::routes::Key;
 
 impl Cache {
@@ -97,7 +97,7 @@ mod tests {
     use crate::cache::entry::{Lifetime, Word};
     use crate::cache::{Forwarded, Limits, Reason};
     use crate::clock::{Clock, UnixMillis};
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
     use crate::routes::ROUTES;
 
     fn entry(cache: &Cache, body: &[u8]) -> Arc<Entry> {

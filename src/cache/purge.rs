@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::group::Group;
+use crate::lifecycle::sightings;
 use crate::routes::{Name, ROUTES};
-use crate::seen;
 
 /// Purges remembered for fills that were under way. A fill that began before the oldest of them
 /// stores nothing: it cannot be known whether it may.
@@ -17,16 +17,16 @@ pub enum Purge {
     Account(String),
     Bot(String),
     /// A conversation or a session: what names it, and what is known to be about it.
-    Named(seen::Name),
+    Named(sightings::Name),
 }
 
 impl Purge {
     pub fn conversation(id: &str) -> Self {
-        Self::Named(seen::Name::new(seen::Kind::Conversation, id))
+        Self::Named(sightings::Name::new(sightings::Kind::Conversation, id))
     }
 
     pub fn session(id: &str) -> Self {
-        Self::Named(seen::Name::new(seen::Kind::Session, id))
+        Self::Named(sightings::Name::new(sightings::Kind::Session, id))
     }
 
     pub fn bot(id: &str) -> Self {
@@ -53,7 +53,7 @@ pub enum Meant {
 
 impl Meant {
     /// What `purge` means, where what it names is also called `links`.
-    pub fn by(purge: &Purge, links: &[seen::Name]) -> Self {
+    pub fn by(purge: &Purge, links: &[sightings::Name]) -> Self {
         match purge {
             Purge::All => Self::All,
             Purge::Account(id) => Self::Group(Group::account(id)),
@@ -206,9 +206,10 @@ mod tests {
     #[test]
     fn a_conversation_takes_its_sessions_transcripts_and_rows_along_and_no_other_record() {
         use Name::{Conversation, ConversationDetails, InteractionDetails};
-        let name = seen::Name::new;
-        let (first, second) = (name(seen::Kind::Conversation, "c-1"), name(seen::Kind::Conversation, "c-2"));
-        let session = name(seen::Kind::Session, "s");
+        let name = sightings::Name::new;
+        let (first, second) =
+            (name(sightings::Kind::Conversation, "c-1"), name(sightings::Kind::Conversation, "c-2"));
+        let session = name(sightings::Kind::Session, "s");
         let purge = Meant::by(&Purge::conversation("c-1"), &[session]);
         let of_the_second = [Group::named(second), Group::named(session)];
         let of_the_session = [Group::named(session)];

@@ -2,7 +2,7 @@
 
 use super::{Failure, print};
 use crate::config::{self, Sources};
-use crate::metrics::VERSION;
+use crate::observe::metrics::VERSION;
 use crate::routes::openapi;
 
 /// Needs neither accounts nor secrets, so it can be run anywhere.

@@ -8,12 +8,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, runtime};
-use crate::app::App;
+use crate::app::{App, triggers};
 use crate::clock::Clock;
 use crate::config::{self, Sources};
+use crate::observe::logging::{self, Log};
 use crate::server::Server;
-use crate::telemetry::{self, Log};
-use crate::watch;
 
 /// What a drain that took all of its time leaves for the log and for spans.
 const LEAST_FOR_THE_LOG: Duration = Duration::from_secs(1);
@@ -34,13 +33,13 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let (app, log) = start(sources)?;
     stop_on_signal(&stop)?;
-    reload_on_signal(&app)?;
-    tokio::spawn(watch::watch(app.clone()));
+    triggers::on_hangup(&app).map_err(|error| Failure::new("cannot listen for signals", error))?;
+    tokio::spawn(triggers::on_changed_files(app.clone()));
     let server = Server::take_over(app.clone()).map_err(|error| Failure::new("cannot start", error))?;
     tracing::info!(
         listen = %address(server.address())?,
         ops = %address(server.ops_address())?,
-        version = crate::metrics::VERSION,
+        version = crate::observe::metrics::VERSION,
         "serving"
     );
     let ((), stopped_at) = tokio::join!(server.run(stop.clone()), async {
@@ -87,7 +86,7 @@ pub(super) fn start(sources: Sources) -> Result<(Arc<App>, Log), Failure> {
     let dropped = app.metrics.log_lines_dropped.clone();
     let log = Log::install(&app.snapshot().config.log, dropped)
         .map_err(|error| Failure::new("cannot start the log", error))?;
-    telemetry::log_panics(app.metrics.panics.clone());
+    logging::log_panics(app.metrics.panics.clone());
     Ok((app, log))
 }
 
@@ -95,19 +94,6 @@ pub(super) fn address(
     address: std::io::Result<std::net::SocketAddr>,
 ) -> Result<std::net::SocketAddr, Failure> {
     address.map_err(|error| Failure::new("a listener has no address", error))
-}
-
-/// Reloads the configuration on SIGHUP.
-fn reload_on_signal(app: &Arc<App>) -> Result<(), Failure> {
-    let mut hang_up = listen(SignalKind::hangup())?;
-    let app = app.clone();
-    tokio::spawn(async move {
-        while hang_up.recv().await.is_some() {
-            // Both outcomes are logged there.
-            let _ = app.reload().await;
-        }
-    });
-    Ok(())
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {

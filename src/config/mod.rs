@@ -8,6 +8,7 @@
 mod client;
 mod effective;
 mod findings;
+pub mod fingerprint;
 mod load;
 mod log;
 mod oidc;
@@ -29,7 +30,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Serialize;
 
-use crate::phase::Rule;
+use crate::lifecycle::phase::Rule;
 use crate::routes::{Limits, ROUTES, Route, Scope};
 
 pub use client::{Client, Clients, Lane};

@@ -15,7 +15,7 @@ use super::{
     Account, Audit, AuditTo, Bots, Breaker, Cache, Callers, Claims, Clients, Config, Credential, Fairness,
     Log, Oidc, Ops, Quota, Redaction, Reload, Retry, Server, Tracing, UnprovenSessions, Upstream,
 };
-use crate::phase::Rule;
+use crate::lifecycle::phase::Rule;
 use crate::routes::{Limits, Name, ROUTES, Scope, ids};
 
 /// Where the vendor enforces JTI, a token may live this long at most.

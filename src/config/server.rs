@@ -11,7 +11,7 @@ use super::secret::Secret;
 use super::section::Section;
 use super::value::Percent;
 use super::{Proxies, Tls};
-use crate::waiting::Most;
+use crate::overload::waiting::Most;
 
 /// Threads beyond this are a slip of the finger.
 const MOST_WORKERS: usize = 1024;

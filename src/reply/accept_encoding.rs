@@ -3,8 +3,8 @@
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
-use crate::accept::{self, Codings};
 use crate::cache::Coding;
+use crate::http::accept::{self, Codings};
 
 /// The coding that a caller likes best, the smaller one of two liked alike. As it is, if he says
 /// nothing or takes nothing that there is: an answer in a coding nobody asked for can still be read

@@ -4,7 +4,7 @@
 use http::HeaderValue;
 
 use crate::cache::{Coding, Tag};
-use crate::field::Field;
+use crate::http::field::Field;
 
 /// In hexadecimal.
 const DIGITS: usize = 2 * size_of::<Tag>();

@@ -13,13 +13,13 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tower::BoxError;
 
-use crate::answer::{ContentType, Large};
-use crate::body::{Body, Octets, Response};
 use crate::cache::{Because, Coding, Entry, Forwarded, Served, Source};
 use crate::clock::Moment;
-use crate::field::Field;
-use crate::metrics::Outcome;
-use crate::phase::Phase;
+use crate::fetch::answer::{ContentType, Large};
+use crate::http::body::{Body, Octets, Response};
+use crate::http::field::Field;
+use crate::lifecycle::phase::Phase;
+use crate::observe::metrics::Outcome;
 
 pub use conditions::Conditions;
 

@@ -13,8 +13,8 @@ use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
 use crate::json::{Object, Text};
-use crate::phase::{Phase, Summary};
-use crate::seen::{self, Kind, Sighting};
+use crate::lifecycle::phase::{Phase, Summary};
+use crate::lifecycle::sightings::{self, Kind, Sighting};
 
 pub const ROUTE: Route = Route {
     name: Name::Conversation,
@@ -161,7 +161,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         (Kind::Call, body.conversation_id.0.as_ref()),
         (Kind::Call, body.call_id_data.0.as_ref()),
     ];
-    let names = told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, id?))).collect();
+    let names = told.into_iter().filter_map(|(kind, id)| Some(sightings::Name::new(kind, id?))).collect();
     let bot = body.bot_id.0.map(Box::from);
     Ok(Reading {
         phase,

@@ -16,8 +16,8 @@ use super::query::{Asked, Identity, Misfit, Reading, Transcript};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
 use crate::json::{Object, Text};
-use crate::phase::{Phase, Summary};
-use crate::seen::{self, Kind};
+use crate::lifecycle::phase::{Phase, Summary};
+use crate::lifecycle::sightings::{self, Kind};
 
 pub const ROUTE: Route = Route {
     name: Name::ConversationDetails,
@@ -217,13 +217,13 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         (Kind::Session, Some(_), _) => Identity::Proven,
         (Kind::Call, _, Some(call)) if call == id => Identity::Proven,
         (Kind::Call | Kind::Conversation, Some(session), _) => {
-            Identity::ProvenIf(seen::Name::new(Kind::Session, session))
+            Identity::ProvenIf(sightings::Name::new(Kind::Session, session))
         }
         _ => Identity::Unproven,
     };
-    let mut known_by = vec![seen::Name::new(*kind, id)];
+    let mut known_by = vec![sightings::Name::new(*kind, id)];
     let told = [(Kind::Session, session_id), (Kind::Call, call_id)];
-    known_by.extend(told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))));
+    known_by.extend(told.into_iter().filter_map(|(kind, id)| Some(sightings::Name::new(kind, &id?))));
     known_by.dedup();
     Ok(Reading {
         phase: Phase::Unknown,
@@ -282,7 +282,7 @@ mod tests {
         let body = br#"{"conversationInfo":{"sessionId":"s1","callId":"k1"},"conversationHistory":[]}"#;
         let reading = read(&asked_by(Kind::Call, "k0"), body).expect("the right shape");
         let expected = [(Kind::Call, "k0"), (Kind::Session, "s1"), (Kind::Call, "k1")];
-        assert_eq!(reading.known_by, expected.map(|(kind, id)| seen::Name::new(kind, id)));
+        assert_eq!(reading.known_by, expected.map(|(kind, id)| sightings::Name::new(kind, id)));
         assert_eq!(reading.phase, Phase::Unknown);
     }
 
@@ -307,7 +307,7 @@ mod tests {
     fn who_is_not_named_has_to_be_known_by_the_session() {
         let body = br#"{"conversationInfo":{"sessionId":"s1","callId":"k1"},"conversationHistory":[]}"#;
         let identity = |kind, id| read(&asked_by(kind, id), body).expect("the right shape").identity;
-        let by_session = Identity::ProvenIf(seen::Name::new(Kind::Session, "s1"));
+        let by_session = Identity::ProvenIf(sightings::Name::new(Kind::Session, "s1"));
         assert_eq!(identity(Kind::Session, "s1"), Identity::Proven);
         assert_eq!(identity(Kind::Call, "k1"), Identity::Proven);
         assert_eq!(identity(Kind::Call, "k0"), by_session);

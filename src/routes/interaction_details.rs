@@ -17,8 +17,8 @@ use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
 use crate::json::{Object, Text, Texts};
-use crate::phase::{Phase, Summary};
-use crate::seen::{self, Kind, Sighting};
+use crate::lifecycle::phase::{Phase, Summary};
+use crate::lifecycle::sightings::{self, Kind, Sighting};
 
 pub const ROUTE: Route = Route {
     name: Name::InteractionDetails,
@@ -328,7 +328,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         bots.extend(row.bot_id);
         let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
         let names: Vec<_> =
-            told.into_iter().filter_map(|(kind, id)| Some(seen::Name::new(kind, &id?))).collect();
+            told.into_iter().filter_map(|(kind, id)| Some(sightings::Name::new(kind, &id?))).collect();
         // What names nothing is no row of the vendor's: anything may stand in it.
         if names.is_empty() {
             reading.identity = Identity::Unproven;
@@ -394,7 +394,7 @@ mod tests {
             {"sessionId":"s2","automationBotIDs":{},"finalStatus":"TRANSIENT_OPEN"}]}"#;
         let sightings = read(&asked, body).expect("the right shape").sightings;
         let over = Phase::Over { since: UnixMillis(1000) };
-        let name = seen::Name::new;
+        let name = sightings::Name::new;
         let first = vec![name(Kind::Session, "s1"), name(Kind::Conversation, "c-1")];
         let second = vec![name(Kind::Session, "s2")];
         assert_eq!(

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Key, Route};
 use crate::clock::UnixMillis;
-use crate::phase::{Phase, Summary};
-use crate::seen::{Kind, Name, Sighting};
+use crate::lifecycle::phase::{Phase, Summary};
+use crate::lifecycle::sightings::{Kind, Name, Sighting};
 
 /// A request that is allowed, valid and in canonical form. It says nothing of who asked.
 #[derive(Clone, Debug)]

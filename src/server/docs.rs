@@ -5,10 +5,10 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::accept;
 use crate::app::Snapshot;
-use crate::body::{Body, Response};
 use crate::error::{Error, Kind};
+use crate::http::accept;
+use crate::http::body::{Body, Response};
 use crate::routes::openapi::Page;
 
 /// For so long nobody asks again; then the tag tells whether anything has changed.

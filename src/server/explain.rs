@@ -18,9 +18,10 @@ use crate::access::leaked;
 use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
 use crate::cache::{Prospect, Source};
-use crate::cause::Cause;
 use crate::config::{Account, Client};
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind, whole_seconds};
+use crate::http::problem;
 use crate::routes::{self, Query, Route};
 
 /// The request to explain.
@@ -44,7 +45,7 @@ pub struct Supposed {
 pub async fn explain(app: &App, supposed: &Supposed) -> Value {
     let mut told = json!({ "outcome": "refused" });
     if let Err(error) = follow(app, supposed, &mut told).await {
-        let mut problem = error.document("");
+        let mut problem = problem::document(&error, "");
         if let Some(members) = problem.as_object_mut() {
             members.remove("request_id");
         }

@@ -21,18 +21,19 @@ use super::docs;
 use super::guard;
 use super::stages::{self, Call};
 use crate::access::{cors, forwarded};
-use crate::access_log::Line;
 use crate::app::{App, Snapshot};
-use crate::body::{Body, Response};
-use crate::cause::Cause;
 use crate::clock::Moment;
 use crate::config::Clients;
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
-use crate::metrics::{Outcome, method_name};
+use crate::http::body::{Body, Response};
+use crate::http::problem;
+use crate::http::request_id::{REQUEST_ID, RequestId};
+use crate::observe::access_log::Line;
+use crate::observe::metrics::{Outcome, method_name};
+use crate::observe::trace::{Asked, Trace};
 use crate::reply::Reply;
-use crate::request_id::{REQUEST_ID, RequestId};
 use crate::routes::{self, Found, Route};
-use crate::trace::{Asked, Trace};
 
 /// Which queries a route takes (RFC 10008 §3).
 const ACCEPT_QUERY: HeaderName = HeaderName::from_static("accept-query");
@@ -72,7 +73,7 @@ async fn once_ended(
 
 /// What a panic comes to. The panic itself has been logged by the hook.
 fn failed(id: &RequestId) -> Response {
-    let mut response = Error::new(Kind::Internal, "the gateway failed").into_response(id.as_str());
+    let mut response = problem::response(&Error::new(Kind::Internal, "the gateway failed"), id.as_str());
     response.headers_mut().insert(REQUEST_ID, id.header());
     no_sniffing(response.headers_mut());
     response
@@ -171,7 +172,7 @@ impl Exchange {
             }
             Err(error) => {
                 let told = Told::of(&error);
-                (error.into_response(self.id.as_str()), told)
+                (problem::response(&error, self.id.as_str()), told)
             }
         };
         if let Some(origin) = &self.origin {
@@ -188,7 +189,7 @@ impl Exchange {
 
     /// What has nothing to do with the stack.
     fn told(mut self, outcome: Result<Response, Error>) -> Response {
-        let mut response = outcome.unwrap_or_else(|error| error.into_response(self.id.as_str()));
+        let mut response = outcome.unwrap_or_else(|error| problem::response(&error, self.id.as_str()));
         self.end(&mut response, &Told::default());
         response
     }

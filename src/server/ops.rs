@@ -17,11 +17,12 @@ use tower::util::MapResponseLayer;
 
 use super::layers::no_sniffing;
 use super::{admin, guard};
-use crate::accept;
 use crate::app::App;
 use crate::error::{Error, Kind};
-use crate::metrics::{COMMIT, VERSION, prometheus_text};
-use crate::request_id::{REQUEST_ID, RequestId};
+use crate::http::accept;
+use crate::http::problem;
+use crate::http::request_id::{REQUEST_ID, RequestId};
+use crate::observe::metrics::{COMMIT, VERSION, prometheus_text};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -98,7 +99,7 @@ async fn nothing(State(app): State<Arc<App>>, request: Request) -> Response {
         Err(refusal) => refusal.into(),
     };
     let id = RequestId::of(&head.headers, &app.request_ids);
-    let (mut head, body) = error.into_response(id.as_str()).into_parts();
+    let (mut head, body) = problem::response(&error, id.as_str()).into_parts();
     head.headers.insert(REQUEST_ID, id.header());
     // It is at hand, though not as axum's kind of body.
     let document = body.collect().await.map(Collected::to_bytes).unwrap_or_default();

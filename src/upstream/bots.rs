@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
     use crate::config::{Config, Lane, Layer, Sources, load};
-    use crate::spender::{Spender, Spenders};
+    use crate::fetch::payer::{Spender, Spenders};
 
     const MOST: usize = 10_000;
     const SHARE: usize = MOST / 2;

@@ -16,15 +16,15 @@ use super::retry::Saved;
 use super::secrets::Use;
 use super::token::{Minter, Token};
 use super::{State, request, retry};
-use crate::answer::Fetched;
-use crate::cause::Cause;
 use crate::config::Account;
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
-use crate::in_flight;
-use crate::metrics::AttemptResult;
+use crate::fetch::answer::Fetched;
+use crate::fetch::payer::Spenders;
+use crate::observe::metrics::AttemptResult;
+use crate::observe::trace::{self, Trace};
+use crate::overload::in_flight;
 use crate::routes::{Base, Query};
-use crate::spender::Spenders;
-use crate::trace::{self, Trace};
 
 /// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
 const MOST_RETRIES: u32 = 2;

@@ -10,8 +10,8 @@ use memchr::memmem::Finder;
 use super::exchange::Broken;
 use super::outcome::Outcome;
 use super::token::Token;
-use crate::answer::{ContentType, Fetched, Large, Parts};
 use crate::error::{Error, Kind};
+use crate::fetch::answer::{ContentType, Fetched, Large, Parts};
 
 /// The outcome, unless it is an answer with the signature of `token` in it: then `count` is called, and it is
 /// broken. Of an answer that is passed on as it comes, no byte of the signature leaves.

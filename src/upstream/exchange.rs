@@ -20,12 +20,12 @@ use super::collected::Collected;
 use super::pool::Reservation;
 use super::request;
 use super::token::Token;
-use crate::answer::{Bounds, Parts};
 use crate::config;
 use crate::error::{Error, Kind};
-use crate::in_flight::{self, Taken};
+use crate::fetch::answer::{Bounds, Parts};
+use crate::observe::trace::TRACEPARENT;
+use crate::overload::in_flight::{self, Taken};
 use crate::routes::Query;
-use crate::trace::TRACEPARENT;
 
 /// An answer, as far as it has been read.
 pub struct Received {

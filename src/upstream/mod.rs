@@ -29,10 +29,10 @@ use tokio_rustls::rustls;
 use crate::clock::Clock;
 use crate::config::{Account, Config, Rate};
 use crate::error::{Error, Kind};
-use crate::in_flight::Bytes;
-use crate::metrics::Metrics;
+use crate::fetch::limit_status::Standing;
+use crate::observe::metrics::Metrics;
+use crate::overload::in_flight::Bytes;
 use crate::routes::{Base, Query, Route};
-use crate::standing::Standing;
 
 use call::{left_alone, quota_used_up};
 use client::Connections;

@@ -7,9 +7,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::fmt::rfc2822::DateTimeParser;
 
 use super::exchange::{Body, Broken, Received};
-use crate::answer::{Answer, ContentType, Fetched, Large};
 use crate::clock::{Moment, UnixMillis};
 use crate::error::{Error, Kind, whole_seconds};
+use crate::fetch::answer::{Answer, ContentType, Fetched, Large};
 
 /// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
 pub const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);

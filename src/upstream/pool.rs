@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::broker::{Broker, INSTANT, Outlook, STEP, Shares, Ticket};
 use crate::clock::Clock;
 use crate::config::Rate;
-use crate::spender::{Spender, Spenders};
+use crate::fetch::payer::{Spender, Spenders};
 
 /// A pool. All decisions are the [`Broker`]'s; here they are waited for.
 pub struct Pool {

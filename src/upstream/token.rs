@@ -18,7 +18,7 @@ use super::secrets::{Secrets, Use};
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{self, Credential};
 use crate::error::{Error, Kind};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 /// `iat` lies this far back, so that an upstream whose clock is a little behind does not see the
 /// future. A clock that is further off is learnt from the upstream's `Date`.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use kore_gateway::answer::{Answer, Fetched};
 use kore_gateway::cache::Terms;
 use kore_gateway::config::Lane;
+use kore_gateway::fetch::answer::{Answer, Fetched};
+use kore_gateway::fetch::payer::Spender;
 use kore_gateway::routes::{self, Found, Key, Query};
-use kore_gateway::spender::Spender;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 use serde_json::json;
 
@@ -138,7 +138,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
     const ENTRIES: usize = 100_000;
     let world = World::new().await;
     let config = &world.app.snapshot().config;
-    let rule = kore_gateway::phase::Rule {
+    let rule = kore_gateway::lifecycle::phase::Rule {
         stale_while_revalidate: Duration::ZERO,
         ..*config.cache.rule(routes::Route::named(routes::Name::Conversation))
     };

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use kore_gateway::answer::{Answer, Fetched};
 use kore_gateway::cache::{Served, Source, Terms};
 use kore_gateway::clock::Moment;
 use kore_gateway::config::Lane;
 use kore_gateway::error::Error;
+use kore_gateway::fetch::answer::{Answer, Fetched};
+use kore_gateway::fetch::payer::Spender;
 use kore_gateway::routes::{self, Found, Key, Name, Query, Route};
-use kore_gateway::spender::Spender;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 
 use crate::world::{

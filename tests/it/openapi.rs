@@ -2,7 +2,7 @@
 //! and as a page that needs nothing from outside.
 
 use http::{Method, StatusCode};
-use kore_gateway::metrics::VERSION;
+use kore_gateway::observe::metrics::VERSION;
 use kore_gateway::routes::{Limits, ROUTES, openapi};
 use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::Value;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use kore_gateway::access::identify::key_digest;
-use kore_gateway::watch::watch;
+use kore_gateway::app::triggers::on_changed_files;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
 
 use crate::process::Process;
@@ -93,7 +93,7 @@ async fn admin_asks_for_the_ops_token_and_shows_no_secret() {
 #[tokio::test]
 async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
     let world = world().await;
-    let watching = tokio::spawn(watch(world.app.clone()));
+    let watching = tokio::spawn(on_changed_files(world.app.clone()));
     let reloads = async |result: &str| {
         world.metric(&format!(r#"kore_gateway_config_reloads_total{{result="{result}"}}"#)).await
     };
@@ -175,7 +175,7 @@ async fn of_reloads_at_the_same_time_the_newest_file_stays_in_effect() {
 #[tokio::test]
 async fn files_that_the_configuration_names_are_taken_up_when_they_change_and_only_then() {
     let world = world().await;
-    let watching = tokio::spawn(watch(world.app.clone()));
+    let watching = tokio::spawn(on_changed_files(world.app.clone()));
     let reloads = async || world.metric(r#"kore_gateway_config_reloads_total{result="success"}"#).await;
     let look = async |times: u32| {
         for _ in 0..times {

@@ -21,7 +21,7 @@ use super::Refused;
 use crate::clock::Clock;
 use crate::config::{Oidc, OidcRule};
 use crate::json::Object;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 /// What an unknown `kid` costs at most: one fetch in this time. Anybody can make one up.
 pub const BETWEEN_FETCHES: Duration = Duration::from_secs(30);

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{Client, Clients, Config};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 pub use claims::Claims;
 use keys::{Jwks, Key, Keys};
 use members::Members;

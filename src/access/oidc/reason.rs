@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::keys;
-use crate::cause::Cause;
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
 
 /// Why a token opens nothing.

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::places::{Place, Places};
-use crate::metrics::{Connections, Ended};
+use crate::observe::metrics::{Connections, Ended};
 
 /// After an accept that failed for want of descriptors or memory. They come back when connections
 /// end; until then the kernel holds who comes.
@@ -129,7 +129,7 @@ mod tests {
     use tokio::net::TcpSocket;
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     #[tokio::test]
     async fn all_that_the_kernel_holds_are_taken_before_the_socket_is_closed() {

@@ -34,7 +34,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use super::guard;
-use crate::metrics::{Connections, Ended};
+use crate::observe::metrics::{Connections, Ended};
 use accept::{Acceptor, Came};
 use connection::BoxError;
 use http::Http;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pulse::{Order, Pulse, Reading};
-use crate::metrics::{Connections, Ended};
+use crate::observe::metrics::{Connections, Ended};
 
 /// Looks are no farther apart than this, and no closer than that.
 const FARTHEST: Duration = Duration::from_secs(1);
@@ -304,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_one_makes_room_and_none_with_a_request_does() {
-        let mut watch = Watch::new(TIMEOUTS, crate::metrics::Metrics::new().connections("main"));
+        let mut watch = Watch::new(TIMEOUTS, crate::observe::metrics::Metrics::new().connections("main"));
         let begin = Instant::now();
         let pulses: Vec<_> = (0..3).map(|_| Arc::new(Pulse::default())).collect();
         pulses.iter().for_each(|pulse| watch.add(pulse.clone()));

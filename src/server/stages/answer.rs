@@ -12,18 +12,18 @@ use crate::access::cache_control::Directives;
 use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::Work;
-use crate::answer::Answer as Whole;
 use crate::app::Snapshot;
-use crate::audit::Record;
-use crate::body::{Octets, Response};
 use crate::cache::{Coding, Entry, Part, Served, Source, Terms};
 use crate::clock::UnixMillis;
 use crate::error::{Error, Kind};
-use crate::metrics;
+use crate::fetch::answer::Answer as Whole;
+use crate::fetch::payer::{Spender, Spenders};
+use crate::http::body::{Octets, Response};
+use crate::observe::audit::Record;
+use crate::observe::metrics;
+use crate::overload::waiting::Place;
 use crate::reply::{self, Conditions, Reply, Shown};
 use crate::routes::{Asked, Key, Query, phase_of_own_rows};
-use crate::spender::{Spender, Spenders};
-use crate::waiting::Place;
 
 #[derive(Clone, Copy)]
 pub struct Answer;
@@ -113,7 +113,7 @@ fn hidden(valid: &Valid, error: Error) -> Error {
 fn held(call: &Call, body: Option<(Coding, Arc<[u8]>)>) -> Result<Option<(Coding, Octets)>, Error> {
     let Some((coding, body)) = body else { return Ok(None) };
     let most = call.snapshot.config.server.max_bytes_in_flight;
-    Ok(Some((coding, call.app.responses.hold(body, most)?)))
+    Ok(Some((coding, call.app.responses.hold(body, most)?.into())))
 }
 
 /// What the cache or the upstream has to say to `query`.

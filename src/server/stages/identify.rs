@@ -11,7 +11,7 @@ use crate::access::identify::{bearer_of, presented};
 use crate::access::rate_limit::Caller;
 use crate::app::{App, Snapshot};
 use crate::error::{Error, Kind};
-use crate::waiting::with_place;
+use crate::overload::waiting::with_place;
 
 #[derive(Clone, Copy)]
 pub struct Identify;

@@ -34,12 +34,12 @@ use crate::app::{App, Snapshot};
 use crate::clock::Moment;
 use crate::config::Client;
 use crate::error::Error;
+use crate::fetch::limit_status::Standings;
+use crate::http::request_id::RequestId;
+use crate::observe::trace::Trace;
+use crate::overload::waiting::Place;
 use crate::reply::{Conditions, Reply};
-use crate::request_id::RequestId;
 use crate::routes::{self, Ids, Query, Route};
-use crate::standing::Standings;
-use crate::trace::Trace;
-use crate::waiting::Place;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.

@@ -10,8 +10,8 @@ use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
 use crate::cache::{Served, Source};
 use crate::error::{Error, Kind};
+use crate::lifecycle::sightings;
 use crate::routes::{self, Asked, Query, Transcript};
-use crate::seen;
 
 /// Refuses a transcript to a client limited to some bots unless its session is known to be of one of them. Where
 /// nobody has said, the record of the conversation that the request names is asked for first: at most one call.
@@ -49,7 +49,7 @@ fn has_to_be_known<'a>(
     let Asked::Transcript(transcript) = &query.asked else { return Ok(None) };
     let is_projected = snapshot.projection(&grant.client, query.route)?.is_some();
     // A session proves itself. Which session is a conversation's or a call's, other answers have to say.
-    let is_needed = grant.is_limited() || is_projected && transcript.kind != seen::Kind::Session;
+    let is_needed = grant.is_limited() || is_projected && transcript.kind != sightings::Kind::Session;
     // What is stored is stored under its own bot.
     Ok((is_needed && !app.cache.has(&query.key)).then_some(transcript))
 }

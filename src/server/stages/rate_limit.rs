@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::check::{Check, Checking};
 use super::{Admitted, Identified, Limited};
 use crate::access::rate_limit;
-use crate::cause::Cause;
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
+use crate::fetch::limit_status::{Standing, Standings};
 use crate::reply::Reply;
-use crate::standing::{Standing, Standings};
 
 #[derive(Clone, Copy)]
 pub struct RateLimit;

@@ -11,13 +11,13 @@ use tower::BoxError;
 
 use super::check::{Check, Checking};
 use super::{Admitted, Valid};
-use crate::accept;
 use crate::access::cache_control::Directives;
 use crate::config::Account;
 use crate::error::{Error, Fault, Kind};
+use crate::http::accept;
+use crate::overload::waiting::with_place;
 use crate::reply::Conditions;
 use crate::routes::{self, Key, Query, Route};
-use crate::waiting::with_place;
 
 const JSON: &str = "application/json";
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use super::quota::Calls;
 use crate::config::{Lane, Rate};
-use crate::spender::Spender;
+use crate::fetch::payer::Spender;
 pub use ahead::{INSTANT, Outlook, STEP};
 use demand::Demand;
 pub use shares::Shares;

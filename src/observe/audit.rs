@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, AuditTo};
 use crate::error::{Error, Kind};
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 /// Lines that wait for the thread; whoever comes then waits for room.
 const MOST_WAITING: usize = 1024;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::cause::Cause;
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
 
 /// After so long a gateway that has too much to do may have done it.

@@ -1,45 +1,16 @@
-//! Takes up a changed configuration by itself.
-//!
-//! The files are read every few seconds and not watched: that is right for the links that Kubernetes
-//! swaps, for editors that rename and for network file systems, and costs a few reads. A change counts
-//! once it is read twice alike, so that what is half written is not taken up.
+//! What was in a configuration's files when they were read: whether a reload would read anything new.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use aws_lc_rs::digest;
 use toml::{Table, Value};
 
-use crate::app::App;
-use crate::config::{self, Config, Fault, Sources};
-
-/// While files are not looked at: how soon it is noticed that they are to be again.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// Reloads `app` whenever its files have changed, for as long as the process lives.
-pub async fn watch(app: Arc<App>) {
-    let mut last = app.seen();
-    loop {
-        let every = app.snapshot().config.reload.check_files_every;
-        app.clock.sleep(if every.is_zero() { LOOK_AGAIN } else { every }).await;
-        if every.is_zero() {
-            continue;
-        }
-        let look = app.clone();
-        let Ok(now) = tokio::task::spawn_blocking(move || look.seen().again()).await else { return };
-        if now == last && now != app.seen() {
-            // Both outcomes are logged and counted there.
-            let _ = app.reload_unless_seen(now.clone()).await;
-        }
-        last = now;
-    }
-}
+use super::{Config, Fault, Sources};
 
 /// Files of a configuration, and what was in them when they were read.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Seen(Vec<File>);
+pub struct Fingerprint(Vec<File>);
 
 #[derive(Clone, PartialEq, Eq)]
 struct File {
@@ -51,18 +22,18 @@ struct File {
 }
 
 /// Reads a configuration, and says what was in its files.
-pub fn read(sources: &Sources) -> (Seen, Result<(Table, Config), Vec<Fault>>) {
-    let mut seen = Seen::default();
-    let written = config::written(sources, &mut |path| seen.read(path, false));
+pub fn read(sources: &Sources) -> (Fingerprint, Result<(Table, Config), Vec<Fault>>) {
+    let mut read = Fingerprint::default();
+    let written = super::written(sources, &mut |path| read.read(path, false));
     let loaded = written.and_then(|written| {
         // Before they are read for what they hold: a change meanwhile is a change.
-        named(&written.table, &mut |path, has_own_watch| drop(seen.read(path, has_own_watch)));
+        named(&written.table, &mut |path, has_own_watch| drop(read.read(path, has_own_watch)));
         written.resolve()
     });
-    (seen, loaded)
+    (read, loaded)
 }
 
-impl Seen {
+impl Fingerprint {
     fn read(&mut self, path: &Path, has_own_watch: bool) -> io::Result<Vec<u8>> {
         let read = std::fs::read(path);
         let state = match &read {

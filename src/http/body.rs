@@ -11,7 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tower::BoxError;
 
-use crate::in_flight::Counted;
+use crate::overload::in_flight::{Counted, HeldBody};
 
 /// Bytes that are handed on at a time over HTTP/2: as many as a peer takes unasked, unless it says otherwise.
 const PIECE: usize = 64 * 1024;
@@ -130,6 +130,15 @@ impl From<Arc<Counted>> for Octets {
     }
 }
 
+impl From<HeldBody> for Octets {
+    fn from(body: HeldBody) -> Self {
+        match body {
+            HeldBody::Small(bytes) => Self::from(bytes),
+            HeldBody::Counted(body) => Self::from(body),
+        }
+    }
+}
+
 impl Octets {
     /// The next piece, taken off.
     fn piece(&mut self) -> Self {
@@ -184,7 +193,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::in_flight::Responses;
+    use crate::overload::in_flight::Responses;
 
     #[test]
     fn what_is_stored_goes_out_in_any_pieces_and_stays_as_it_is() {
@@ -202,7 +211,7 @@ mod tests {
     fn a_large_body_is_handed_on_piece_by_piece_and_ends_with_the_last_one() {
         let all: Vec<u8> = (0..=250).cycle().take(2 * PIECE + 1).collect();
         let stored = Arc::<[u8]>::from(&*all);
-        let counted = Responses::default().hold(stored.clone(), all.len()).expect("room");
+        let counted = Responses::default().hold(stored.clone(), all.len()).map(Octets::from).expect("room");
         for octets in [Octets::from(stored), counted, Octets::Own(Bytes::from(all.clone()))] {
             let mut body = Body::from(octets);
             let (mut got, mut pieces) = (Vec::new(), Vec::new());

@@ -4,13 +4,10 @@
 //! Those who ask while a reload is under way get one that begins after they have asked, all of them the
 //! same: what it reads is at least as new as what they know of.
 
-use std::sync::{Arc, Weak};
-
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app::App;
 use crate::config::Fault;
-use crate::watch::Seen;
+use crate::config::fingerprint::Fingerprint;
 
 /// Who wait to ask.
 const MOST_WAITING: usize = 16;
@@ -21,7 +18,7 @@ pub type Outcome = Result<(), Vec<Fault>>;
 /// Somebody who wants a reload.
 pub struct Asked {
     /// None is needed if this is what was read last.
-    unless_seen: Option<Seen>,
+    unless_read: Option<Fingerprint>,
     told: oneshot::Sender<Outcome>,
 }
 
@@ -35,9 +32,9 @@ impl Reloads {
     }
 
     /// Asks for a reload, and waits for its outcome.
-    pub async fn ask(&self, unless_seen: Option<Seen>) -> Outcome {
+    pub async fn ask(&self, unless_read: Option<Fingerprint>) -> Outcome {
         let (told, outcome) = oneshot::channel();
-        let asked = self.0.send(Asked { unless_seen, told }).await;
+        let asked = self.0.send(Asked { unless_read, told }).await;
         match (asked, outcome.await) {
             (Ok(()), Ok(outcome)) => outcome,
             _ => Err(given_up()),
@@ -45,17 +42,19 @@ impl Reloads {
     }
 }
 
-/// Reloads `app` for those who ask, until it is gone.
-pub async fn serve(app: Weak<App>, mut asked: mpsc::Receiver<Asked>) {
+/// Has `reload` reload for those who ask, until it gives nothing: whatever is reloaded is gone. It is given what each
+/// of them knows to have been read.
+pub async fn serve<Reloading: Future<Output = Option<Outcome>>>(
+    mut asked: mpsc::Receiver<Asked>,
+    reload: impl Fn(Vec<Option<Fingerprint>>) -> Reloading,
+) {
     while let Some(first) = asked.recv().await {
-        let Some(app) = app.upgrade() else { return };
         let mut all = vec![first];
         while let Ok(next) = asked.try_recv() {
             all.push(next);
         }
-        let seen = app.seen();
-        let is_needed = all.iter().any(|asked| asked.unless_seen.as_ref() != Some(&seen));
-        let outcome = if is_needed { reload(app).await } else { Ok(()) };
+        let unless_read = all.iter_mut().map(|asked| asked.unless_read.take()).collect();
+        let Some(outcome) = reload(unless_read).await else { return };
         for asked in all {
             // Whoever has gone does not want to know.
             let _ = asked.told.send(outcome.clone());
@@ -63,12 +62,8 @@ pub async fn serve(app: Weak<App>, mut asked: mpsc::Receiver<Asked>) {
     }
 }
 
-/// Reads files and opens some, which may take its time: never on a thread that serves requests.
-async fn reload(app: Arc<App>) -> Outcome {
-    tokio::task::spawn_blocking(move || app.take_up()).await.unwrap_or_else(|_| Err(given_up()))
-}
-
-fn given_up() -> Vec<Fault> {
+/// What a reload that did not end comes to.
+pub fn given_up() -> Vec<Fault> {
     let problem = "the reload was given up; the log says why".to_owned();
     vec![Fault { path: "reload".to_owned(), problem }]
 }

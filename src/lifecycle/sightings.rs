@@ -13,7 +13,7 @@ use hashlink::LruCache;
 
 use crate::clock::Moment;
 use crate::digest;
-use crate::phase::Phase;
+use crate::lifecycle::phase::Phase;
 
 /// What kind of id an answer named. The kinds do not share a name space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
-use crate::body::Octets;
 use crate::error::{Error, Kind};
 
 /// Bodies of fewer bytes are not counted: what is not stored of them costs a call of the upstream's quota each, and a
@@ -76,6 +75,13 @@ struct Held {
     bodies: Mutex<HashMap<usize, Weak<Counted>, RandomState>>,
 }
 
+/// A body as a response holds it.
+pub enum HeldBody {
+    /// Too small to be counted.
+    Small(Arc<[u8]>),
+    Counted(Arc<Counted>),
+}
+
 /// A body that counts until the last response lets it go.
 pub struct Counted {
     pub bytes: Arc<[u8]>,
@@ -90,8 +96,12 @@ impl Responses {
     }
 
     /// `body` for one more response; at most `most` bytes for all of them.
-    pub fn hold(&self, body: Arc<[u8]>, most: usize) -> Result<Octets, Error> {
-        if body.len() < LEAST { Ok(Octets::from(body)) } else { self.count(body, most).map(Octets::from) }
+    pub fn hold(&self, body: Arc<[u8]>, most: usize) -> Result<HeldBody, Error> {
+        if body.len() < LEAST {
+            Ok(HeldBody::Small(body))
+        } else {
+            self.count(body, most).map(HeldBody::Counted)
+        }
     }
 
     fn count(&self, body: Arc<[u8]>, most: usize) -> Result<Arc<Counted>, Error> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::clock::UnixMillis;
 use crate::config::{Log, LogFormat, LogTo};
-use crate::lines::{Lines, MOST_WAITING};
+use crate::observe::lines::{Lines, MOST_WAITING};
 
 /// Bytes that may wait for the writer, of which a line of nobody's is the last: the rest is for clients' lines.
 const UNAUTHENTICATED: usize = MOST_WAITING / 2;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Tracing;
-use crate::metrics::VERSION;
+use crate::observe::metrics::VERSION;
 
 /// How long spans gather before they go out together.
 const GATHERED_FOR: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{self, LogFormat, LogTo};
-use crate::lines::Lines;
+use crate::observe::lines::Lines;
 
 /// The log of the process.
 pub struct Log(Arc<Lines>);

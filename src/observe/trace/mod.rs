@@ -18,7 +18,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::config::Tracing;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 
 pub use context::{Context, TRACEPARENT};
 use export::Export;

@@ -1,0 +1,4 @@
+//! What keeps too much at once from being too much for the process: requests that wait, bytes that are held.
+
+pub(crate) mod in_flight;
+pub(crate) mod waiting;
