@@ -170,6 +170,7 @@ impl App {
         self.metrics.bytes_in_flight("responses", self.responses.bytes());
         let snapshot = self.snapshot();
         snapshot.upstream.observe();
+        self.metrics.certificate_expiry(snapshot.tls.load().as_ref().map(|tls| tls.not_after()));
         // A reload since may have come too early to remove what was set just now.
         if !snapshot.is_current() {
             self.forget_but_current(&Names::of(&snapshot.config));

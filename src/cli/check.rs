@@ -8,11 +8,12 @@ use crate::config::{self, Sources};
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let (written, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
-    let unwritable = config.unwritable();
-    if !unwritable.is_empty() {
-        return Err(Failure::faults(&unwritable));
+    let now = Clock::system().now();
+    let faults: Vec<_> = config.unwritable().into_iter().chain(config.expired_certificate(now)).collect();
+    if !faults.is_empty() {
+        return Err(Failure::faults(&faults));
     }
-    for warning in config.warnings(Clock::system().now()) {
+    for warning in config.warnings(now) {
         // Where standard error is gone, the configuration is good all the same.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

@@ -35,6 +35,12 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     stop_on_signal(&stop)?;
     triggers::on_hangup(&app).map_err(|error| Failure::new("cannot listen for signals", error))?;
     tokio::spawn(triggers::on_changed_files(app.clone()));
+    let (snapshot, now) = (app.snapshot(), app.clock.now());
+    let expired = snapshot.config.expired_certificate(now);
+    for warning in expired.into_iter().chain(snapshot.config.warnings(now)) {
+        tracing::warn!(%warning, "the configuration looks wrong");
+    }
+    drop(snapshot);
     let server = Server::take_over(app.clone()).map_err(|error| Failure::new("cannot start", error))?;
     tracing::info!(
         listen = %address(server.address())?,

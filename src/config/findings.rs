@@ -1,12 +1,16 @@
-//! What `check` finds beside the faults of the text: files that `serve` could not write to, and what can be meant
-//! but looks wrong.
+//! What `check` finds beside the faults of the text: files that `serve` could not write to, a certificate that no
+//! caller accepts, and what can be meant but looks wrong.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{AuditTo, Config, Fault, LogTo};
 use crate::clock::UnixMillis;
+
+/// A certificate that is valid for less than this should have been renewed already.
+const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 
 impl Config {
     /// The files that could not be opened for writing. Makes none of them.
@@ -28,6 +32,21 @@ impl Config {
             .collect()
     }
 
+    /// The certificate, if it has expired at `now`. `check` refuses it, where it costs nothing yet. `serve` takes it:
+    /// with such a certificate some callers are still served, and a reload may bring what has nothing to do with it.
+    pub fn expired_certificate(&self, now: UnixMillis) -> Option<Fault> {
+        let not_after = self.server.tls.as_ref()?.not_after();
+        let problem = format!("has expired at {}; callers refuse it", date(not_after));
+        (not_after <= now).then(|| Fault { path: "server.tls.cert".to_owned(), problem })
+    }
+
+    fn expiring_certificate(&self, now: UnixMillis) -> Option<Fault> {
+        let not_after = self.server.tls.as_ref()?.not_after();
+        let problem = format!("expires at {}, in less than 14 days; renew it", date(not_after));
+        let is_soon = now < not_after && not_after.since(now) < RENEWED_BEFORE;
+        is_soon.then(|| Fault { path: "server.tls.cert".to_owned(), problem })
+    }
+
     /// What works, and is hardly meant, at `now`.
     pub fn warnings(&self, now: UnixMillis) -> Vec<Fault> {
         let bases = self.accounts.iter().enumerate().flat_map(|(number, account)| {
@@ -45,8 +64,12 @@ impl Config {
             path: format!("clients[{}].api_keys", client.number),
             problem: format!("have all expired: client {} cannot call with a key", client.name),
         });
-        bases.chain(expired).collect()
+        bases.chain(expired).chain(self.expiring_certificate(now)).collect()
     }
+}
+
+fn date(time: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| "no time".to_owned(), |time| time.to_string())
 }
 
 /// Whether it can be opened as `serve` opens it, or made.

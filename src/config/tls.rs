@@ -13,16 +13,16 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
+use x509_parser::parse_x509_certificate;
 
 use super::resolve::positive;
 use super::section::Section;
+use crate::clock::UnixMillis;
 
 /// What the gateway shows to callers, and what it asks of them.
 pub struct Tls {
     files: Files,
-    /// Of what the files held.
-    digest: Digest,
-    pub server: Arc<ServerConfig>,
+    held: Held,
     /// How often the files are looked at.
     pub refresh: Duration,
 }
@@ -49,6 +49,13 @@ enum ClientAuth {
     Optional,
 }
 
+/// What the files held when they were read.
+struct Held {
+    digest: Digest,
+    server: Arc<ServerConfig>,
+    not_after: UnixMillis,
+}
+
 /// A key of the section, and what is wrong with its file.
 type Problem = (&'static str, String);
 
@@ -72,7 +79,7 @@ impl Tls {
             Files { cert, key, client_ca, client_auth }
         });
         let tls = files.and_then(|files| match files.read() {
-            Ok((digest, server)) => Some(Arc::new(Self { files, digest, server, refresh })),
+            Ok(held) => Some(Arc::new(Self { files, held, refresh })),
             Err((key, problem)) => {
                 section.report(key, problem);
                 None
@@ -85,17 +92,25 @@ impl Tls {
     /// What the files hold now; `None` if that is what they held before. The error is a problem for
     /// people to read.
     pub fn renewed(&self) -> Result<Option<Arc<Self>>, String> {
-        let (digest, server) =
-            self.files.read().map_err(|(key, problem)| format!("server.tls.{key} {problem}"))?;
-        if digest.as_ref() == self.digest.as_ref() {
+        let held = self.files.read().map_err(|(key, problem)| format!("server.tls.{key} {problem}"))?;
+        if held.digest.as_ref() == self.held.digest.as_ref() {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Self { files: self.files.clone(), digest, server, refresh: self.refresh })))
+        Ok(Some(Arc::new(Self { files: self.files.clone(), held, refresh: self.refresh })))
+    }
+
+    pub fn server(&self) -> &Arc<ServerConfig> {
+        &self.held.server
+    }
+
+    /// When the certificate expires.
+    pub fn not_after(&self) -> UnixMillis {
+        self.held.not_after
     }
 }
 
 impl Files {
-    fn read(&self) -> Result<(Digest, Arc<ServerConfig>), Problem> {
+    fn read(&self) -> Result<Held, Problem> {
         let contents = |key: &'static str, path: &PathBuf| {
             let read = std::fs::read(path).map(Zeroizing::new);
             read.map_err(|error| (key, format!("cannot be read from {}: {error}", path.display())))
@@ -115,6 +130,7 @@ impl Files {
         }
 
         let chain = certificates("cert", &cert)?;
+        let not_after = not_after(&chain)?;
         let key = PrivateKeyDer::from_pem_slice(&key)
             .map_err(|_| ("key", "holds no private key; it is a PEM file with one".to_owned()))?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -131,7 +147,7 @@ impl Files {
         server.ticketer =
             tickets(callers.finish()).map_err(|error| ("cert", format!("cannot be used: {error}")))?;
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok((digest.finish(), Arc::new(server)))
+        Ok(Held { digest: digest.finish(), server: Arc::new(server), not_after })
     }
 
     fn verifier(
@@ -180,4 +196,12 @@ fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'sta
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err((key, "holds no certificate; it is a PEM file with one or more".to_owned())),
     }
+}
+
+/// When the first certificate of a chain expires: it is the gateway's own. An old root behind it may have
+/// expired without harm.
+fn not_after(chain: &[CertificateDer<'_>]) -> Result<UnixMillis, Problem> {
+    let parsed = chain.first().and_then(|own| parse_x509_certificate(own).ok());
+    let (_, own) = parsed.ok_or_else(|| ("cert", "begins with what is no X.509 certificate".to_owned()))?;
+    Ok(UnixMillis(own.validity().not_after.timestamp().saturating_mul(1000)))
 }

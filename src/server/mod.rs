@@ -80,7 +80,7 @@ impl Server {
         let tls = app.clone();
         let main = Listener {
             socket: main,
-            tls: Arc::new(move || tls.snapshot().tls.load().as_ref().map(|tls| tls.server.clone())),
+            tls: Arc::new(move || tls.snapshot().tls.load().as_ref().map(|tls| tls.server().clone())),
             limits,
             connections: app.metrics.connections("main"),
         };

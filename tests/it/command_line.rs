@@ -3,11 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
+use std::time::SystemTime;
 
 use http::Method;
 use kore_gateway::access::identify::key_digest;
 
-use crate::world::{REPORTING, World, got};
+use crate::tls_listener::{self, Authority};
+use crate::world::{DAY, REPORTING, World, got};
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_kore-gateway"))
@@ -327,6 +329,36 @@ fn check_refuses_files_that_serve_cannot_write() {
     let (_folder, configured) = config_file(&format!("audit.to = \"{}\"\n{GOOD}", file.display()));
     assert_eq!(check_of(&configured).status.code(), Some(0));
     assert!(!file.exists());
+}
+
+/// In a pipeline an expired certificate costs nobody anything; a gateway that must start again serves with it
+/// whom it can.
+#[test]
+fn an_expired_certificate_is_a_fault_of_check_and_one_that_expires_soon_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = tls_listener::files(folder.path());
+    let tls = format!("server.tls = {{ cert = \"{}\", key = \"{}\" }}\n", cert.display(), key.display());
+    let (_folder, file) = config_file(&(tls + GOOD));
+    let now = SystemTime::now();
+    for (not_after, code, said) in [
+        (now - DAY, 1, "server.tls.cert: has expired at 20"),
+        (now + DAY * 13, 0, "warning: server.tls.cert: expires at 20"),
+        (now + DAY * 15, 0, ""),
+    ] {
+        Authority::new().issue_until(not_after).write(folder.path());
+        let output = check_of(&file);
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}: {printed}");
+        assert!(printed.starts_with(said) && printed.is_empty() == said.is_empty(), "{said}: {printed}");
+    }
+    Authority::new().issue_until(now - DAY).write(folder.path());
+    let mut serve = program();
+    serve.args(["serve", "--config", &file]).env("TEST_SECRET", "x").stdout(Stdio::piped());
+    let mut serve = Running(serve.spawn().unwrap());
+    let mut lines = BufReader::new(serve.0.stdout.take().unwrap()).lines();
+    let mut line = || lines.next().unwrap().unwrap();
+    let (warning, serving) = (line(), line());
+    assert!(warning.contains("server.tls.cert: has expired") && serving.contains("\"serving\""), "{warning}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
+use crate::tls_listener::{self, Authority};
 use crate::world::{DAY, World, before, client, conversation_path};
 
 const ALERTS: &str = include_str!("../../config/prometheus-alerts.yml");
@@ -35,8 +36,13 @@ async fn every_metric_that_an_alert_or_the_dashboard_names_is_in_a_scrape() {
     .await;
     world.get(&path).await;
     let scrape = String::from_utf8(world.ops("/metrics").await.body.to_vec()).unwrap();
+    // What is there with TLS only.
+    let identity = Authority::new().issue();
+    let with_tls = World::with(|setup| tls_listener::with_tls(setup, &identity, "")).await;
+    let scrape_with_tls = String::from_utf8(with_tls.ops("/metrics").await.body.to_vec()).unwrap();
     let there: BTreeSet<&str> = scrape
         .lines()
+        .chain(scrape_with_tls.lines())
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split(['{', ' ']).next())
         .collect();

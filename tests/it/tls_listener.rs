@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -23,6 +23,9 @@ use crate::world::{OPS_TOKEN, Setup, World, admin, change_config, got, reload, w
 /// Somebody who vouches for certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
+/// A date in seconds: 3000-01-01.
+const FAR: u64 = 32_503_680_000;
+
 /// A certificate and its key.
 #[derive(Clone)]
 pub struct Identity {
@@ -40,21 +43,27 @@ impl Authority {
     }
 
     pub fn issue(&self) -> Identity {
+        self.issue_until(UNIX_EPOCH + Duration::from_secs(FAR))
+    }
+
+    pub fn issue_until(&self, not_after: SystemTime) -> Identity {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.not_after = not_after.into();
         let cert = params.signed_by(&key, &self.0).unwrap();
         let (cert, cert_der) = (cert.pem(), cert.der().clone());
         Identity { cert, key: key.serialize_pem(), cert_der, key_der: key.serialize_der() }
     }
 }
 
-fn files(folder: &Path) -> (PathBuf, PathBuf) {
+/// Where an identity is written in a folder.
+pub fn files(folder: &Path) -> (PathBuf, PathBuf) {
     (folder.join("tls.crt"), folder.join("tls.key"))
 }
 
 impl Identity {
     /// As files, each swapped whole, as it is done by whoever renews certificates.
-    fn write(&self, folder: &Path) {
+    pub fn write(&self, folder: &Path) {
         let (cert, key) = files(folder);
         for (path, pem) in [(cert, &self.cert), (key, &self.key)] {
             let new = path.with_extension("new");
@@ -184,7 +193,8 @@ async fn until_reloads(world: &World, result: &str, count: f64) {
 #[tokio::test]
 async fn a_renewed_certificate_is_taken_up_and_a_bad_pair_is_not() {
     let authority = Authority::new();
-    let (old, new) = (authority.issue(), authority.issue());
+    let (old, new) =
+        (authority.issue(), authority.issue_until(UNIX_EPOCH + Duration::from_secs(64_060_588_800)));
     let world = World::with(|setup| {
         with_ops_token(setup);
         with_tls(setup, &old, "");
@@ -196,6 +206,7 @@ async fn a_renewed_certificate_is_taken_up_and_a_bad_pair_is_not() {
     new.write(world.secrets.path());
     until_reloads(&world, "success", 1.0).await;
     assert_eq!(shown(&world, &authority).await, new.cert_der.to_vec());
+    assert_eq!(expiry(&world).await.as_deref(), Some("64060588800"));
     assert_eq!(asked(&world, early).await.unwrap(), 404, "an open connection goes on");
 
     // The certificate of one and the key of another, as in the middle of a renewal that stopped there.
@@ -229,6 +240,41 @@ async fn tls_comes_and_goes_by_reload() {
     });
     assert_eq!(reload(&world).await.status, StatusCode::OK);
     assert_eq!(shown(&world, &authority).await, identity.cert_der.to_vec());
+}
+
+/// The whole line is asked for: a series that is gone is no zero.
+async fn expiry(world: &World) -> Option<String> {
+    let scrape = String::from_utf8(world.ops("/metrics").await.body.to_vec()).unwrap();
+    let line =
+        scrape.lines().find(|line| line.starts_with("kore_gateway_certificate_expiry_timestamp_seconds"));
+    line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+}
+
+#[tokio::test]
+async fn a_scrape_says_when_the_certificate_in_use_expires_and_an_expired_one_stops_no_reload() {
+    let authority = Authority::new();
+    let world = World::with(|setup| {
+        with_ops_token(setup);
+        authority.issue().write(setup.secrets.path());
+    })
+    .await;
+    assert_eq!(expiry(&world).await, None);
+
+    let (cert, key) = files(world.secrets.path());
+    let line = format!("server.tls = {{ cert = \"{}\", key = \"{}\" }}\n", cert.display(), key.display());
+    let plain = std::fs::read_to_string(&world.config_file).unwrap();
+    change_config(&world, |written| line + &written);
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    assert_eq!(expiry(&world).await.as_deref(), Some(&*FAR.to_string()));
+
+    let year_2020 = UNIX_EPOCH + Duration::from_secs(1_577_836_800);
+    authority.issue_until(year_2020).write(world.secrets.path());
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    assert_eq!(expiry(&world).await.as_deref(), Some("1577836800"));
+
+    change_config(&world, |_| plain);
+    assert_eq!(reload(&world).await.status, StatusCode::OK);
+    assert_eq!(expiry(&world).await, None);
 }
 
 #[tokio::test]

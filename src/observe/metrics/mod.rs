@@ -141,6 +141,9 @@ struct DoneLabels {
     result: &'static str,
 }
 
+/// Of a series that is there or not.
+type NoLabels = [(&'static str, &'static str); 0];
+
 /// How a request to a route was answered. Each has one, so that their sum is the number of requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -291,6 +294,7 @@ pub struct Metrics {
     token_expiry: Family<CredentialLabels, Gauge>,
     config_reloads: Family<DoneLabels, Counter>,
     certificate_reloads: Family<DoneLabels, Counter>,
+    certificate_expiry: Family<NoLabels, Gauge>,
     config_good: Gauge,
     config_loaded_at: Gauge,
     audit_records: Family<DoneLabels, Counter>,
@@ -340,6 +344,7 @@ impl Metrics {
             token_expiry: Family::default(),
             config_reloads: Family::default(),
             certificate_reloads: Family::default(),
+            certificate_expiry: Family::default(),
             config_good: Gauge::default(),
             config_loaded_at: Gauge::default(),
             audit_records: Family::default(),
@@ -479,6 +484,11 @@ impl Metrics {
             "kore_gateway_certificate_reloads",
             "Renewed certificates taken up and refused",
             self.certificate_reloads.clone(),
+        );
+        r.register(
+            "kore_gateway_certificate_expiry_timestamp_seconds",
+            "When the certificate that callers are shown expires",
+            self.certificate_expiry.clone(),
         );
         r.register(
             "kore_gateway_config_last_reload_successful",
@@ -660,6 +670,16 @@ impl Metrics {
     pub fn certificate_loaded(&self, good: bool) {
         let result = if good { "success" } else { "failure" };
         self.certificate_reloads.get_or_create_owned(&DoneLabels { result }).inc();
+    }
+
+    /// When the certificate in use expires; none where there is no TLS, and then there is no series either.
+    pub fn certificate_expiry(&self, not_after: Option<UnixMillis>) {
+        match not_after {
+            Some(not_after) => {
+                self.certificate_expiry.get_or_create_owned(&[]).set(not_after.seconds());
+            }
+            None => self.certificate_expiry.clear(),
+        }
     }
 
     /// All of it, as OpenMetrics text.
