@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::resolve::bots;
+use super::account::Account;
+use super::bots::Bots;
+use super::oidc::{Oidc, OidcRule};
+use super::redaction::Redaction;
 use super::secret::Digest;
 use super::section::Section;
-use super::value::{Origin, Rate, Setting};
-use super::{Account, Bots, Oidc, OidcRule, Redaction};
+use super::setting::Setting;
+use super::value::{Origin, Rate};
 use crate::clock::UnixMillis;
 use crate::routes::{Name, ROUTES, Route};
 
@@ -239,7 +242,7 @@ impl Client {
                 section.report("accounts", format!("{id:?} is no account of this file"));
             }
         }
-        let bots = bots(section, None);
+        let bots = Bots::read(section);
         if let Bots::These(list) = &bots {
             let theirs = |bot: &str| {
                 accounts.iter().any(|account| {
@@ -314,5 +317,18 @@ impl Client {
             section.report("subject_rate_limit", "is there, but without `oidc` this client has no subjects");
         }
         client
+    }
+}
+
+impl Setting for Name {
+    const EXPECTED: &'static str = r#""conversation", "interaction_details" or "conversation_details""#;
+
+    fn read(value: toml::Value) -> Result<Self, String> {
+        let named = |text: &str| ROUTES.iter().map(|route| route.name).find(|name| name.as_str() == text);
+        value.as_str().and_then(named).ok_or_else(|| format!("is no route; it is {}", Self::EXPECTED))
+    }
+
+    fn placeholder() -> Self {
+        Self::Conversation
     }
 }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::fault::{Fault, Faults};
 use super::places::Places;
-use super::section::{Fault, Faults, Section};
+use super::section::Section;
+use super::setting::describe;
 use super::{Config, DEFAULTS};
 use crate::routes::Limits;
 
@@ -187,7 +189,7 @@ fn set_in(slot: &mut Value, keys: &[String], text: &str) -> Result<(), String> {
                 items.get_mut(index).ok_or_else(|| format!("there are only {count} items before it"))?;
             set_in(item, rest, text)
         }
-        (other, [key, ..]) => Err(format!("`{key}` is below {}", super::section::describe(other))),
+        (other, [key, ..]) => Err(format!("`{key}` is below {}", describe(other))),
     }
 }
 

@@ -1,10 +1,33 @@
 //! The log: what is written, in which form, and where to (`[log]`).
 
+use std::path::PathBuf;
+
 use super::section::Section;
-use super::{Log, LogFormat, LogTo};
 
 /// What a level may be.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+#[derive(Debug)]
+pub struct Log {
+    /// `tracing_subscriber::EnvFilter` syntax, checked.
+    pub level: String,
+    pub format: LogFormat,
+    pub access: bool,
+    pub access_to: LogTo,
+}
+
+/// Where access lines go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogTo {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
 
 impl Log {
     pub(super) fn read(mut section: Section<'_>) -> Self {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::resolve::{Certificates, count, is_loopback, positive};
+use super::certificates::Certificates;
 use super::section::Section;
+use super::url::is_loopback;
 use super::value::Size;
 
 /// How the keys of issuers are fetched (`[oidc]`).
@@ -37,10 +38,10 @@ pub struct OidcRule {
 impl Oidc {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let oidc = Self {
-            refresh: positive(&mut section, "refresh"),
-            timeout: positive(&mut section, "timeout"),
+            refresh: section.positive("refresh"),
+            timeout: section.positive("timeout"),
             max_size: usize::try_from(section.required::<Size>("max_size").0).unwrap_or(usize::MAX),
-            max_keys: count(&mut section, "max_keys"),
+            max_keys: section.count("max_keys"),
             leeway: section.required("leeway"),
             ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0.into()),
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::section::{Fault, is_below, join};
+use super::fault::{Fault, is_below, join};
 
 /// Places by path. A later layer's take the place of those that its values replace.
 #[derive(Default)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::section::Section;
-use super::value::{Setting, text};
+use super::setting::{Setting, text};
 
 /// The proxies in front.
 #[derive(Debug)]

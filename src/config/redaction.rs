@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::section::Section;
-use super::value::{Setting, text};
+use super::setting::{Setting, text};
 
 /// Where people write freely in the answers of the three routes. What is below these is searched
 /// for kinds of data, unless a profile says where else.

@@ -6,8 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
-use super::section::describe;
-use super::value::{Setting, text};
+use super::setting::{Setting, describe, text};
 
 /// What the keys begin with that `kore-gateway key` makes.
 pub const KEY_PREFIX: &str = "kg_";

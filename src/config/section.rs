@@ -4,37 +4,11 @@
 //! A key that cannot be read leaves a fault and a placeholder. Placeholders go nowhere: a
 //! configuration with a fault is never handed out.
 
-use std::cell::RefCell;
-use std::fmt;
+use std::time::Duration;
 
-use super::value::Setting;
-
-/// Something wrong with the configuration: `path.to.key: what is wrong`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
-    pub path: String,
-    pub problem: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.problem)
-    }
-}
-
-/// All faults of one reading, in the order they were found.
-#[derive(Default)]
-pub struct Faults(RefCell<Vec<Fault>>);
-
-impl Faults {
-    pub fn report(&self, path: impl Into<String>, problem: impl Into<String>) {
-        self.0.borrow_mut().push(Fault { path: path.into(), problem: problem.into() });
-    }
-
-    pub fn into_vec(self) -> Vec<Fault> {
-        self.0.into_inner()
-    }
-}
+use super::fault::{Faults, join};
+use super::setting::{Setting, describe};
+use super::value::Size;
 
 /// One table of the configuration. A key that was read is gone from it; what is left when the
 /// section is closed is unknown.
@@ -97,6 +71,25 @@ impl<'a> Section<'a> {
             self.report(key, problem);
             T::placeholder()
         }))
+    }
+
+    /// A count that has to fit the machine's words.
+    pub fn count(&mut self, key: &'static str) -> usize {
+        usize::try_from(self.required::<u64>(key)).unwrap_or(usize::MAX)
+    }
+
+    /// The same, of bytes.
+    pub fn bytes(&mut self, key: &'static str) -> usize {
+        usize::try_from(self.required::<Size>(key).0).unwrap_or(usize::MAX)
+    }
+
+    /// A duration that makes no sense at zero.
+    pub fn positive(&mut self, key: &'static str) -> Duration {
+        let duration: Duration = self.required(key);
+        if duration.is_zero() {
+            self.report(key, "is zero or no duration; it is longer than that");
+        }
+        duration
     }
 
     /// One of a few words. Without a default, the key must be there.
@@ -183,35 +176,5 @@ impl<'a> Section<'a> {
             };
             self.faults.report(join(&self.path, key), hint);
         }
-    }
-}
-
-/// The path of a key below another. A key that TOML has to quote is quoted, so that every path is one line
-/// and none is empty.
-pub fn join(path: &str, key: &str) -> String {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let dot = if path.is_empty() { "" } else { "." };
-    if !key.is_empty() && key.bytes().all(is_bare) {
-        format!("{path}{dot}{key}")
-    } else {
-        format!("{path}{dot}{key:?}")
-    }
-}
-
-/// Whether a path is of something in the table or list that another is of.
-pub fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with(['.', '[']))
-}
-
-/// What a value is, for a person, without the value: it may be a secret in the wrong place.
-pub fn describe(value: &toml::Value) -> &'static str {
-    match value {
-        toml::Value::String(_) => "a string",
-        toml::Value::Integer(_) => "an integer",
-        toml::Value::Float(_) => "a number with a fraction",
-        toml::Value::Boolean(_) => "a boolean",
-        toml::Value::Datetime(_) => "a date",
-        toml::Value::Array(_) => "a list",
-        toml::Value::Table(_) => "a table",
     }
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::resolve::{bytes, count, positive};
+use super::proxies::Proxies;
 use super::secret::Secret;
 use super::section::Section;
+use super::tls::Tls;
 use super::value::Percent;
-use super::{Proxies, Tls};
 use crate::overload::waiting::Most;
 
 /// Threads beyond this are a slip of the finger.
@@ -73,20 +73,20 @@ impl Server {
             tls: section.optional_section("tls").and_then(Tls::read),
             workers: section.optional::<u64>("workers").and_then(|count| usize::try_from(count).ok()),
             most_waiting: most_waiting(&mut section),
-            max_bytes_in_flight: bytes(&mut section, "max_bytes_in_flight"),
-            max_connections: count(&mut section, "max_connections"),
-            max_connections_per_address: count(&mut section, "max_connections_per_address"),
-            max_streams: u32::try_from(count(&mut section, "max_streams")).unwrap_or(u32::MAX),
-            header_timeout: positive(&mut section, "header_timeout"),
-            idle_timeout: positive(&mut section, "idle_timeout"),
-            write_timeout: positive(&mut section, "write_timeout"),
-            handshake_timeout: positive(&mut section, "handshake_timeout"),
-            body_timeout: positive(&mut section, "body_timeout"),
-            max_head: bytes(&mut section, "max_head"),
-            max_target: bytes(&mut section, "max_target"),
-            max_fields: count(&mut section, "max_fields"),
-            max_request_body: bytes(&mut section, "max_request_body"),
-            max_json_depth: count(&mut section, "max_json_depth"),
+            max_bytes_in_flight: section.bytes("max_bytes_in_flight"),
+            max_connections: section.count("max_connections"),
+            max_connections_per_address: section.count("max_connections_per_address"),
+            max_streams: u32::try_from(section.count("max_streams")).unwrap_or(u32::MAX),
+            header_timeout: section.positive("header_timeout"),
+            idle_timeout: section.positive("idle_timeout"),
+            write_timeout: section.positive("write_timeout"),
+            handshake_timeout: section.positive("handshake_timeout"),
+            body_timeout: section.positive("body_timeout"),
+            max_head: section.bytes("max_head"),
+            max_target: section.bytes("max_target"),
+            max_fields: section.count("max_fields"),
+            max_request_body: section.bytes("max_request_body"),
+            max_json_depth: section.count("max_json_depth"),
             drain_timeout: section.required("drain_timeout"),
             proxies: Proxies::read(&mut section),
         };
@@ -114,7 +114,7 @@ impl Server {
 
 /// A share is one request at least: a client that may have none could as well not be there.
 fn most_waiting(section: &mut Section<'_>) -> Most {
-    let all = count(section, "max_requests");
+    let all = section.count("max_requests");
     let mut share = |key| {
         let Percent(percent) = section.required(key);
         (all.saturating_mul(usize::try_from(percent).unwrap_or_default()) / 100).max(1)

@@ -15,7 +15,6 @@ use tokio_rustls::rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 use x509_parser::parse_x509_certificate;
 
-use super::resolve::positive;
 use super::section::Section;
 use crate::clock::UnixMillis;
 
@@ -70,7 +69,7 @@ impl Tls {
         let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
         let client_auth = section.one_of("client_auth", &words, Some(ClientAuth::Required));
         let refresh = match section.has("refresh") {
-            true => positive(&mut section, "refresh"),
+            true => section.positive("refresh"),
             false => Duration::from_secs(10),
         };
         // What is missing has been reported.

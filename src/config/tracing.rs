@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::resolve::{Certificates, count, positive};
+use super::certificates::Certificates;
 use super::section::Section;
 use super::value::Ratio;
 
@@ -41,8 +41,8 @@ impl Tracing {
             endpoint,
             ratio: section.required::<Ratio>("ratio").0,
             follow_callers: section.required("follow_callers"),
-            queue: count(&mut section, "queue"),
-            timeout: positive(&mut section, "timeout"),
+            queue: section.count("queue"),
+            timeout: section.positive("timeout"),
             ca: section.optional::<Certificates>("ca_file").map(|certificates| certificates.0.into()),
         };
         if tracing.queue > LONGEST_QUEUE {

@@ -3,31 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::section::describe;
+use super::setting::{Setting, mismatch, text};
 use crate::clock::UnixMillis;
-
-/// A value of the configuration that reads itself from TOML.
-pub trait Setting: Sized {
-    /// What is expected, with an example, to follow the words "it is".
-    const EXPECTED: &'static str;
-
-    /// The value, or what is wrong with it.
-    fn read(value: toml::Value) -> Result<Self, String>;
-
-    /// Stands in for a value that is at fault, and is thrown away with the whole configuration.
-    fn placeholder() -> Self;
-}
-
-fn mismatch<T: Setting>(value: &toml::Value) -> String {
-    format!("is {}; it is {}", describe(value), T::EXPECTED)
-}
-
-pub(super) fn text<T: Setting>(value: toml::Value) -> Result<String, String> {
-    match value {
-        toml::Value::String(text) => Ok(text),
-        other => Err(mismatch::<T>(&other)),
-    }
-}
 
 impl Setting for String {
     const EXPECTED: &'static str = "a string that is not empty";
