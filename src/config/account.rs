@@ -89,91 +89,136 @@ pub struct Quota {
     pub bot: Vec<Rate>,
 }
 
-impl Account {
-    pub(super) fn read_all(root: &mut Section<'_>, allow_plain_http: bool) -> Vec<Arc<Self>> {
-        let mut accounts: Vec<Arc<Self>> = Vec::new();
-        let mut held: HashMap<String, Arc<str>> = HashMap::new();
-        let mut any: Option<Arc<str>> = None;
-        for mut section in root.sections("accounts") {
-            let id: String = section.required("id");
-            if !id.is_empty()
-                && let Err(expected) = ids::account(&id)
-            {
-                section.report("id", format!("is {id:?}; it is {expected}"));
-            }
-            if accounts.iter().any(|account| *account.id == *id) {
-                section.report("id", "is the id of an earlier account too");
-            }
-            let id: Arc<str> = id.into();
-            let bots = Bots::read(&mut section);
-            match &bots {
-                Bots::Any => {
-                    if let Some(other) = any.replace(id.clone()) {
-                        section.report(
-                            "bots",
-                            format!("is [\"*\"] here and in account {other}; a bot must lead to one account"),
-                        );
-                    }
-                }
-                Bots::These(list) => {
-                    for bot in list {
-                        if let Some(other) = held.insert(bot.clone(), id.clone()) {
-                            section.report(
-                                "bots",
-                                format!(
-                                    "{bot} belongs to account {other} too; a bot must lead to one account"
-                                ),
-                            );
-                        }
-                    }
-                }
-            }
-            let contact_center_url = base_url(&mut section, "contact_center_url", allow_plain_http);
-            let automation_url = base_url(&mut section, "automation_url", allow_plain_http);
-            let credentials: Vec<_> = section
-                .sections("credentials")
-                .into_iter()
-                .map(|section| Arc::new(Credential::read(section)))
-                .collect();
-            if credentials.is_empty() {
-                section.report(
-                    "credentials",
-                    "is missing; an account needs at least one [[accounts.credentials]]",
-                );
-            }
-            let quota = Quota::read(section.section("quota"));
-            let known = [("refuse", UnprovenSessions::Refuse), ("pass", UnprovenSessions::Pass)];
-            let unproven_sessions =
-                section.one_of("unproven_sessions", &known, Some(UnprovenSessions::Refuse));
-            section.close();
-            accounts.push(Arc::new(Self {
-                id,
-                contact_center_url,
-                automation_url,
-                bots,
-                credentials,
-                quota,
-                unproven_sessions,
-            }));
+/// The accounts as clients are held against them. What is at fault in an account may be anything, so that no
+/// client is wrong for it.
+pub(super) struct Accounts {
+    read: Vec<Read>,
+    /// There is no other.
+    are_all: bool,
+}
+
+/// An account, and what of it is known.
+struct Read {
+    account: Arc<Account>,
+    has_id: bool,
+    has_bots: bool,
+    has_scopes: bool,
+}
+
+impl Accounts {
+    pub fn read_all(root: &mut Section<'_>, allow_plain_http: bool) -> Self {
+        let mut accounts = Self { read: Vec::new(), are_all: true };
+        let mut owners = Owners::default();
+        for section in root.sections("accounts") {
+            let account = accounts.read(section, allow_plain_http, &mut owners);
+            accounts.read.push(account);
         }
-        if accounts.is_empty() {
-            root.report("accounts", "is missing; at least one [[accounts]] says where the upstream is");
+        if accounts.read.is_empty() {
+            let problem = "is missing; at least one [[accounts]] says where the upstream is";
+            root.report_missing("accounts", &[], problem);
         }
+        accounts.are_all = root.is_known("accounts");
         accounts
+    }
+
+    fn read(&self, mut section: Section<'_>, allow_plain_http: bool, owners: &mut Owners) -> Read {
+        let id: String = section.required("id");
+        if let Err(expected) = ids::account(&id) {
+            section.report("id", format!("is {id:?}; it is {expected}"));
+        }
+        if self.read.iter().any(|read| *read.account.id == *id) {
+            section.report("id", "is the id of an earlier account too");
+        }
+        let id: Arc<str> = id.into();
+        let bots = Bots::read(&mut section);
+        section.report_all("bots", &owners.add(&bots, &id));
+        let contact_center_url = base_url(&mut section, "contact_center_url", allow_plain_http);
+        let automation_url = base_url(&mut section, "automation_url", allow_plain_http);
+        let credentials = section.sections("credentials");
+        if credentials.is_empty() {
+            let problem = "is missing; an account needs at least one [[accounts.credentials]]";
+            section.report_missing("credentials", &[], problem);
+        }
+        let mut has_scopes = section.is_known("credentials");
+        let credentials = credentials.into_iter().map(|section| {
+            let (credential, is_known) = Credential::read(section);
+            has_scopes &= is_known;
+            Arc::new(credential)
+        });
+        let credentials = credentials.collect();
+        let quota = Quota::read(section.section("quota"));
+        let known = [("refuse", UnprovenSessions::Refuse), ("pass", UnprovenSessions::Pass)];
+        let unproven_sessions = section.one_of("unproven_sessions", &known, Some(UnprovenSessions::Refuse));
+        let (has_id, has_bots) = (section.is_known("id"), section.is_known("bots"));
+        section.close();
+        let account =
+            Account { id, contact_center_url, automation_url, bots, credentials, quota, unproven_sessions };
+        Read { account: Arc::new(account), has_id, has_bots, has_scopes }
+    }
+
+    /// Whether there may be an account of that id.
+    pub fn may_have(&self, id: &str) -> bool {
+        !self.are_all || self.read.iter().any(|read| !read.has_id || *read.account.id == *id)
+    }
+
+    /// Whether one of the accounts of these ids may have the bot.
+    pub fn may_have_bot(&self, ids: &[String], bot: &str) -> bool {
+        self.may(ids, |read| !read.has_bots || read.account.bots.include(bot))
+    }
+
+    /// Whether one of the accounts of these ids may have a credential with the scope.
+    pub fn may_have_scope(&self, ids: &[String], scope: Scope) -> bool {
+        let has = |account: &Account| account.credentials.iter().any(|app| app.scopes.contains(&scope));
+        self.may(ids, |read| !read.has_scopes || has(&read.account))
+    }
+
+    fn may(&self, ids: &[String], is_so: impl Fn(&Read) -> bool) -> bool {
+        let is_named = |read: &&Read| !read.has_id || ids.iter().any(|id| **id == *read.account.id);
+        !self.are_all || self.read.iter().filter(is_named).any(is_so)
+    }
+
+    pub fn into_vec(self) -> Vec<Arc<Account>> {
+        self.read.into_iter().map(|read| read.account).collect()
+    }
+}
+
+/// To which account each bot leads.
+#[derive(Default)]
+struct Owners {
+    of: HashMap<String, Arc<str>>,
+    of_any: Option<Arc<str>>,
+}
+
+impl Owners {
+    /// Adds the bots of an account; what is wrong with that.
+    fn add(&mut self, bots: &Bots, account: &Arc<str>) -> Vec<String> {
+        match bots {
+            Bots::Any => {
+                let other = self.of_any.replace(account.clone());
+                let problem =
+                    |other| format!("is [\"*\"] here and in account {other}; a bot must lead to one account");
+                other.map(problem).into_iter().collect()
+            }
+            Bots::These(list) => {
+                let problem = |bot: &String| {
+                    let other = self.of.insert(bot.clone(), account.clone())?;
+                    Some(format!("{bot} belongs to account {other} too; a bot must lead to one account"))
+                };
+                list.iter().filter_map(problem).collect()
+            }
+        }
     }
 }
 
 impl Credential {
-    fn read(mut section: Section<'_>) -> Self {
+    /// And whether its scopes are known.
+    fn read(mut section: Section<'_>) -> (Self, bool) {
         let client_id: String = section.required("client_id");
         let secret = section.required::<Secret>("client_secret");
-        let claims = match section.has("claims") {
-            true => Claims::read(section.section("claims")),
-            false => {
-                let id = Some(client_id.clone());
-                Claims { app_id: id.clone(), sub: id, ..Claims::default() }
-            }
-        };
+        let claims = section.optional_section("claims").map(Claims::read).unwrap_or_else(|| {
+            let id = Some(client_id.clone());
+            Claims { app_id: id.clone(), sub: id, ..Claims::default() }
+        });
         let credential = Self {
             client_id,
             client_secret: secret.value,
@@ -194,8 +239,9 @@ impl Credential {
         if credential.jti && credential.lifetime > LONGEST_JTI_LIFETIME {
             section.report("lifetime", "is more than an hour; an app that enforces JTI refuses that");
         }
+        let has_scopes = section.is_known("scopes");
         section.close();
-        credential
+        (credential, has_scopes)
     }
 }
 
@@ -208,7 +254,11 @@ impl Claims {
             aud: section.optional("aud"),
         };
         if claims.app_id.is_none() && claims.iss.is_none() {
-            section.report("appId", "is missing, and so is `iss`; one of them names the app");
+            section.report_missing(
+                "appId",
+                &["iss"],
+                "is missing, and so is `iss`; one of them names the app",
+            );
         }
         section.close();
         claims

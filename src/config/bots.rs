@@ -47,12 +47,11 @@ impl Bots {
             [any] if any == "*" => return Self::Any,
             [] => section.report("bots", r#"is empty; it is ["*"] or a list of ids"#),
             list => {
-                for bot in list {
-                    if let Err(expected) = ids::stream(bot) {
-                        let problem = format!("{bot:?} is no bot id: {expected}, or [\"*\"] alone for any");
-                        section.report("bots", problem);
-                    }
-                }
+                let problem = |bot: &String| {
+                    let expected = ids::stream(bot).err()?;
+                    Some(format!("{bot:?} is no bot id: {expected}, or [\"*\"] alone for any"))
+                };
+                section.report_all("bots", &list.iter().filter_map(problem).collect::<Vec<_>>());
             }
         }
         Self::These(list)

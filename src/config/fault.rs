@@ -17,16 +17,47 @@ impl fmt::Display for Fault {
 }
 
 /// All faults of one reading, in the order they were found.
+///
+/// One wrong thing is one fault: a key has one at most, and one that is in a table or a list that could not be
+/// read has none. What depends on the values of several keys is checked where all of them are known
+/// ([`Faults::cover`]).
 #[derive(Default)]
-pub struct Faults(RefCell<Vec<Fault>>);
+pub struct Faults(RefCell<Vec<Found>>);
+
+struct Found {
+    fault: Fault,
+    /// Another fault says more of the same.
+    is_explained: bool,
+}
 
 impl Faults {
     pub fn report(&self, path: impl Into<String>, problem: impl Into<String>) {
-        self.0.borrow_mut().push(Fault { path: path.into(), problem: problem.into() });
+        let (path, problem) = (path.into(), problem.into());
+        if !self.cover(&path) {
+            self.0.borrow_mut().push(Found { fault: Fault { path, problem }, is_explained: false });
+        }
+    }
+
+    /// Whether a key, or a table or list that it is in, has a fault: then its value is none.
+    pub fn cover(&self, path: &str) -> bool {
+        self.0.borrow().iter().any(|Found { fault, .. }| fault.path == path || is_below(path, &fault.path))
+    }
+
+    /// Whether a table, or anything in it, has a fault.
+    pub fn touch(&self, path: &str) -> bool {
+        self.cover(path) || self.0.borrow().iter().any(|found| is_below(&found.fault.path, path))
+    }
+
+    /// The fault of a key is not shown: another one says why it is there.
+    pub fn explain(&self, path: &str) {
+        for found in self.0.borrow_mut().iter_mut().filter(|found| found.fault.path == path) {
+            found.is_explained = true;
+        }
     }
 
     pub fn into_vec(self) -> Vec<Fault> {
-        self.0.into_inner()
+        let found = self.0.into_inner().into_iter();
+        found.filter(|found| !found.is_explained).map(|found| found.fault).collect()
     }
 }
 

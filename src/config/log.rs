@@ -60,9 +60,6 @@ fn check_level(filter: &str) -> Result<(), String> {
     if let Some(unknown) = words().find(|word| !is_level(word) && !is_directive(word)) {
         return Err(format!("{unknown:?} is no level; {expected}"));
     }
-    if filter.is_empty() {
-        return Ok(()); // It has been reported.
-    }
     if words().next().is_none() {
         return Err(expected);
     }

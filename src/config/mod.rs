@@ -11,6 +11,7 @@ mod bots;
 mod cache;
 mod certificates;
 mod client;
+mod clients;
 mod effective;
 mod fault;
 mod findings;
@@ -38,6 +39,8 @@ use std::sync::Arc;
 use toml::Table;
 
 use crate::routes::Limits;
+use account::Accounts;
+use client::Others;
 use fault::Faults;
 use section::Section;
 
@@ -45,7 +48,8 @@ pub use account::{Account, Claims, Credential, Quota, UnprovenSessions};
 pub use audit::{Audit, AuditTo};
 pub use bots::Bots;
 pub use cache::Cache;
-pub use client::{Client, Clients, Lane};
+pub use client::{Client, Lane};
+pub use clients::Clients;
 pub use effective::{effective, filled};
 pub use fault::Fault;
 pub use limits::Callers;
@@ -110,10 +114,12 @@ impl Config {
         let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
         let limits = limits::Limits::read(root.section("limits"));
         let cache = Cache::read(root.section("cache"));
-        let accounts = Account::read_all(&mut root, allow_plain_http);
+        let accounts = Accounts::read_all(&mut root, allow_plain_http);
         let redactions = Redaction::read_all(root.section("redaction"));
         let oidc = Oidc::read(root.section("oidc"));
-        let clients = Clients::read_all(&mut root, &accounts, &redactions, &oidc);
+        let redactions = root.is_known("redaction").then_some(&*redactions);
+        let others = Others { accounts: &accounts, redactions, oidc: &oidc };
+        let clients = Clients::read_all(&mut root, &others);
         root.close();
         Self {
             limits: Limits {
@@ -131,7 +137,7 @@ impl Config {
             upstream,
             cache,
             oidc,
-            accounts,
+            accounts: accounts.into_vec(),
             clients,
         }
     }

@@ -51,7 +51,8 @@ impl Oidc {
 }
 
 impl OidcRule {
-    pub(super) fn read(mut section: Section<'_>, oidc: &Oidc) -> Self {
+    /// None with any fault: nothing can be held against half a rule.
+    pub(super) fn read(mut section: Section<'_>, oidc: &Oidc) -> Option<Self> {
         let rule = Self {
             issuer: section.required::<String>("issuer").into(),
             audience: section.required("audience"),
@@ -61,13 +62,12 @@ impl OidcRule {
             require_nbf: section.or("require_nbf", false),
             leeway: oidc.leeway,
         };
-        if !rule.jwks_url.is_empty()
-            && let Err(problem) = check_url(&rule.jwks_url)
-        {
+        if let Err(problem) = check_url(&rule.jwks_url) {
             section.report("jwks_url", problem);
         }
+        let is_good = section.is_good();
         section.close();
-        rule
+        is_good.then_some(rule)
     }
 }
 

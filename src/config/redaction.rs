@@ -71,9 +71,10 @@ impl Redaction {
                 .optional("text")
                 .unwrap_or_else(|| FREE_TEXT.iter().filter_map(|text| Pointer::parse(text)).collect()),
         };
-        if redaction.remove.is_empty() && redaction.mask.is_empty() && redaction.kinds.is_empty() {
-            section
-                .report("remove", "is missing, and so are `mask` and `kinds`; this profile redacts nothing");
+        let is_empty = redaction.remove.is_empty() && redaction.mask.is_empty() && redaction.kinds.is_empty();
+        if is_empty && section.is_known("mask") && section.is_known("kinds") {
+            let problem = "is missing, and so are `mask` and `kinds`; this profile redacts nothing";
+            section.report_missing("remove", &["mask", "kinds"], problem);
         }
         section.close();
         redaction

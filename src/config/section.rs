@@ -2,7 +2,8 @@
 //! stopping at the first.
 //!
 //! A key that cannot be read leaves a fault and a placeholder. Placeholders go nowhere: a
-//! configuration with a fault is never handed out.
+//! configuration with a fault is never handed out. Whoever holds one key against another asks first
+//! whether they are known.
 
 use std::time::Duration;
 
@@ -16,17 +17,26 @@ pub struct Section<'a> {
     path: String,
     table: toml::Table,
     known: Vec<&'static str>,
+    /// Keys that were reported as missing, and those that could have been there in their place.
+    missing: Vec<Missing>,
     faults: &'a Faults,
 }
 
+/// The key that was reported, and all that would have done.
+type Missing = (&'static str, &'static [&'static str]);
+
 impl<'a> Section<'a> {
     pub fn root(table: toml::Table, faults: &'a Faults) -> Self {
-        Self { path: String::new(), table, known: Vec::new(), faults }
+        Self::new(String::new(), table, faults)
+    }
+
+    fn new(path: String, table: toml::Table, faults: &'a Faults) -> Self {
+        Self { path, table, known: Vec::new(), missing: Vec::new(), faults }
     }
 
     /// One table of the top level.
     pub fn below(key: &str, table: toml::Table, faults: &'a Faults) -> Self {
-        Self { path: key.to_owned(), table, known: Vec::new(), faults }
+        Self::new(key.to_owned(), table, faults)
     }
 
     /// Where `key` is, from the top of the configuration. It is one of ours, or a path of such keys.
@@ -36,6 +46,34 @@ impl<'a> Section<'a> {
 
     pub fn report(&self, key: &str, problem: impl Into<String>) {
         self.faults.report(self.path_of(key), problem);
+    }
+
+    /// The same of several problems of one key.
+    pub fn report_all(&self, key: &str, problems: &[String]) {
+        if !problems.is_empty() {
+            self.report(key, problems.join("; "));
+        }
+    }
+
+    /// Reports that `key` is missing, and so are all that could be there in its place.
+    pub fn report_missing(
+        &mut self,
+        key: &'static str,
+        others: &'static [&'static str],
+        problem: impl Into<String>,
+    ) {
+        self.report(key, problem);
+        self.missing.push((key, others));
+    }
+
+    /// Whether the value of a key, or that it is left out, can be held against others: it has no fault.
+    pub fn is_known(&self, key: &str) -> bool {
+        !self.faults.cover(&self.path_of(key))
+    }
+
+    /// Whether nothing that was read of this table so far has a fault.
+    pub fn is_good(&self) -> bool {
+        !self.faults.touch(&self.path)
     }
 
     fn take(&mut self, key: &'static str) -> Option<toml::Value> {
@@ -53,7 +91,7 @@ impl<'a> Section<'a> {
         match self.optional(key) {
             Some(value) => value,
             None => {
-                self.report(key, format!("is missing; it is {}", T::EXPECTED));
+                self.report_missing(key, &[], format!("is missing; it is {}", T::EXPECTED));
                 T::placeholder()
             }
         }
@@ -85,9 +123,19 @@ impl<'a> Section<'a> {
 
     /// A duration that makes no sense at zero.
     pub fn positive(&mut self, key: &'static str) -> Duration {
-        let duration: Duration = self.required(key);
+        let duration = self.required(key);
+        self.check_positive(key, duration)
+    }
+
+    /// The same, or `default` if it is left out.
+    pub fn positive_or(&mut self, key: &'static str, default: Duration) -> Duration {
+        let duration = self.or(key, default);
+        self.check_positive(key, duration)
+    }
+
+    fn check_positive(&self, key: &'static str, duration: Duration) -> Duration {
         if duration.is_zero() {
-            self.report(key, "is zero or no duration; it is longer than that");
+            self.report(key, "is zero; it is longer than that");
         }
         duration
     }
@@ -101,7 +149,11 @@ impl<'a> Section<'a> {
             (None, Some(default)) if found.is_none() => default,
             _ => {
                 let names: Vec<_> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
-                self.report(key, format!("is none of {}", names.join(", ")));
+                let names = names.join(", ");
+                match found {
+                    Some(_) => self.report(key, format!("is none of {names}")),
+                    None => self.report_missing(key, &[], format!("is missing; it is one of {names}")),
+                }
                 words[0].1
             }
         }
@@ -117,7 +169,7 @@ impl<'a> Section<'a> {
                 toml::Table::new()
             }
         };
-        Section { path: self.path_of(key), table, known: Vec::new(), faults: self.faults }
+        Section::new(self.path_of(key), table, self.faults)
     }
 
     /// A table below this one, if it is there.
@@ -127,7 +179,8 @@ impl<'a> Section<'a> {
         is_there.then_some(section)
     }
 
-    /// The tables of a list of tables (`[[key]]`).
+    /// The tables of a list of tables (`[[key]]`). What is none is an empty one: it has its fault, and keeps its
+    /// place.
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let items = match self.take(key) {
             None => Vec::new(),
@@ -137,44 +190,48 @@ impl<'a> Section<'a> {
                 Vec::new()
             }
         };
-        let mut sections = Vec::with_capacity(items.len());
-        for (index, item) in items.into_iter().enumerate() {
-            let path = format!("{}[{index}]", self.path_of(key));
-            match item {
-                toml::Value::Table(table) => {
-                    sections.push(Section { path, table, known: Vec::new(), faults: self.faults });
-                }
-                other => self.faults.report(path, format!("is {}; it is a table", describe(&other))),
-            }
-        }
-        sections
+        let path = self.path_of(key);
+        let items = items.into_iter().enumerate();
+        items.map(|(index, item)| self.of_item(format!("{path}[{index}]"), item)).collect()
     }
 
     /// The tables below this one, by their names; for names that are the operator's own.
-    pub fn named_sections(self) -> Vec<(String, Self)> {
-        let mut sections = Vec::with_capacity(self.table.len());
-        for (name, value) in self.table {
-            let path = join(&self.path, &name);
-            match value {
-                toml::Value::Table(table) => {
-                    sections.push((name, Self { path, table, known: Vec::new(), faults: self.faults }));
-                }
-                other => self.faults.report(path, format!("is {}; it is a table", describe(&other))),
-            }
-        }
-        sections
+    pub fn named_sections(mut self) -> Vec<(String, Self)> {
+        let table = std::mem::take(&mut self.table);
+        let path = |name: &str| join(&self.path, name);
+        table.into_iter().map(|(name, value)| (name.clone(), self.of_item(path(&name), value))).collect()
     }
 
-    /// Reports what nobody asked for.
+    fn of_item(&self, path: String, item: toml::Value) -> Self {
+        let table = match item {
+            toml::Value::Table(table) => table,
+            other => {
+                self.faults.report(path.clone(), format!("is {}; it is a table", describe(&other)));
+                toml::Table::new()
+            }
+        };
+        Self::new(path, table, self.faults)
+    }
+
+    /// Reports what nobody asked for. A key that is missing because it is misspelled is one fault.
     pub fn close(self) {
         for key in self.table.keys() {
             let nearest =
                 self.known.iter().map(|known| (strsim::damerau_levenshtein(key, known), known)).min();
             let hint = match nearest {
-                Some((distance, known)) if distance <= 2 => format!("unknown key; did you mean `{known}`?"),
+                Some((distance, known)) if distance <= 2 => {
+                    self.explain(known);
+                    format!("unknown key; did you mean `{known}`?")
+                }
                 _ => format!("unknown key; known here: {}", self.known.join(", ")),
             };
             self.faults.report(join(&self.path, key), hint);
         }
+    }
+
+    /// `meant` is not missing, but misspelled.
+    fn explain(&self, meant: &str) {
+        let missing = self.missing.iter().filter(|(key, others)| *key == meant || others.contains(&meant));
+        missing.for_each(|(key, _)| self.faults.explain(&self.path_of(key)));
     }
 }

@@ -93,7 +93,7 @@ impl Server {
         if !(SMALLEST_HEAD..=LARGEST_HEAD).contains(&server.max_head) {
             section.report("max_head", "is less than 512 B or more than 64 KiB; it is something between");
         }
-        if server.max_target > server.max_head {
+        if server.max_target > server.max_head && section.is_known("max_head") {
             section.report("max_target", "is larger than server.max_head, of which it is a part");
         }
         if !(1..=MOST_FIELDS).contains(&server.max_fields) {
@@ -130,17 +130,17 @@ impl Ops {
             section.report("token", problem);
         }
         let hosts: Vec<String> = section.required("hosts");
-        for host in hosts.iter().filter(|host| !is_name(host)) {
-            section.report("hosts", format!("{host:?} is no host name; write it without scheme and port"));
-        }
+        let problem = |host: &String| format!("{host:?} is no host name; write it without scheme and port");
+        let problems = hosts.iter().filter(|host| !is_name(host)).map(problem).collect::<Vec<_>>();
+        section.report_all("hosts", &problems);
         section.close();
         Self { listen, token, hosts }
     }
 }
 
-/// What is wrong with an ops token, without the token. An empty one stands for what has been reported.
+/// What is wrong with an ops token, without the token.
 fn unfit(token: &str) -> Option<String> {
-    if !token.is_empty() && token.len() < SHORTEST_TOKEN {
+    if token.len() < SHORTEST_TOKEN {
         return Some(format!("is shorter than {SHORTEST_TOKEN} bytes; `kore-gateway key` makes a good one"));
     }
     let is_sendable = token.bytes().all(|byte| byte.is_ascii_graphic());

@@ -60,30 +60,23 @@ type Problem = (&'static str, String);
 
 impl Tls {
     pub(super) fn read(mut section: Section<'_>) -> Option<Arc<Self>> {
-        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
-        let (cert, key) = (path(section.required("cert")), path(section.required("key")));
+        let mut path = |key| PathBuf::from(section.required::<String>(key));
+        let (cert, key) = (path("cert"), path("key"));
         let client_ca: Option<String> = section.optional("client_ca");
         if client_ca.is_none() && section.has("client_auth") {
             section.report("client_auth", "needs client_ca, the authorities that vouch for callers");
         }
         let words = [("required", ClientAuth::Required), ("optional", ClientAuth::Optional)];
         let client_auth = section.one_of("client_auth", &words, Some(ClientAuth::Required));
-        let refresh = match section.has("refresh") {
-            true => section.positive("refresh"),
-            false => Duration::from_secs(10),
-        };
-        // What is missing has been reported.
-        let files = cert.zip(key).map(|(cert, key)| {
-            let client_ca = client_ca.map(PathBuf::from);
-            Files { cert, key, client_ca, client_auth }
-        });
-        let tls = files.and_then(|files| match files.read() {
+        let refresh = section.positive_or("refresh", Duration::from_secs(10));
+        let files = Files { cert, key, client_ca: client_ca.map(PathBuf::from), client_auth };
+        let tls = match files.read() {
             Ok(held) => Some(Arc::new(Self { files, held, refresh })),
             Err((key, problem)) => {
                 section.report(key, problem);
                 None
             }
-        });
+        };
         section.close();
         tls
     }

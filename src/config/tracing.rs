@@ -34,7 +34,7 @@ impl Tracing {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let endpoint: String = section.required("endpoint");
         let endpoint = match endpoint.as_str() {
-            "" | "off" => None, // An empty one has been reported.
+            "off" => None,
             text => collector(text).map_err(|problem| section.report("endpoint", problem)).ok(),
         };
         let tracing = Self {

@@ -81,7 +81,7 @@ impl Upstream {
         if upstream.max_body > 1 << 30 {
             section.report("max_body", "is more than 1GiB, the largest answer that is held");
         }
-        let allow_plain_http = section.required("allow_plain_http");
+        let allow_plain_http = section.required("allow_plain_http") || !section.is_known("allow_plain_http");
         section.close();
         (upstream, allow_plain_http)
     }

@@ -10,9 +10,6 @@ const MAX_BASE_URL: usize = 2048;
 /// A base URL without its trailing slash, as it is spelled on the wire.
 pub fn base_url(section: &mut Section<'_>, key: &'static str, allow_plain_http: bool) -> String {
     let text: String = section.required(key);
-    if text.is_empty() {
-        return text; // Reported as missing.
-    }
     match read_base_url(&text, allow_plain_http) {
         Ok(url) => url,
         Err(problem) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kore_gateway::config::{self, Config, DEFAULTS, Fault, Layer, Sources};
 
-const GOOD: &str = r#"
+pub const GOOD: &str = r#"
 [[accounts]]
 id = "a1"
 contact_center_url = "https://platform.kore.ai"
@@ -23,7 +23,7 @@ bots = ["*"]
 routes = ["conversation"]
 "#;
 
-fn load(layers: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
+pub fn load(layers: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "hunter2-canary\n").unwrap();
@@ -252,8 +252,13 @@ fn each_fault_is_named_with_its_path() {
         ),
         (
             "api_key_sha256 = \"@digest\"",
-            "oidc = { issuer = \"i\", jwks_url = \"https://u:p@login.example.com\" }",
+            "oidc = { issuer = \"i\", jwks_url = \"https://login.example.com\" }",
             "clients[0].oidc.audience: is missing",
+        ),
+        (
+            "api_key_sha256 = \"@digest\"",
+            "oidc = { issuer = \"i\", audience = \"a\", jwks_url = \"https://u:p@login.example.com\" }",
+            "clients[0].oidc.jwks_url: holds a user or a password",
         ),
         (
             "name = \"reporting\"",
@@ -348,6 +353,7 @@ fn each_fault_is_named_with_its_path() {
     ] {
         let found = faults(right, wrong);
         assert!(found.iter().any(|fault| fault.starts_with(path)), "{wrong}: no {path} in {found:#?}");
+        assert_eq!(found.len(), 1, "{wrong}: {found:#?}");
         assert!(!found.iter().any(|fault| fault.contains("hunter2")), "{found:?}");
     }
 }

@@ -34,6 +34,7 @@ mod coalescing;
 mod command_line;
 mod conditional;
 mod configuration;
+mod configuration_faults;
 mod cors;
 mod drain;
 mod explain;

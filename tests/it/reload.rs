@@ -262,10 +262,9 @@ async fn a_process_takes_up_what_is_good_on_sighup_and_refuses_what_is_not() {
     let bad = written.replace("id = \"a1\"", "id = 5").replace("[\"analytics\"]", "[\"everything\"]");
     std::fs::write(&running.config, bad).unwrap();
     running.signal("HUP");
-    let faults = told("clients[0].accounts");
-    for path in ["accounts[0].id: ", "accounts[0].credentials[0].scopes: "] {
-        assert!(faults.contains(path), "no {path} in {faults}");
-    }
+    let faults = told("accounts[0].credentials[0].scopes: ");
+    assert!(faults.contains("accounts[0].id: "), "{faults}");
+    assert!(!faults.contains("clients[0]"), "{faults}");
     assert_eq!((status("kg_x").await, status("kg_y").await), ("unknown", "known"));
     assert_eq!((reloads("success").await, reloads("failure").await), (2.0, 1.0));
     assert_eq!(metric("kore_gateway_config_last_reload_successful").await, 0.0);
