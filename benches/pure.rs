@@ -96,7 +96,7 @@ fn validation(c: &mut Criterion) {
 fn freshness(c: &mut Criterion) {
     let config = configuration(1);
     let rule = *config.cache.rule(found(&Method::GET, CONVERSATION).0);
-    let over = Phase::Over { since: UnixMillis(1_000_000) };
+    let over = Phase::Closed { since: UnixMillis(1_000_000) };
     let now = UnixMillis(9_000_000);
     c.bench_function("freshness", |b| {
         b.iter(|| rule.lifetime(black_box(over), Summary::NotAsked, black_box(now)));

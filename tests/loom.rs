@@ -1,14 +1,14 @@
-//! The flight's core, in every interleaving of its locks: one starts and the others join, all hear
-//! of the landing, and a fill that dies leaves neither waiters nor a taken key behind. loom does not see into
-//! tokio's `Notify` nor into `OnceLock`: that a waiter who has put himself down misses no word is their
-//! promise, held to with real threads in src/cache/flight.
+//! The group of flights, in every interleaving of its locks: one leads and the others join, all get
+//! the outcome, and a fill that dies leaves neither waiters nor a taken key behind. loom does not see into
+//! tokio's `Notify` nor into `OnceLock`: that a waiter that has registered misses no outcome is their
+//! promise, held to with real threads in src/cache/single_flight.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "../src/cache/flight/board.rs"]
-mod board;
+#[path = "../src/cache/single_flight/group.rs"]
+mod group;
 
-/// What the board is made of, here.
+/// What the group is made of, here.
 mod sync {
     pub use loom::sync::{Arc, Mutex, MutexGuard};
     pub use std::sync::PoisonError;
@@ -16,32 +16,32 @@ mod sync {
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use board::Board;
+use group::FlightGroup;
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::thread;
 
-type Shared = Arc<Board<u8, u8, ()>>;
+type Shared = Arc<FlightGroup<u8, u8, ()>>;
 
 /// Asks once: starts the fill if nobody has, and waits.
-fn ask(board: &Shared, fill: impl FnOnce() -> u8) -> (bool, Option<u8>) {
-    let (ticket, landing) = board.join(&1, |()| true, || ());
-    let ((), started) = (ticket.common, landing.is_some());
-    if let Some(landing) = landing {
+fn ask(group: &Shared, fill: impl FnOnce() -> u8) -> (bool, Option<u8>) {
+    let (waiter, leader) = group.join(&1, |()| true, || ());
+    let ((), started) = (waiter.common, leader.is_some());
+    if let Some(leader) = leader {
         // As in a task of its own, where a panic ends the task and drops what it holds.
-        let _ = catch_unwind(AssertUnwindSafe(|| landing.land(fill())));
+        let _ = catch_unwind(AssertUnwindSafe(|| leader.complete(fill())));
     }
-    (started, block_on(ticket.landed()))
+    (started, block_on(waiter.outcome()))
 }
 
 #[test]
-fn all_who_ask_hear_of_a_landing_and_the_key_is_free_again() {
+fn every_waiter_gets_the_outcome_and_the_key_is_free_again() {
     loom::model(|| {
-        let board: Shared = Arc::new(Board::new());
+        let group: Shared = Arc::new(FlightGroup::new());
         let asking: Vec<_> = (0..2)
             .map(|n| {
-                let board = board.clone();
-                thread::spawn(move || ask(&board, || n))
+                let group = group.clone();
+                thread::spawn(move || ask(&group, || n))
             })
             .collect();
         let heard: Vec<_> = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
@@ -52,30 +52,30 @@ fn all_who_ask_hear_of_a_landing_and_the_key_is_free_again() {
             let own = u8::try_from(n).unwrap();
             assert_eq!(*outcome, Some(if *started { own } else { 1 - own }));
         }
-        assert!(ask(&board, || 9).0);
+        assert!(ask(&group, || 9).0);
     });
 }
 
 #[test]
-fn who_has_heard_of_a_landing_finds_the_key_free() {
+fn a_waiter_that_has_the_outcome_finds_the_key_free() {
     loom::model(|| {
-        let board: Shared = Arc::new(Board::new());
-        let (_first, landing) = board.join(&1, |()| true, || ());
+        let group: Shared = Arc::new(FlightGroup::new());
+        let (_first, leader) = group.join(&1, |()| true, || ());
         let waiter = {
-            let board = board.clone();
+            let group = group.clone();
             thread::spawn(move || {
-                let (ticket, own) = board.join(&1, |()| true, || ());
+                let (waiter, own) = group.join(&1, |()| true, || ());
                 if own.is_some() {
                     return;
                 }
-                assert_eq!(block_on(ticket.landed()), Some(3));
-                assert!(board.under_way(&1).is_none());
+                assert_eq!(block_on(waiter.outcome()), Some(3));
+                assert!(group.current(&1).is_none());
                 // Asked again at once: not the flight that has just been heard of.
-                let (ticket, own) = board.join(&1, |()| true, || ());
-                assert!(!ticket.joined && own.is_some());
+                let (waiter, own) = group.join(&1, |()| true, || ());
+                assert!(!waiter.joined && own.is_some());
             })
         };
-        landing.unwrap().land(3);
+        leader.unwrap().complete(3);
         waiter.join().unwrap();
     });
 }
@@ -83,59 +83,59 @@ fn who_has_heard_of_a_landing_finds_the_key_free() {
 #[test]
 fn a_fill_that_panics_lets_go_of_everybody() {
     loom::model(|| {
-        let board: Shared = Arc::new(Board::new());
+        let group: Shared = Arc::new(FlightGroup::new());
         let other = {
-            let board = board.clone();
-            thread::spawn(move || ask(&board, || 7))
+            let group = group.clone();
+            thread::spawn(move || ask(&group, || 7))
         };
-        let (_, mine) = ask(&board, || std::panic::resume_unwind(Box::new(())));
+        let (_, mine) = ask(&group, || std::panic::resume_unwind(Box::new(())));
         let (started, theirs) = other.join().unwrap();
         // Mine is lost unless I joined theirs; theirs is lost only if they joined mine.
         assert!(mine.is_none() || mine == Some(7));
         assert!(theirs == Some(7) || !started);
-        assert_eq!(ask(&board, || 9), (true, Some(9)));
+        assert_eq!(ask(&group, || 9), (true, Some(9)));
     });
 }
 
 #[test]
 fn a_waiter_who_leaves_takes_nobody_along() {
     loom::model(|| {
-        let board: Shared = Arc::new(Board::new());
+        let group: Shared = Arc::new(FlightGroup::new());
         let leaver = {
-            let board = board.clone();
+            let group = group.clone();
             thread::spawn(move || {
-                let (ticket, landing) = board.join(&1, |()| true, || ());
-                drop(ticket);
-                landing
+                let (waiter, leader) = group.join(&1, |()| true, || ());
+                drop(waiter);
+                leader
             })
         };
-        let (ticket, landing) = board.join(&1, |()| true, || ());
-        assert_eq!(ticket.joined, landing.is_none());
-        for landing in [landing, leaver.join().unwrap()].into_iter().flatten() {
-            landing.land(5);
+        let (waiter, leader) = group.join(&1, |()| true, || ());
+        assert_eq!(waiter.joined, leader.is_none());
+        for leader in [leader, leaver.join().unwrap()].into_iter().flatten() {
+            leader.complete(5);
         }
-        assert_eq!(block_on(ticket.landed()), Some(5));
+        assert_eq!(block_on(waiter.outcome()), Some(5));
     });
 }
 
 #[test]
 fn a_flight_that_was_detached_does_not_end_the_one_that_came_after() {
     loom::model(|| {
-        let board: Shared = Arc::new(Board::new());
-        let (old, landing) = board.join(&1, |()| true, || ());
-        let landing = landing.unwrap();
+        let group: Shared = Arc::new(FlightGroup::new());
+        let (old, leader) = group.join(&1, |()| true, || ());
+        let leader = leader.unwrap();
         let purger = {
-            let board = board.clone();
+            let group = group.clone();
             thread::spawn(move || {
-                board.detach_all();
-                board.join(&1, |()| true, || ()).1
+                group.detach_all();
+                group.join(&1, |()| true, || ()).1
             })
         };
-        landing.land(1);
+        leader.complete(1);
         let new = purger.join().unwrap();
-        assert_eq!(block_on(old.landed()), Some(1));
-        // Detached or landed, the old one was not joined, and the new one is still on the board.
+        assert_eq!(block_on(old.outcome()), Some(1));
+        // Detached or completed, the old one was not joined, and the new one is still under way.
         assert!(new.is_some());
-        assert!(board.join(&1, |()| true, || ()).1.is_none());
+        assert!(group.join(&1, |()| true, || ()).1.is_none());
     });
 }

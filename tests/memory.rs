@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
-use kore_gateway::cache::{Cache, Limits, Terms};
+use kore_gateway::cache::{Cache, CacheLimits, Terms};
 use kore_gateway::clock::{Clock, UnixMillis};
 use kore_gateway::config::Lane;
 use kore_gateway::fetch::answer::{Answer, Fetched};
-use kore_gateway::fetch::payer::Spender;
+use kore_gateway::fetch::payer::Payer;
 use kore_gateway::lifecycle::phase::Rule;
 use kore_gateway::observe::metrics::Metrics;
 use kore_gateway::routes::{self, Found, Key, Limits as Contract, Query};
@@ -70,7 +70,7 @@ fn body(n: u64, id: &str) -> Arc<[u8]> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_process_stays_within_a_fifth_above_the_capacity() {
     let clock = Clock::manual(UnixMillis(1_772_452_800_000));
-    let limits = Limits { capacity: CAPACITY, seen: 20_000, back_off: Duration::ZERO };
+    let limits = CacheLimits { capacity: CAPACITY, seen: 20_000, back_off: Duration::ZERO };
     let cache = Cache::new(limits, clock.clone(), &Arc::new(Metrics::new()));
     let account: Arc<str> = "65269fe0dd9c622245c1aaaa".into();
     let tasks: Vec<_> = (0..TASKS)
@@ -78,7 +78,7 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
             let (cache, account, asked_at) = (cache.clone(), account.clone(), clock.moment());
             tokio::spawn(async move {
                 let (mut most_resident, mut most_held) = (0, 0);
-                let spender = Spender { client: "one".into(), lane: Lane::Interactive, weight: 1 };
+                let payer = Payer { client: "one".into(), lane: Lane::Interactive, weight: 1 };
                 for n in (task..IDS).step_by(usize::try_from(TASKS).unwrap()) {
                     let (query, id) = query(&account, n);
                     let fill = move |_| {
@@ -94,7 +94,7 @@ async fn the_process_stays_within_a_fifth_above_the_capacity() {
                     };
                     for _ in 0..2 {
                         cache
-                            .get_or_fill(&query, &RULE, DAY, Terms::default(), spender.clone(), fill.clone())
+                            .get_or_fill(&query, &RULE, DAY, Terms::default(), payer.clone(), fill.clone())
                             .await
                             .unwrap();
                     }

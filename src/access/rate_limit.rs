@@ -16,7 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::config::Rate;
 use crate::error::whole_seconds;
-use crate::fetch::limit_status::{Standing, Standings};
+use crate::fetch::limit_status::{LimitStatus, LimitStatuses};
 use crate::http::field::{Field, passing};
 use crate::routes::{self, ROUTES};
 
@@ -57,7 +57,7 @@ impl Table {
     }
 
     /// Counts one request of `caller` against `rate`, at `now` of the clock's uptime.
-    pub fn check(&self, caller: Caller, rate: Rate, now: Duration) -> Result<Standing, Standing> {
+    pub fn check(&self, caller: Caller, rate: Rate, now: Duration) -> Result<LimitStatus, LimitStatus> {
         let new = || Arc::new(Limiter::new(self.policy, rate, self.refused.clone()));
         let mut limiter = self.limiters.get_with(caller.0, new);
         if limiter.rate() != rate {
@@ -114,36 +114,40 @@ impl Limiter {
     }
 
     /// The same as [`headers`], for an answer on `route` to whom this limits.
-    pub fn headers(&self, route: routes::Name, standings: &Standings) -> [(HeaderName, HeaderValue); 2] {
-        let rates = standings.rates();
-        let (told, field) = self.told[route as usize].get_or_init(|| (rates, policies(standings)));
-        let field = if *told == rates { field.clone() } else { policies(standings) };
-        [(POLICY, field), (STANDING, standing(standings))]
+    pub fn headers(
+        &self,
+        route: routes::Name,
+        limit_statuses: &LimitStatuses,
+    ) -> [(HeaderName, HeaderValue); 2] {
+        let rates = limit_statuses.rates();
+        let (told, field) = self.told[route as usize].get_or_init(|| (rates, policies(limit_statuses)));
+        let field = if *told == rates { field.clone() } else { policies(limit_statuses) };
+        [(POLICY, field), (STANDING, limit_status(limit_statuses))]
     }
 
     /// Counts one request at `now` of the clock's uptime; those that are over the limit in `refused` too.
     /// Both ways out say where the caller stands; an `Err` is over the limit.
-    pub fn check(&self, now: Duration) -> Result<Standing, Standing> {
+    pub fn check(&self, now: Duration) -> Result<LimitStatus, LimitStatus> {
         let now = nanos(now);
         let whole_after = |whole_at: u64| whole_at.max(now).saturating_add(self.period);
         let counted = self.whole_at.fetch_update(Relaxed, Relaxed, |whole_at| {
             let whole_at = whole_after(whole_at);
             (whole_at - now <= self.window).then_some(whole_at)
         });
-        let standing = |left, reset| {
+        let limit_status = |left, reset| {
             let reset = Duration::from_nanos(reset);
-            Standing { policy: self.policy, rate: self.rate, left, reset }
+            LimitStatus { policy: self.policy, rate: self.rate, left, reset }
         };
         match counted {
             Ok(before) => {
                 let left = (self.window - (whole_after(before) - now)) / self.period;
                 let left = u32::try_from(left).unwrap_or(u32::MAX);
                 let units = if left == 0 { 1 } else { self.rate.amount.saturating_sub(left) };
-                Ok(standing(left, self.period.saturating_mul(units.into())))
+                Ok(limit_status(left, self.period.saturating_mul(units.into())))
             }
             Err(before) => {
                 self.refused.inc();
-                Err(standing(0, whole_after(before) - now - self.window))
+                Err(limit_status(0, whole_after(before) - now - self.window))
             }
         }
     }
@@ -157,24 +161,28 @@ fn nanos(duration: Duration) -> u64 {
 const LONGEST: usize = 192;
 
 /// `RateLimit-Policy` and `RateLimit`: Lists (RFC 9651) with a member for each policy.
-pub fn headers(standings: &Standings) -> [(HeaderName, HeaderValue); 2] {
-    [(POLICY, policies(standings)), (STANDING, standing(standings))]
+pub fn headers(limit_statuses: &LimitStatuses) -> [(HeaderName, HeaderValue); 2] {
+    [(POLICY, policies(limit_statuses)), (STANDING, limit_status(limit_statuses))]
 }
 
-fn policies(standings: &Standings) -> HeaderValue {
-    list(standings, ["\";q=", ";w="], |of| [of.rate.amount.into(), of.rate.window.as_secs()])
+fn policies(limit_statuses: &LimitStatuses) -> HeaderValue {
+    list(limit_statuses, ["\";q=", ";w="], |of| [of.rate.amount.into(), of.rate.window.as_secs()])
 }
 
-fn standing(standings: &Standings) -> HeaderValue {
-    passing(list(standings, ["\";r=", ";t="], |of| [of.left.into(), whole_seconds(of.reset)]))
+fn limit_status(limit_statuses: &LimitStatuses) -> HeaderValue {
+    passing(list(limit_statuses, ["\";r=", ";t="], |of| [of.left.into(), whole_seconds(of.reset)]))
 }
 
-fn list(standings: &Standings, names: [&str; 2], numbers: impl Fn(&Standing) -> [u64; 2]) -> HeaderValue {
+fn list(
+    limit_statuses: &LimitStatuses,
+    names: [&str; 2],
+    numbers: impl Fn(&LimitStatus) -> [u64; 2],
+) -> HeaderValue {
     let mut list = Field::<LONGEST>::new();
-    for standing in standings.iter() {
+    for limit_status in limit_statuses.iter() {
         list.push(if list.is_empty() { "\"" } else { ", \"" });
-        list.push(standing.policy);
-        for (name, number) in names.iter().zip(numbers(standing)) {
+        list.push(limit_status.policy);
+        for (name, number) in names.iter().zip(numbers(limit_status)) {
             list.push(name);
             list.number(number);
         }
@@ -192,7 +200,7 @@ mod tests {
         let limiter = Limiter::new("client", rate, Counter::default());
         let now = Duration::from_secs(1000);
         for left in [2, 1, 0] {
-            assert_eq!(limiter.check(now).map(|standing| standing.left), Ok(left));
+            assert_eq!(limiter.check(now).map(|limit_status| limit_status.left), Ok(left));
         }
         let over = limiter.check(now).expect_err("over the limit");
         assert_eq!(over.reset, Duration::from_secs(20));
@@ -217,8 +225,8 @@ mod tests {
         for (amount, window) in [(u32::MAX, 1), (1_000_000_000, 1), (1, 3600)] {
             let rate = Rate { amount, window: Duration::from_secs(window) };
             let limiter = Limiter::new("client", rate, Counter::default());
-            let standing = limiter.check(Duration::ZERO).expect("the first one passes");
-            assert_eq!(standing.left, amount - 1, "{rate:?}");
+            let limit_status = limiter.check(Duration::ZERO).expect("the first one passes");
+            assert_eq!(limit_status.left, amount - 1, "{rate:?}");
             assert_eq!(limiter.check(Duration::from_secs(1)).is_ok(), amount > 1, "{rate:?}");
         }
     }
@@ -257,35 +265,38 @@ mod tests {
         let limiter = Limiter::new("client", rate(5), Counter::default());
         for upstream in [60, 60, 30, 60] {
             let client = limiter.check(Duration::ZERO).expect("within the limit");
-            let pool = Standing { policy: "upstream", rate: rate(upstream), ..client };
-            let standings = Standings { upstream: Some(pool), ..client.into() };
-            assert_eq!(limiter.headers(routes::Name::Conversation, &standings), headers(&standings));
+            let pool = LimitStatus { policy: "upstream", rate: rate(upstream), ..client };
+            let limit_statuses = LimitStatuses { upstream: Some(pool), ..client.into() };
+            assert_eq!(
+                limiter.headers(routes::Name::Conversation, &limit_statuses),
+                headers(&limit_statuses)
+            );
         }
     }
 
     #[test]
     fn the_fields_are_spelled_as_the_draft_spells_them() {
         let rate = Rate { amount: 600, window: Duration::from_secs(60) };
-        let client = Standing { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
-        let upstream = Standing { policy: "upstream", left: 0, ..client };
-        let [(_, policies), (_, standings)] =
-            headers(&Standings { client: Some(client), subject: None, upstream: Some(upstream) });
+        let client = LimitStatus { policy: "client", rate, left: 412, reset: Duration::from_millis(22_100) };
+        let upstream = LimitStatus { policy: "upstream", left: 0, ..client };
+        let [(_, policies), (_, limit_statuses)] =
+            headers(&LimitStatuses { client: Some(client), subject: None, upstream: Some(upstream) });
         assert_eq!(policies, r#""client";q=600;w=60, "upstream";q=600;w=60"#);
-        assert_eq!(standings, r#""client";r=412;t=23, "upstream";r=0;t=23"#);
-        assert!(standings.is_sensitive() && !policies.is_sensitive());
+        assert_eq!(limit_statuses, r#""client";r=412;t=23, "upstream";r=0;t=23"#);
+        assert!(limit_statuses.is_sensitive() && !policies.is_sensitive());
 
-        let most = Standing {
+        let most = LimitStatus {
             policy: "upstream",
             rate: Rate { amount: u32::MAX, window: Duration::from_secs(u64::MAX) },
             left: u32::MAX,
             reset: Duration::from_secs(u64::MAX),
         };
-        let [(_, policies), (_, standings)] =
-            headers(&Standings { client: Some(most), subject: Some(most), upstream: Some(most) });
+        let [(_, policies), (_, limit_statuses)] =
+            headers(&LimitStatuses { client: Some(most), subject: Some(most), upstream: Some(most) });
         let members = |value: &HeaderValue| {
             value.to_str().map(|text| text.matches(";w=18446744073709551615").count()).ok()
         };
         assert_eq!(members(&policies), Some(3), "{policies:?}");
-        assert_eq!(standings.len(), policies.len(), "{standings:?}");
+        assert_eq!(limit_statuses.len(), policies.len(), "{limit_statuses:?}");
     }
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::access::rate_limit::Table;
-use crate::cache::{Cache, Limits};
+use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
 use crate::config::fingerprint::{self, Fingerprint};
 use crate::config::{self, Config, Fault, Sources};
@@ -21,7 +21,7 @@ use crate::observe::metrics::{Metrics, Names};
 use crate::overload::in_flight::Responses;
 use crate::overload::waiting::Waiting;
 use crate::upstream::Resolver;
-pub use reload::Outcome;
+pub use reload::ReloadOutcome;
 use reload::Reloads;
 pub use snapshot::Snapshot;
 
@@ -35,7 +35,7 @@ pub struct App {
     /// The requests that wait.
     pub waiting: Arc<Waiting>,
     /// The limits of those who bring no valid credential, by address.
-    pub strangers: Table,
+    pub unauthenticated: Table,
     /// The limits of the bearers of tokens.
     pub subjects: Table,
     sources: Sources,
@@ -64,14 +64,14 @@ impl App {
         let (written, config) = loaded?;
         let metrics = Arc::new(Metrics::new());
         let config::Cache { capacity, seen, back_off, .. } = config.cache;
-        let cache = Cache::new(Limits { capacity, seen, back_off }, clock.clone(), &metrics);
+        let cache = Cache::new(CacheLimits { capacity, seen, back_off }, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, resolver.as_ref(), None)?;
         metrics.config_loaded(true, clock.now());
         let most = snapshot.config.callers.tracked;
         let table = |policy, refused: &Counter| Table::new(policy, most, refused.clone());
         let (reloads, asked) = Reloads::new();
         let app = Arc::new(Self {
-            strangers: table("address", &metrics.addresses_limited),
+            unauthenticated: table("address", &metrics.addresses_limited),
             subjects: table("subject", &metrics.subjects_limited),
             clock,
             metrics,
@@ -99,12 +99,12 @@ impl App {
     /// Has the sources read again and the configuration swapped, whole: from then on new requests see the
     /// new one, those under way keep theirs. If anything is wrong with it, the old one stays. What is read
     /// is at least as new as this call.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(&self) -> ReloadOutcome {
         self.reloads.ask(None).await
     }
 
     /// The same, unless `known` is what was read last.
-    pub async fn reload_unless_read(&self, known: Fingerprint) -> Outcome {
+    pub async fn reload_unless_read(&self, known: Fingerprint) -> ReloadOutcome {
         self.reloads.ask(Some(known)).await
     }
 
@@ -115,7 +115,7 @@ impl App {
 
     /// One reload for all of these requests, if any of them needs one; nothing if the app is gone. Files are read
     /// and opened, which may take its time: never on a thread that serves requests.
-    async fn reload_for(app: Weak<Self>, unless_read: Vec<Option<Fingerprint>>) -> Option<Outcome> {
+    async fn reload_for(app: Weak<Self>, unless_read: Vec<Option<Fingerprint>>) -> Option<ReloadOutcome> {
         let app = app.upgrade()?;
         let last_read = app.last_read();
         if unless_read.iter().all(|known| known.as_ref() == Some(&last_read)) {
@@ -126,7 +126,7 @@ impl App {
     }
 
     /// One reload. For [`Self::reload_for`] alone: two at a time could swap in the wrong order.
-    fn take_up(&self) -> Outcome {
+    fn take_up(&self) -> ReloadOutcome {
         let (read, loaded) = fingerprint::read(&self.sources);
         // Whether it is taken up or refused on the way: its names may have been given to series by then.
         let named = loaded.as_ref().map(|(_, config)| Names::of(config)).unwrap_or_default();

@@ -1,5 +1,5 @@
 //! Reloads, one at a time. A task of its own takes up configurations; SIGHUP, `/admin/reload` and the
-//! watch of the files ask it to, and are told the outcome.
+//! watch of the files ask it to, and get the outcome.
 //!
 //! Those who ask while a reload is under way get one that begins after they have asked, all of them the
 //! same: what it reads is at least as new as what they know of.
@@ -13,28 +13,28 @@ use crate::config::fingerprint::Fingerprint;
 const MOST_WAITING: usize = 16;
 
 /// Whether the configuration as it is written is in effect now.
-pub type Outcome = Result<(), Vec<Fault>>;
+pub type ReloadOutcome = Result<(), Vec<Fault>>;
 
 /// Somebody who wants a reload.
-pub struct Asked {
+pub struct ReloadRequest {
     /// None is needed if this is what was read last.
     unless_read: Option<Fingerprint>,
-    told: oneshot::Sender<Outcome>,
+    reply: oneshot::Sender<ReloadOutcome>,
 }
 
 /// The way to the one who reloads.
-pub struct Reloads(mpsc::Sender<Asked>);
+pub struct Reloads(mpsc::Sender<ReloadRequest>);
 
 impl Reloads {
-    pub fn new() -> (Self, mpsc::Receiver<Asked>) {
+    pub fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
         let (sender, asked) = mpsc::channel(MOST_WAITING);
         (Self(sender), asked)
     }
 
     /// Asks for a reload, and waits for its outcome.
-    pub async fn ask(&self, unless_read: Option<Fingerprint>) -> Outcome {
-        let (told, outcome) = oneshot::channel();
-        let asked = self.0.send(Asked { unless_read, told }).await;
+    pub async fn ask(&self, unless_read: Option<Fingerprint>) -> ReloadOutcome {
+        let (reply, outcome) = oneshot::channel();
+        let asked = self.0.send(ReloadRequest { unless_read, reply }).await;
         match (asked, outcome.await) {
             (Ok(()), Ok(outcome)) => outcome,
             _ => Err(given_up()),
@@ -44,8 +44,8 @@ impl Reloads {
 
 /// Has `reload` reload for those who ask, until it gives nothing: whatever is reloaded is gone. It is given what each
 /// of them knows to have been read.
-pub async fn serve<Reloading: Future<Output = Option<Outcome>>>(
-    mut asked: mpsc::Receiver<Asked>,
+pub async fn serve<Reloading: Future<Output = Option<ReloadOutcome>>>(
+    mut asked: mpsc::Receiver<ReloadRequest>,
     reload: impl Fn(Vec<Option<Fingerprint>>) -> Reloading,
 ) {
     while let Some(first) = asked.recv().await {
@@ -57,7 +57,7 @@ pub async fn serve<Reloading: Future<Output = Option<Outcome>>>(
         let Some(outcome) = reload(unless_read).await else { return };
         for asked in all {
             // Whoever has gone does not want to know.
-            let _ = asked.told.send(outcome.clone());
+            let _ = asked.reply.send(outcome.clone());
         }
     }
 }

@@ -71,7 +71,7 @@ impl Snapshot {
             .map_err(|error| cannot_write("audit.to", error))?;
         let known = previous.and_then(|previous| previous.tracer.as_ref());
         let tracer = Tracer::start(&config.tracing, clock, metrics, known).map_err(|error| {
-            let problem = format!("no collector can be told: {error}");
+            let problem = format!("no collector can be reply: {error}");
             vec![Fault { path: "tracing.endpoint".to_owned(), problem }]
         })?;
         // Last of what can fail: it takes over what the one of before has counted.

@@ -12,7 +12,7 @@ use super::variants::Variants;
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Answer, ContentType};
-use crate::lifecycle::phase::{Phase, Rule, Standing};
+use crate::lifecycle::phase::{Phase, Rule, RulePart};
 use crate::lifecycle::sightings::{Name, Seen, Sighting};
 use crate::routes::{Asked, Identity, Misfit, Query, Reading};
 
@@ -178,16 +178,16 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         _ => (reading.bots.as_slice().into(), true),
     };
     let allowed = rule.lifetime(phase, reading.summary, wall);
-    let verdict = match allowed.standing {
+    let verdict = match allowed.rule_part {
         _ if !allowed.ttl.is_zero() && !is_of_its_bot => Err(Reason::UnprovenBot),
         _ if !allowed.ttl.is_zero() => Ok(()),
-        Standing::Live => Err(Reason::Live),
-        Standing::UnknownPhase => Err(Reason::UnknownPhase),
-        Standing::NotSettled => Err(Reason::NotSettled),
-        Standing::Settled => Err(Reason::ZeroLifetime),
+        RulePart::Live => Err(Reason::Live),
+        RulePart::UnknownPhase => Err(Reason::UnknownPhase),
+        RulePart::NotSettled => Err(Reason::NotSettled),
+        RulePart::Settled => Err(Reason::ZeroLifetime),
     };
     // What is not over may have changed the moment after: it is never served past its lifetime.
-    let is_over = matches!(phase, Phase::Over { .. });
+    let is_over = matches!(phase, Phase::Closed { .. });
     let stale = |allowed: Duration| if is_over { allowed } else { Duration::ZERO };
     let lifetime = match verdict {
         Ok(()) => Lifetime {
@@ -203,7 +203,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         answer,
         phase,
         word,
-        standing: Some(allowed.standing),
+        rule_part: Some(allowed.rule_part),
         // What is not stored is looked for by nobody.
         groups: verdict.map_or_else(|_| Arc::default(), |()| groups(query, &bots, &names)),
         bots,
@@ -255,7 +255,7 @@ fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
 fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: Moment) -> Phase {
     let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, *name));
     match known.map(|known| known.phase).reduce(Phase::and) {
-        Some(Phase::Over { since }) if since > asked_at.wall => Phase::Live,
+        Some(Phase::Closed { since }) if since > asked_at.wall => Phase::Live,
         Some(phase) => phase,
         None => Phase::Unknown,
     }
@@ -311,7 +311,7 @@ fn bare(query: &Query, answer: Answer, names: &[Name]) -> Entry {
         answer,
         phase: Phase::Unknown,
         word: Word::Told,
-        standing: None,
+        rule_part: None,
         groups: groups(query, &[], names),
         bots: Box::default(),
         is_opaque: false,

@@ -10,7 +10,7 @@ use super::variants::Variants;
 use crate::clock::Moment;
 use crate::digest;
 use crate::fetch::answer::Answer;
-use crate::lifecycle::phase::{Phase, Standing};
+use crate::lifecycle::phase::{Phase, RulePart};
 use crate::routes::Key;
 
 /// What an entry costs beside its body, its key and its memberships: its own fields, moka's
@@ -30,7 +30,7 @@ pub struct Entry {
     /// Where the phase comes from.
     pub word: Word,
     /// The part of the rule that set the lifetime; none where no rule was asked.
-    pub standing: Option<Standing>,
+    pub rule_part: Option<RulePart>,
     pub phase: Phase,
     pub lifetime: Lifetime,
     /// The body in other codings, as far as callers have asked for them.
@@ -124,11 +124,11 @@ impl Entry {
 
     /// Whether it was read as what was asked for. What was not may be about anybody, and hold anything.
     pub fn is_read(&self) -> bool {
-        self.standing.is_some() && !self.is_opaque
+        self.rule_part.is_some() && !self.is_opaque
     }
 
     pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over { .. })
+        matches!(self.phase, Phase::Closed { .. })
     }
 
     /// Whether a sighting as live, in an answer asked for at `live_at`, makes this one void.

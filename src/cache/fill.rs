@@ -12,20 +12,20 @@ use super::memory::Refused;
 use super::passage::Passage;
 use super::purge::Began;
 use super::variants::Variants;
-use super::{Inner, OnBoard};
+use super::{FlightContext, Inner};
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Answer, Fetched};
-use crate::lifecycle::phase::{Phase, Rule, Standing, Summary};
+use crate::lifecycle::phase::{Phase, Rule, RulePart, Summary};
 use crate::lifecycle::sightings::Name;
 use crate::routes::{Query, without_summary};
 
 /// What a fill leaves to everyone who waits for it.
-pub type Filled = Result<Landed, Error>;
+pub type FillResult = Result<FillOutcome, Error>;
 
 /// How a fill ended that brought something.
 #[derive(Clone, Debug)]
-pub enum Landed {
+pub enum FillOutcome {
     /// It was there after all.
     Held(Arc<Entry>),
     Fetched(Arc<Entry>, Result<(), Reason>),
@@ -39,9 +39,9 @@ impl Inner {
         &self,
         query: &Query,
         rule: &Rule,
-        on_board: &OnBoard,
+        context: &FlightContext,
         fill: impl FnOnce() -> F,
-    ) -> Filled
+    ) -> FillResult
     where
         F: Future<Output = Result<Fetched, Error>> + Send,
     {
@@ -52,18 +52,18 @@ impl Inner {
             now = self.clock.moment();
         }
         // Again: another flight may have landed between the caller's look and this one's start.
-        if !on_board.is_anew {
+        if !context.is_revalidation {
             if let Some(entry) = self.memory.peek(&query.key)
                 && let Freshness::Fresh { .. } = entry.freshness(now)
             {
-                return Ok(Landed::Held(entry));
+                return Ok(FillOutcome::Held(entry));
             }
-            let may_store = on_board.may_store.load(Ordering::Relaxed);
+            let may_store = context.may_store.load(Ordering::Relaxed);
             if let Some(entry) = self.cut_from_summarised(query, rule, now, may_store) {
-                return Ok(Landed::Held(entry));
+                return Ok(FillOutcome::Held(entry));
             }
         }
-        let filled = self.fetch(query, rule, on_board, fill()).await;
+        let filled = self.fetch(query, rule, context, fill()).await;
         self.back_off.note(&query.key, is_failure(&filled), self.clock.uptime());
         filled
     }
@@ -73,22 +73,29 @@ impl Inner {
         &self,
         query: &Query,
         rule: &Rule,
-        on_board: &OnBoard,
+        context: &FlightContext,
         call: impl Future<Output = Result<Fetched, Error>>,
-    ) -> Filled {
+    ) -> FillResult {
         let began = self.memory.now();
         match call.await? {
             Fetched::Large(large, bounds) => {
-                Ok(Landed::Large(Passage::open(large, bounds, self.clock.clone())))
+                Ok(FillOutcome::Large(Passage::open(large, bounds, self.clock.clone())))
             }
             Fetched::Whole(answer) => {
-                let may_store = on_board.may_store.load(Ordering::Relaxed);
+                let may_store = context.may_store.load(Ordering::Relaxed);
                 self.take_in(query, rule, answer, began, may_store)
             }
         }
     }
 
-    fn take_in(&self, query: &Query, rule: &Rule, answer: Answer, began: Began, may_store: bool) -> Filled {
+    fn take_in(
+        &self,
+        query: &Query,
+        rule: &Rule,
+        answer: Answer,
+        began: Began,
+        may_store: bool,
+    ) -> FillResult {
         let judgement = admit::judge(query, rule, &self.seen, answer).inspect_err(|withheld| {
             self.metrics.upstream_withheld(query.route, withheld.as_str());
         })?;
@@ -127,17 +134,17 @@ impl Inner {
                 Err(reason)
             }
         };
-        Ok(Landed::Fetched(entry, stored))
+        Ok(FillOutcome::Fetched(entry, stored))
     }
 
     /// Counts how often what was called settled has changed after all.
     fn compare(&self, query: &Query, new: &Entry) {
         // A summary is worded anew each time; that says nothing about the conversation.
-        if new.answer.status != StatusCode::OK || new.standing.is_none() || query.asked.with_summary() {
+        if new.answer.status != StatusCode::OK || new.rule_part.is_none() || query.asked.with_summary() {
             return;
         }
         if let Some(old) = self.memory.peek(&query.key)
-            && old.standing == Some(Standing::Settled)
+            && old.rule_part == Some(RulePart::Settled)
         {
             self.metrics.settled_refresh(query.route, old.tag != new.tag);
         }
@@ -163,7 +170,7 @@ impl Inner {
             answer: Answer { body: body.into(), ..whole.answer.clone() },
             phase: whole.phase,
             word: whole.word,
-            standing: Some(allowed.standing),
+            rule_part: Some(allowed.rule_part),
             bots: whole.bots.clone(),
             is_opaque: false,
             groups: whole
@@ -192,10 +199,12 @@ impl Inner {
 
 /// Whether the next fill had better wait. Where the gateway itself held a call back there was none
 /// to be repeated, and what holds it back knows how long.
-fn is_failure(filled: &Filled) -> bool {
+fn is_failure(filled: &FillResult) -> bool {
     match filled {
-        Ok(Landed::Fetched(_, Err(reason))) => matches!(reason, Reason::Status | Reason::UnexpectedShape),
-        Ok(Landed::Large(passage)) => passage.status() != StatusCode::OK,
+        Ok(FillOutcome::Fetched(_, Err(reason))) => {
+            matches!(reason, Reason::Status | Reason::UnexpectedShape)
+        }
+        Ok(FillOutcome::Large(passage)) => passage.status() != StatusCode::OK,
         Ok(_) => false,
         Err(error) => error.kind != Kind::TemporaryReducedCapacity,
     }

@@ -5,19 +5,19 @@
 
 pub mod admit;
 mod back_off;
-mod brackets;
+mod decision;
 mod doorkeeper;
 mod entry;
 mod fill;
-mod flight;
 mod group;
 mod index;
 mod jobs;
+mod json_end;
 mod memory;
 mod passage;
 mod projected;
-mod prospect;
 mod purge;
+mod single_flight;
 mod variants;
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Moment};
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Fetched, Large};
-use crate::fetch::payer::{Spender, Spenders};
+use crate::fetch::payer::{Payer, Payers};
 use crate::lifecycle::phase::{Phase, Rule};
 use crate::lifecycle::sightings::Seen;
 use crate::observe::metrics::Metrics;
@@ -35,16 +35,16 @@ use crate::routes::{Key, Query};
 
 pub use admit::Reason;
 use back_off::BackOff;
+pub use decision::Decision;
+use decision::decide;
 pub use entry::{Entry, Freshness, Tag};
-use fill::{Filled, Landed};
-use flight::{Flights, Ticket};
+use fill::{FillOutcome, FillResult};
 use jobs::Jobs;
 use memory::Memory;
 pub use projected::Part;
-pub use prospect::Prospect;
-use prospect::prospect;
 use purge::Meant;
 pub use purge::{Purge, Removed};
+use single_flight::{SingleFlight, Waiter};
 pub use variants::Coding;
 
 /// The store, the fills under way, and what is known of conversations that say nothing themselves.
@@ -53,7 +53,7 @@ pub struct Cache(Arc<Inner>);
 
 struct Inner {
     memory: Memory,
-    flights: Flights<Key, Filled, OnBoard>,
+    flights: SingleFlight<Key, FillResult, FlightContext>,
     back_off: BackOff,
     jobs: Jobs,
     seen: Seen,
@@ -65,7 +65,7 @@ struct Inner {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Terms {
     /// What is stored will not do, but it is better than an error.
-    pub anew: bool,
+    pub revalidate: bool,
     /// What is fetched for this request alone is not stored.
     pub no_store: bool,
     /// No call is made for this request.
@@ -74,17 +74,17 @@ pub struct Terms {
 
 /// What all who wait for one fill have in common.
 #[derive(Clone)]
-struct OnBoard {
-    spenders: Spenders,
+struct FlightContext {
+    payers: Payers,
     /// Started for a request for which what is stored will not do.
-    is_anew: bool,
+    is_revalidation: bool,
     /// Whether anybody lets it be stored.
     may_store: Arc<AtomicBool>,
 }
 
 /// What the cache is limited to, as long as the process lives.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct CacheLimits {
     /// Bytes.
     pub capacity: u64,
     /// Ids whose phase is remembered.
@@ -107,13 +107,13 @@ pub enum Source {
     /// The store, with this much of its lifetime left.
     Hit { left: Duration },
     /// The store, past its lifetime by `past`.
-    Stale { past: Duration, because: Because },
+    Stale { past: Duration, because: StaleReason },
     /// The upstream.
     Upstream {
         stored: Result<(), Reason>,
         /// By a call that another request had started.
         collapsed: bool,
-        because: Forwarded,
+        because: ForwardReason,
     },
 }
 
@@ -128,7 +128,7 @@ impl Source {
             _ if !is_about_phase => reason,
             Phase::Live => Reason::Live,
             Phase::Unknown => Reason::UnknownPhase,
-            Phase::Over { .. } => Reason::NotStored,
+            Phase::Closed { .. } => Reason::NotStored,
         };
         Self::Upstream { stored: Err(reason), collapsed, because }
     }
@@ -136,7 +136,7 @@ impl Source {
 
 /// Why a request went to the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Forwarded {
+pub enum ForwardReason {
     /// There was no entry.
     Miss,
     /// There was one, past its lifetime.
@@ -147,16 +147,16 @@ pub enum Forwarded {
 
 /// Why an answer past its lifetime was served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Because {
+pub enum StaleReason {
     Revalidating,
     Error,
 }
 
 impl Cache {
-    pub fn new(limits: Limits, clock: Clock, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(limits: CacheLimits, clock: Clock, metrics: &Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
             memory: Memory::new(limits.capacity, metrics.cache_evictions.clone(), clock.clone()),
-            flights: Flights::new(),
+            flights: SingleFlight::new(),
             back_off: BackOff::new(limits.back_off),
             jobs: Jobs::new(),
             seen: Seen::new(limits.seen),
@@ -182,7 +182,7 @@ impl Cache {
     }
 
     /// The answer to `query`: from the store, from a fill under way, or from a new one. Waits at
-    /// most `wait`; the fill goes on without this caller. `spender` says on whose account the call is, if it
+    /// most `wait`; the fill goes on without this caller. `payer` says on whose account the call is, if it
     /// comes to one; of one that others wait for too, it is on the account of whoever has his turn first.
     pub async fn get_or_fill<F>(
         &self,
@@ -190,8 +190,8 @@ impl Cache {
         rule: &Rule,
         wait: Duration,
         terms: Terms,
-        spender: Spender,
-        fill: impl Fn(Spenders) -> F + Send + Sync + Clone + 'static,
+        payer: Payer,
+        fill: impl Fn(Payers) -> F + Send + Sync + Clone + 'static,
     ) -> Result<Served, Error>
     where
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
@@ -201,30 +201,30 @@ impl Cache {
         let stored = inner.memory.get(&query.key);
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
         let freshness = stored.as_ref().map(|entry| entry.freshness(now));
-        let (because, fallback) = match (prospect(freshness, terms.anew, is_backing_off), stored) {
-            (Prospect::Serve { source, refresh }, Some(entry)) => {
+        let (because, fallback) = match (decide(freshness, terms.revalidate, is_backing_off), stored) {
+            (Decision::Serve { source, refresh }, Some(entry)) => {
                 if refresh && !terms.only_stored && !terms.no_store {
-                    // Nobody waits for this ticket; the flight lands all the same.
-                    drop(self.fly(query, *rule, terms, &spender, fill));
+                    // Nobody waits for the outcome; the flight completes all the same.
+                    drop(self.join_or_start(query, *rule, terms, &payer, fill));
                 }
                 return Ok(Served::Entry(entry, source));
             }
-            (Prospect::Fetch { because, fallback }, stored) => (because, stored.zip(fallback)),
+            (Decision::Fetch { because, fallback }, stored) => (because, stored.zip(fallback)),
             // Nothing is served where nothing is.
-            (Prospect::Serve { .. }, None) => (Forwarded::Miss, None),
+            (Decision::Serve { .. }, None) => (ForwardReason::Miss, None),
         };
         if terms.only_stored {
             return inner.without_a_call(query, rule, terms);
         }
 
         let filled = within(inner.clock.patience(wait), async {
-            if terms.anew {
-                self.flight_anew_has_landed(&query.key).await;
+            if terms.revalidate {
+                self.wait_for_revalidation(&query.key).await;
             }
-            let ticket = self.fly(query, *rule, terms, &spender, fill);
-            let collapsed = ticket.joined;
+            let waiter = self.join_or_start(query, *rule, terms, &payer, fill);
+            let collapsed = waiter.joined;
             let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
-            Ok((ticket.landed().await.unwrap_or_else(died)?, collapsed))
+            Ok((waiter.outcome().await.unwrap_or_else(died)?, collapsed))
         })
         .await;
         inner.served(query, filled, fallback, because)
@@ -251,20 +251,20 @@ impl Cache {
 
     /// What would be made of `query`. Counts as one use of what is stored, but not as a request for what is not, and
     /// fetches nothing.
-    pub fn prospect(&self, query: &Query, anew: bool) -> Prospect {
+    pub fn decision(&self, query: &Query, revalidate: bool) -> Decision {
         let inner = &self.0;
         let now = inner.clock.moment();
         let freshness = inner.memory.peek(&query.key).map(|entry| entry.freshness(now));
         let is_backing_off = || !inner.back_off.left(&query.key, inner.clock.uptime()).is_zero();
-        let prospect = prospect(freshness, anew, is_backing_off);
-        let Prospect::Fetch { because: Forwarded::Miss, .. } = prospect else { return prospect };
+        let decision = decide(freshness, revalidate, is_backing_off);
+        let Decision::Fetch { because: ForwardReason::Miss, .. } = decision else { return decision };
         // A transcript that is stored with its summary answers for the one without.
         let held = query.plain.is_none().then(|| inner.memory.summarised(&query.key, now)).flatten();
         match held.map(|(_, entry)| entry.freshness(now)) {
             Some(Freshness::Fresh { left }) => {
-                Prospect::Serve { source: Source::Hit { left }, refresh: false }
+                Decision::Serve { source: Source::Hit { left }, refresh: false }
             }
-            _ => prospect,
+            _ => decision,
         }
     }
 
@@ -327,48 +327,48 @@ impl Cache {
 
     /// The flight that is made anew for `key` and began before now, if there is one, has landed: those who come
     /// while it flies and want an answer that was asked for later share the next one.
-    async fn flight_anew_has_landed(&self, key: &Key) {
-        let under_way = self.0.flights.under_way(key);
-        if let Some(ticket) = under_way.filter(|ticket| ticket.common.is_anew) {
-            ticket.landed().await;
+    async fn wait_for_revalidation(&self, key: &Key) {
+        let under_way = self.0.flights.current(key);
+        if let Some(waiter) = under_way.filter(|waiter| waiter.common.is_revalidation) {
+            waiter.outcome().await;
         }
     }
 
-    fn fly<F>(
+    fn join_or_start<F>(
         &self,
         query: &Query,
         rule: Rule,
         terms: Terms,
-        spender: &Spender,
-        fill: impl Fn(Spenders) -> F + Send + Sync + 'static,
-    ) -> Ticket<Filled, OnBoard>
+        payer: &Payer,
+        fill: impl Fn(Payers) -> F + Send + Sync + 'static,
+    ) -> Waiter<FillResult, FlightContext>
     where
         F: Future<Output = Result<Fetched, Error>> + Send + 'static,
     {
-        let on_board = || OnBoard {
-            spenders: Spenders::of(spender.clone()),
-            is_anew: terms.anew,
+        let context = || FlightContext {
+            payers: Payers::of(payer.clone()),
+            is_revalidation: terms.revalidate,
             may_store: Arc::new(AtomicBool::new(!terms.no_store)),
         };
-        let ticket = self.0.flights.join_or_start(
+        let waiter = self.0.flights.join_or_start(
             &query.key,
-            |on_board| on_board.is_anew || !terms.anew,
-            on_board,
-            |on_board| {
+            |context| context.is_revalidation || !terms.revalidate,
+            context,
+            |context| {
                 let (cache, query) = (self.0.clone(), query.clone());
                 async move {
-                    let call = || fill(on_board.spenders.clone());
-                    cache.fill(&query, &rule, &on_board, call).await
+                    let call = || fill(context.payers.clone());
+                    cache.fill(&query, &rule, &context, call).await
                 }
             },
         );
-        if ticket.joined {
-            ticket.common.spenders.join(spender);
+        if waiter.joined {
+            waiter.common.payers.join(payer);
             if !terms.no_store {
-                ticket.common.may_store.store(true, Ordering::Relaxed);
+                waiter.common.may_store.store(true, Ordering::Relaxed);
             }
         }
-        ticket
+        waiter
     }
 }
 
@@ -376,7 +376,7 @@ impl Inner {
     /// What is stored for a request that gets nothing else, where it is not at hand as it is.
     fn without_a_call(&self, query: &Query, rule: &Rule, terms: Terms) -> Result<Served, Error> {
         let now = self.clock.moment();
-        let cut = (!terms.anew).then(|| self.cut_from_summarised(query, rule, now, !terms.no_store));
+        let cut = (!terms.revalidate).then(|| self.cut_from_summarised(query, rule, now, !terms.no_store));
         match cut.flatten() {
             Some(entry) => {
                 let source = self.hit(&entry);
@@ -398,40 +398,40 @@ impl Inner {
     fn served(
         &self,
         query: &Query,
-        filled: Result<(Landed, bool), Error>,
+        filled: Result<(FillOutcome, bool), Error>,
         fallback: Option<(Arc<Entry>, Source)>,
-        because: Forwarded,
+        because: ForwardReason,
     ) -> Result<Served, Error> {
         // It may have been purged, reopened or replaced meanwhile, or have become too old.
         let fallback = fallback.and_then(|(entry, source)| {
             let is_there = self.memory.holds(&query.key, &entry);
             match entry.freshness(self.clock.moment()) {
                 Freshness::OnlyIfError { past } if is_there => {
-                    Some((entry, Source::Stale { past, because: Because::Error }))
+                    Some((entry, Source::Stale { past, because: StaleReason::Error }))
                 }
                 Freshness::Fresh { .. } | Freshness::Revalidating { .. } if is_there => Some((entry, source)),
                 _ => None,
             }
         });
         match (filled, fallback) {
-            (Ok((Landed::Fetched(entry, _), _)), Some((stale, source))) if failed(&entry) => {
+            (Ok((FillOutcome::Fetched(entry, _), _)), Some((stale, source))) if failed(&entry) => {
                 Ok(Served::Entry(stale, source))
             }
-            (Ok((Landed::Large(passage), _)), Some((stale, source)))
+            (Ok((FillOutcome::Large(passage), _)), Some((stale, source)))
                 if passage.status().is_server_error() =>
             {
                 Ok(Served::Entry(stale, source))
             }
             (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
             (Err(error), None) => Err(error),
-            (Ok((Landed::Held(entry), _)), _) => {
+            (Ok((FillOutcome::Held(entry), _)), _) => {
                 let source = self.hit(&entry);
                 Ok(Served::Entry(entry, source))
             }
-            (Ok((Landed::Fetched(entry, stored), collapsed)), _) => {
+            (Ok((FillOutcome::Fetched(entry, stored), collapsed)), _) => {
                 Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
             }
-            (Ok((Landed::Large(passage), collapsed)), _) => {
+            (Ok((FillOutcome::Large(passage), collapsed)), _) => {
                 let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed, because };
                 Ok(Served::Large(passage.board(), source))
             }

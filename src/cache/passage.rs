@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{sleep, timeout_at};
 
-use super::brackets::Brackets;
+use super::json_end::JsonEnd;
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Bounds, ContentType, Large, Parts};
@@ -99,12 +99,12 @@ async fn carry(
     }
     let mut convoy = Convoy { callers, since: clock.uptime(), patience: bounds.patience, clock };
     let carried = async {
-        let (mut parts, mut brackets) = (body.into_stream(), Brackets::default());
+        let (mut parts, mut json_end) = (body.into_stream(), JsonEnd::default());
         while let Some(part) = parts.next().await {
             // The upstream broke off: so does this.
             let Ok(part) = part else { return };
             for stretch in part.chunks(STRETCH) {
-                brackets.read(stretch);
+                json_end.read(stretch);
                 tokio::task::yield_now().await;
             }
             convoy.hand_out(Part::Bytes(part)).await;
@@ -112,7 +112,7 @@ async fn carry(
                 return;
             }
         }
-        if brackets.are_closed().unwrap_or(bounds.is_framed) {
+        if json_end.are_closed().unwrap_or(bounds.is_framed) {
             convoy.hand_out(Part::End).await;
         }
     };

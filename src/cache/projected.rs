@@ -77,7 +77,7 @@ fn part_of(whole: &Entry, Part { body: shown, phase }: Part) -> Entry {
         answer: Answer { body: shown.into(), ..whole.answer.clone() },
         phase: phase.unwrap_or(whole.phase),
         word: whole.word,
-        standing: whole.standing,
+        rule_part: whole.rule_part,
         bots: whole.bots.clone(),
         is_opaque: whole.is_opaque,
         // A transcript is never cut from what only some may see of one.
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::cache::entry::{Lifetime, Word};
-    use crate::cache::{Forwarded, Limits, Reason};
+    use crate::cache::{CacheLimits, ForwardReason, Reason};
     use crate::clock::{Clock, UnixMillis};
     use crate::observe::metrics::Metrics;
     use crate::routes::ROUTES;
@@ -112,7 +112,7 @@ mod tests {
             },
             phase: Phase::Unknown,
             word: Word::Told,
-            standing: None,
+            rule_part: None,
             bots: Box::default(),
             is_opaque: false,
             groups: Arc::from([]),
@@ -122,12 +122,12 @@ mod tests {
     }
 
     fn cache(clock: &Clock) -> Cache {
-        let limits = Limits { capacity: 1 << 20, seen: 10, back_off: Duration::ZERO };
+        let limits = CacheLimits { capacity: 1 << 20, seen: 10, back_off: Duration::ZERO };
         Cache::new(limits, clock.clone(), &Arc::new(Metrics::new()))
     }
 
     const NOT_STORED: Source =
-        Source::Upstream { stored: Err(Reason::Live), collapsed: false, because: Forwarded::Miss };
+        Source::Upstream { stored: Err(Reason::Live), collapsed: false, because: ForwardReason::Miss };
 
     #[tokio::test]
     async fn a_large_body_is_looked_into_off_the_threads_that_serve() {

@@ -7,7 +7,7 @@ use crate::config::Rate;
 
 /// Where a caller stands after a request; or a pool of the upstream's quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
+pub struct LimitStatus {
     /// The policy's name: `client`, `subject`, `address` or `upstream`.
     pub policy: &'static str,
     pub rate: Rate,
@@ -19,26 +19,27 @@ pub struct Standing {
 
 /// Where a request stands against each limit that counts it, in the order in which it is told.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Standings {
+pub struct LimitStatuses {
     /// The client's, or that of an address without a client.
-    pub client: Option<Standing>,
-    pub subject: Option<Standing>,
-    pub upstream: Option<Standing>,
+    pub client: Option<LimitStatus>,
+    pub subject: Option<LimitStatus>,
+    pub upstream: Option<LimitStatus>,
 }
 
-impl Standings {
+impl LimitStatuses {
     /// The rates it stands against.
     pub fn rates(&self) -> [Option<Rate>; 3] {
-        [&self.client, &self.subject, &self.upstream].map(|standing| standing.map(|standing| standing.rate))
+        [&self.client, &self.subject, &self.upstream]
+            .map(|limit_status| limit_status.map(|limit_status| limit_status.rate))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Standing> {
+    pub fn iter(&self) -> impl Iterator<Item = &LimitStatus> {
         [&self.client, &self.subject, &self.upstream].into_iter().flatten()
     }
 }
 
-impl From<Standing> for Standings {
-    fn from(only: Standing) -> Self {
+impl From<LimitStatus> for LimitStatuses {
+    fn from(only: LimitStatus) -> Self {
         Self { client: Some(only), ..Self::default() }
     }
 }

@@ -8,14 +8,14 @@ use crate::config::{Client, Lane};
 
 /// A client, as the upstream's quota is shared among them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Spender {
+pub struct Payer {
     pub client: Arc<str>,
     pub lane: Lane,
     /// At least 1; twice the weight, twice the share.
     pub weight: u32,
 }
 
-impl From<&Client> for Spender {
+impl From<&Client> for Payer {
     fn from(client: &Client) -> Self {
         Self { client: client.name.clone(), lane: client.lane, weight: client.weight }
     }
@@ -24,10 +24,10 @@ impl From<&Client> for Spender {
 /// Everybody who waits for one call, whoever set it off first. More may come while it waits for its
 /// turn: it has its turn as soon as any of them has.
 #[derive(Clone, Debug)]
-pub struct Spenders(Arc<watch::Sender<Vec<Spender>>>);
+pub struct Payers(Arc<watch::Sender<Vec<Payer>>>);
 
-impl Spenders {
-    pub fn of(first: Spender) -> Self {
+impl Payers {
+    pub fn of(first: Payer) -> Self {
         Self(Arc::new(watch::Sender::new(vec![first])))
     }
 
@@ -37,18 +37,18 @@ impl Spenders {
     }
 
     /// One more waits for it.
-    pub fn join(&self, spender: &Spender) {
+    pub fn join(&self, payer: &Payer) {
         self.0.send_if_modified(|all| {
-            let is_new = all.iter().all(|known| known.client != spender.client);
+            let is_new = all.iter().all(|known| known.client != payer.client);
             if is_new {
-                all.push(spender.clone());
+                all.push(payer.clone());
             }
             is_new
         });
     }
 
     /// Them, and word of those who come.
-    pub fn watch(&self) -> watch::Receiver<Vec<Spender>> {
+    pub fn watch(&self) -> watch::Receiver<Vec<Payer>> {
         let mut watch = self.0.subscribe();
         watch.mark_changed();
         watch

@@ -12,7 +12,7 @@ pub enum Phase {
     /// It goes on.
     Live,
     /// It has ended, and nothing in the answer is later than `since`.
-    Over { since: UnixMillis },
+    Closed { since: UnixMillis },
     /// The answer does not say, and nothing that was seen before does. Treated as live.
     Unknown,
 }
@@ -21,7 +21,7 @@ impl Phase {
     /// The phase of two things told in one answer: over only when both are.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Self::Over { since: a }, Self::Over { since: b }) => Self::Over { since: a.max(b) },
+            (Self::Closed { since: a }, Self::Closed { since: b }) => Self::Closed { since: a.max(b) },
             (Self::Live, _) | (_, Self::Live) => Self::Live,
             _ => Self::Unknown,
         }
@@ -58,15 +58,15 @@ pub enum Summary {
 
 /// What a rule makes of a phase: how long an answer is fresh, and the word for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Lifetime {
+pub struct Ruling {
     /// Zero: not to be stored.
     pub ttl: Duration,
-    pub standing: Standing,
+    pub rule_part: RulePart,
 }
 
 /// The part of the rule that set a lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum RulePart {
     Live,
     UnknownPhase,
     NotSettled,
@@ -77,18 +77,18 @@ impl Rule {
     /// The phase of a window of time that ends at `end`, whatever is in it: rows can turn up late,
     /// so it is over only when it has been past for as long as it takes to settle.
     pub fn window(&self, end: UnixMillis, now: UnixMillis) -> Phase {
-        if now < end.plus(self.settle) { Phase::Live } else { Phase::Over { since: end } }
+        if now < end.plus(self.settle) { Phase::Live } else { Phase::Closed { since: end } }
     }
 
     /// How long an answer in `phase` is fresh, asked at `now`.
-    pub fn lifetime(&self, phase: Phase, summary: Summary, now: UnixMillis) -> Lifetime {
+    pub fn lifetime(&self, phase: Phase, summary: Summary, now: UnixMillis) -> Ruling {
         match phase {
-            Phase::Live => Lifetime { ttl: self.live_ttl, standing: Standing::Live },
-            Phase::Unknown => Lifetime { ttl: self.live_ttl, standing: Standing::UnknownPhase },
+            Phase::Live => Ruling { ttl: self.live_ttl, rule_part: RulePart::Live },
+            Phase::Unknown => Ruling { ttl: self.live_ttl, rule_part: RulePart::UnknownPhase },
             // An end that is still to come is an end on another clock: not settled yet.
-            Phase::Over { since } => {
+            Phase::Closed { since } => {
                 let is_settled = since <= now && now.since(since) >= self.settle;
-                let standing = if is_settled { Standing::Settled } else { Standing::NotSettled };
+                let rule_part = if is_settled { RulePart::Settled } else { RulePart::NotSettled };
                 let ttl = match (summary, self.summary_ttl) {
                     // What comes late is notes and surveys, which no transcript has; and a call of a
                     // language model is never spent twice for a conversation that is over.
@@ -97,7 +97,7 @@ impl Rule {
                     _ if is_settled => self.settled_ttl,
                     _ => self.over_ttl,
                 };
-                Lifetime { ttl, standing }
+                Ruling { ttl, rule_part }
             }
         }
     }
@@ -118,16 +118,16 @@ mod tests {
         stale_if_error: Duration::ZERO,
     };
 
-    fn lifetime_after(seconds_over: i64) -> Lifetime {
-        let phase = Phase::Over { since: UnixMillis(0) };
+    fn lifetime_after(seconds_over: i64) -> Ruling {
+        let phase = Phase::Closed { since: UnixMillis(0) };
         RULE.lifetime(phase, Summary::NotAsked, UnixMillis(seconds_over * 1000))
     }
 
     #[test]
     fn over_is_not_settled_until_the_settle_time_has_passed() {
-        assert_eq!(lifetime_after(0).standing, Standing::NotSettled);
-        assert_eq!(lifetime_after(899), Lifetime { ttl: RULE.over_ttl, standing: Standing::NotSettled });
-        assert_eq!(lifetime_after(900), Lifetime { ttl: RULE.settled_ttl, standing: Standing::Settled });
+        assert_eq!(lifetime_after(0).rule_part, RulePart::NotSettled);
+        assert_eq!(lifetime_after(899), Ruling { ttl: RULE.over_ttl, rule_part: RulePart::NotSettled });
+        assert_eq!(lifetime_after(900), Ruling { ttl: RULE.settled_ttl, rule_part: RulePart::Settled });
     }
 
     #[test]
@@ -135,17 +135,17 @@ mod tests {
         let end = UnixMillis(1_000);
         assert_eq!(RULE.window(end, UnixMillis(0)), Phase::Live);
         assert_eq!(RULE.window(end, UnixMillis(900_999)), Phase::Live);
-        assert_eq!(RULE.window(end, UnixMillis(901_000)), Phase::Over { since: end });
+        assert_eq!(RULE.window(end, UnixMillis(901_000)), Phase::Closed { since: end });
     }
 
     #[test]
     fn an_end_in_the_future_is_not_settled() {
-        assert_eq!(lifetime_after(-5).standing, Standing::NotSettled);
+        assert_eq!(lifetime_after(-5).rule_part, RulePart::NotSettled);
         let unsettling = Rule { settle: Duration::ZERO, ..RULE };
-        let phase = Phase::Over { since: UnixMillis(1) };
+        let phase = Phase::Closed { since: UnixMillis(1) };
         assert_eq!(
-            unsettling.lifetime(phase, Summary::NotAsked, UnixMillis(0)).standing,
-            Standing::NotSettled
+            unsettling.lifetime(phase, Summary::NotAsked, UnixMillis(0)).rule_part,
+            RulePart::NotSettled
         );
     }
 
@@ -153,12 +153,12 @@ mod tests {
     fn what_is_live_or_unknown_gets_the_live_lifetime() {
         assert_eq!(RULE.lifetime(Phase::Live, Summary::NotAsked, UnixMillis(0)).ttl, Duration::ZERO);
         let unknown = RULE.lifetime(Phase::Unknown, Summary::There, UnixMillis(0));
-        assert_eq!(unknown, Lifetime { ttl: Duration::ZERO, standing: Standing::UnknownPhase });
+        assert_eq!(unknown, Ruling { ttl: Duration::ZERO, rule_part: RulePart::UnknownPhase });
     }
 
     #[test]
     fn a_summary_of_what_is_over_has_a_lifetime_of_its_own_and_a_missing_one_a_short_one() {
-        let over = Phase::Over { since: UnixMillis(0) };
+        let over = Phase::Closed { since: UnixMillis(0) };
         let ttl = |summary, seconds: i64| RULE.lifetime(over, summary, UnixMillis(seconds * 1000)).ttl;
         for seconds in [1, 900] {
             assert_eq!(ttl(Summary::There, seconds), Duration::from_secs(7 * 86_400));
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn together_they_are_over_only_when_both_are_and_since_the_later_end() {
-        let early = Phase::Over { since: UnixMillis(1) };
-        let late = Phase::Over { since: UnixMillis(2) };
+        let early = Phase::Closed { since: UnixMillis(1) };
+        let late = Phase::Closed { since: UnixMillis(2) };
         assert_eq!(early.and(late), late);
         assert_eq!(early.and(Phase::Live), Phase::Live);
         assert_eq!(Phase::Unknown.and(Phase::Live), Phase::Live);

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
 
-    const OVER: Phase = Phase::Over { since: UnixMillis(1) };
+    const OVER: Phase = Phase::Closed { since: UnixMillis(1) };
 
     /// The uptime in milliseconds; the time of day stands still.
     fn at(millis: u64) -> Moment {

@@ -13,7 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tower::BoxError;
 
-use crate::cache::{Because, Coding, Entry, Forwarded, Served, Source};
+use crate::cache::{Coding, Entry, ForwardReason, Served, Source, StaleReason};
 use crate::clock::Moment;
 use crate::fetch::answer::{ContentType, Large};
 use crate::http::body::{Body, Octets, Response};
@@ -148,7 +148,7 @@ fn content_type(json: Option<&ContentType>) -> HeaderValue {
 /// A browser may keep what is over if it asks each time; what goes on it may not keep.
 fn cache_control(phase: Phase) -> HeaderValue {
     match phase {
-        Phase::Over { .. } => HeaderValue::from_static("private, no-cache"),
+        Phase::Closed { .. } => HeaderValue::from_static("private, no-cache"),
         Phase::Live | Phase::Unknown => HeaderValue::from_static("private, no-store"),
     }
 }
@@ -172,16 +172,16 @@ fn cache_status(source: Source, status: StatusCode) -> HeaderValue {
         }
         Source::Stale { past, because } => {
             let detail = match because {
-                Because::Revalidating => "stale-while-revalidate",
-                Because::Error => "stale-if-error",
+                StaleReason::Revalidating => "stale-while-revalidate",
+                StaleReason::Error => "stale-if-error",
             };
             format!("kore-gateway; hit; ttl=-{}; detail={detail}", past.as_secs())
         }
         Source::Upstream { stored, collapsed, because } => {
             let forwarded = match because {
-                Forwarded::Miss => "uri-miss",
-                Forwarded::Stale => "stale",
-                Forwarded::Request => "request",
+                ForwardReason::Miss => "uri-miss",
+                ForwardReason::Stale => "stale",
+                ForwardReason::Request => "request",
             };
             let mut text = format!("kore-gateway; fwd={forwarded}; fwd-status={}", status.as_u16());
             match stored {

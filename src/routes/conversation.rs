@@ -183,7 +183,7 @@ fn phase(body: &Body<'_>) -> Phase {
     }
     let ends = [&body.end_time.0, &body.updated_at.0];
     match ends.into_iter().flatten().filter_map(|text| date::utc(text)).max() {
-        Some(since) => Phase::Over { since },
+        Some(since) => Phase::Closed { since },
         None => Phase::Unknown,
     }
 }
@@ -206,7 +206,7 @@ mod tests {
         let end = r#","endTime":"1970-01-01T00:00:01.000Z""#;
         for status in ["CLOSED", "TERMINATED"] {
             let over = phase_of(&format!(r#","status":"{status}"{end}"#));
-            assert_eq!(over, Phase::Over { since: UnixMillis(1000) }, "{status}");
+            assert_eq!(over, Phase::Closed { since: UnixMillis(1000) }, "{status}");
         }
         for status in ["ACTIVE", "IDLE", "OPEN", "OVERDUE", "closed", "CLOSED ", "SOMETHING_NEW", ""] {
             assert_eq!(phase_of(&format!(r#","status":"{status}"{end}"#)), Phase::Live, "{status}");
@@ -218,7 +218,7 @@ mod tests {
     fn over_counts_from_the_later_of_end_and_update() {
         let ended = r#","status":"CLOSED","endTime":"1970-01-01T00:00:01Z""#;
         let updated = r#","updatedAt":"1970-01-01T00:00:11Z""#;
-        assert_eq!(phase_of(&format!("{ended}{updated}")), Phase::Over { since: UnixMillis(11_000) });
+        assert_eq!(phase_of(&format!("{ended}{updated}")), Phase::Closed { since: UnixMillis(11_000) });
         assert_eq!(phase_of(r#","status":"CLOSED","endTime":"yesterday""#), Phase::Unknown);
     }
 

@@ -282,9 +282,9 @@ impl Row<'_> {
             return Phase::Live;
         }
         match &self.session_end_time {
-            None => Phase::Over { since: window_end },
+            None => Phase::Closed { since: window_end },
             Some(text) => match date::row_time(text, offset_minutes) {
-                Some(since) => Phase::Over { since },
+                Some(since) => Phase::Closed { since },
                 None => Phase::Unknown,
             },
         }
@@ -306,7 +306,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     let Object(body): Object<Body<'_>> =
         serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     let mut reading = Reading {
-        phase: Phase::Over { since: end },
+        phase: Phase::Closed { since: end },
         sightings: Vec::with_capacity(body.data.len()),
         known_by: Vec::new(),
         bots: Vec::new(),
@@ -345,7 +345,7 @@ pub fn phase_of_own_rows(asked: &Asked, body: &[u8], own: impl Fn(&str) -> bool)
     let Asked::Window { end, offset_minutes, .. } = *asked else { return Phase::Unknown };
     let Ok(Object(body)) = serde_json::from_slice::<Object<Body<'_>>>(body) else { return Phase::Unknown };
     let rows = body.data.iter().filter(|Object(row)| row.bot_id.as_deref().is_some_and(&own));
-    rows.map(|Object(row)| row.phase(end, offset_minutes)).fold(Phase::Over { since: end }, Phase::and)
+    rows.map(|Object(row)| row.phase(end, offset_minutes)).fold(Phase::Closed { since: end }, Phase::and)
 }
 
 #[cfg(test)]
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn an_empty_window_is_over_since_its_end() {
-        assert_eq!(phase_of(""), Phase::Over { since: UnixMillis(10 * HOUR) });
+        assert_eq!(phase_of(""), Phase::Closed { since: UnixMillis(10 * HOUR) });
     }
 
     #[test]
@@ -380,9 +380,9 @@ mod tests {
     #[test]
     fn a_row_that_ends_after_the_window_moves_its_end_in_the_zone_asked_for() {
         let late = r#"{"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T13:00:00"}"#;
-        assert_eq!(phase_of(late), Phase::Over { since: UnixMillis(12 * HOUR) });
+        assert_eq!(phase_of(late), Phase::Closed { since: UnixMillis(12 * HOUR) });
         let early = r#"{"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T03:00:00"}"#;
-        assert_eq!(phase_of(early), Phase::Over { since: UnixMillis(10 * HOUR) });
+        assert_eq!(phase_of(early), Phase::Closed { since: UnixMillis(10 * HOUR) });
         assert_eq!(phase_of(r#"{"finalStatus":"CLOSED","sessionEndTime":"soon"}"#), Phase::Unknown);
     }
 
@@ -393,7 +393,7 @@ mod tests {
             {"sessionId":"s1","conversationId":"c-1","botId":"st-1","automationBotIDs":["st-2",7],"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T00:00:01"},
             {"sessionId":"s2","automationBotIDs":{},"finalStatus":"TRANSIENT_OPEN"}]}"#;
         let sightings = read(&asked, body).expect("the right shape").sightings;
-        let over = Phase::Over { since: UnixMillis(1000) };
+        let over = Phase::Closed { since: UnixMillis(1000) };
         let name = sightings::Name::new;
         let first = vec![name(Kind::Session, "s1"), name(Kind::Conversation, "c-1")];
         let second = vec![name(Kind::Session, "s2")];

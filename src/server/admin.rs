@@ -69,10 +69,10 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
             let challenge = [(WWW_AUTHENTICATE, r#"Bearer realm="kore-gateway ops""#)];
             (StatusCode::UNAUTHORIZED, challenge).into_response()
         }
-        Err(standing) => {
+        Err(limit_status) => {
             let detail = "too many requests without the ops token";
             let refused = problem(StatusCode::TOO_MANY_REQUESTS, "too-many-guesses", "Wait", detail);
-            ([(RETRY_AFTER, whole_seconds(standing.reset))], refused).into_response()
+            ([(RETRY_AFTER, whole_seconds(limit_status.reset))], refused).into_response()
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::access::identify::bearer_of;
 use crate::access::leaked;
 use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
-use crate::cache::{Prospect, Source};
+use crate::cache::{Decision, Source};
 use crate::config::{Account, Client};
 use crate::error::cause::Cause;
 use crate::error::{Error, Kind, whole_seconds};
@@ -171,24 +171,24 @@ fn denied(error: &Error) -> Option<&'static str> {
 fn outcome(app: &App, snapshot: &Snapshot, query: &Query, told: &mut Value) -> Result<(), Error> {
     let outlook = snapshot.upstream.outlook(query)?;
     told["credential"] = outlook.credential.into();
-    told["quota"] = outlook.standing.map_or(Value::Null, |standing| {
+    told["quota"] = outlook.limit_status.map_or(Value::Null, |limit_status| {
         json!({
             "pool": pool(query.route),
-            "allowed": standing.rate.to_string(),
-            "left": standing.left,
-            "back_in": whole_seconds(standing.reset),
+            "allowed": limit_status.rate.to_string(),
+            "left": limit_status.left,
+            "back_in": whole_seconds(limit_status.reset),
         })
     });
     let timeout = snapshot.config.upstream.timeout;
-    let (outcome, because) = match app.cache.prospect(query, false) {
-        Prospect::Serve { source: Source::Hit { left }, .. } => {
+    let (outcome, because) = match app.cache.decision(query, false) {
+        Decision::Serve { source: Source::Hit { left }, .. } => {
             told["ttl"] = left.as_secs().into();
             ("hit", None)
         }
-        Prospect::Serve { refresh, .. } => {
+        Decision::Serve { refresh, .. } => {
             ("stale", Some(if refresh { "fetched anew behind it" } else { "the last call has just failed" }))
         }
-        Prospect::Fetch { fallback, .. } => {
+        Decision::Fetch { fallback, .. } => {
             let in_time = |error: &Error| error.wait().is_some_and(|wait| wait < timeout);
             match (outlook.left_alone, outlook.used_up) {
                 (None, None) => ("miss", None),

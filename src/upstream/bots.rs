@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
     use crate::config::{Config, Lane, Layer, Sources, load};
-    use crate::fetch::payer::{Spender, Spenders};
+    use crate::fetch::payer::{Payer, Payers};
 
     const MOST: usize = 10_000;
     const SHARE: usize = MOST / 2;
@@ -235,8 +235,8 @@ mod tests {
     /// A call to a bot, over, and whether there was a pool for it.
     async fn call(pools: &BotPools, client: &Arc<str>, bot: &str, is_known: bool) -> bool {
         let Some(pool) = pools.get(bot, client) else { return false };
-        let spender = Spender { client: client.clone(), lane: Lane::Interactive, weight: 1 };
-        let mut call = pool.reserve(&Spenders::of(spender), Duration::ZERO).await.expect("room");
+        let payer = Payer { client: client.clone(), lane: Lane::Interactive, weight: 1 };
+        let mut call = pool.reserve(&Payers::of(payer), Duration::ZERO).await.expect("room");
         call.make();
         call.over();
         if is_known {

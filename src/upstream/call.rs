@@ -20,7 +20,7 @@ use crate::config::Account;
 use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::Fetched;
-use crate::fetch::payer::Spenders;
+use crate::fetch::payer::Payers;
 use crate::observe::metrics::AttemptResult;
 use crate::observe::trace::{self, Trace};
 use crate::overload::in_flight;
@@ -44,7 +44,7 @@ struct Deadline {
 struct Call<'a> {
     query: &'a Query,
     account: &'a Account,
-    spenders: &'a Spenders,
+    payers: &'a Payers,
     minter: &'a Minter,
     pool: Arc<Pool>,
     host: &'a Host,
@@ -89,14 +89,14 @@ impl Call<'_> {
 
 impl Upstream {
     /// The answer to `query`. The wait for quota ends while there is time for an answer within the configured
-    /// time; each exchange has all of that time to itself. `spenders` say out of whose share of the quota it may come, `trace` on whose behalf it is made first.
+    /// time; each exchange has all of that time to itself. `payers` say out of whose share of the quota it may come, `trace` on whose behalf it is made first.
     pub async fn call(
         &self,
         query: &Query,
-        spenders: &Spenders,
+        payers: &Payers,
         trace: Option<&Trace>,
     ) -> Result<Fetched, Error> {
-        let call = self.prepare(query, spenders, trace)?;
+        let call = self.prepare(query, payers, trace)?;
         let (mut may_remint, mut retries) = (true, 0);
         let mut turn = Turn::first(call.deadline);
         loop {
@@ -138,16 +138,16 @@ impl Upstream {
     fn prepare<'a>(
         &'a self,
         query: &'a Query,
-        spenders: &'a Spenders,
+        payers: &'a Payers,
         trace: Option<&'a Trace>,
     ) -> Result<Call<'a>, Error> {
         let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
         let waiter = self.clock.uptime() + timeout;
         let deadline = Deadline { waiter, grant: waiter - host.pace(query).expected(timeout) };
-        let pool = pool(state, query, spenders)?;
+        let pool = pool(state, query, payers)?;
         let (account, attempts) = (&state.account, AtomicU32::new(0));
-        Ok(Call { query, account, spenders, minter, pool, host, deadline, trace, attempts })
+        Ok(Call { query, account, payers, minter, pool, host, deadline, trace, attempts })
     }
 
     /// One attempt. `Err` is one that was not made: no room in the quota by `patience`, or the
@@ -252,7 +252,7 @@ impl Upstream {
 
     async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
         let started = Instant::now();
-        let reserved = call.pool.reserve(call.spenders, patience).await;
+        let reserved = call.pool.reserve(call.payers, patience).await;
         self.metrics.quota_wait.observe(started.elapsed().as_secs_f64());
         reserved.map_err(|Exhausted(wait)| quota_used_up(wait, call.query))
     }
@@ -291,11 +291,9 @@ impl Upstream {
 }
 
 /// The pool that counts a call: the account's, or its bot's (contract §1).
-fn pool(state: &State, query: &Query, spenders: &Spenders) -> Result<Arc<Pool>, Error> {
+fn pool(state: &State, query: &Query, payers: &Payers) -> Result<Arc<Pool>, Error> {
     match (query.route.base, query.bot.as_deref()) {
-        (Base::Automation, Some(bot)) => {
-            state.pools.bots.get(bot, &spenders.first()).ok_or_else(too_many_bots)
-        }
+        (Base::Automation, Some(bot)) => state.pools.bots.get(bot, &payers.first()).ok_or_else(too_many_bots),
         _ => Ok(state.pools.whole.clone()),
     }
 }

@@ -29,7 +29,7 @@ use tokio_rustls::rustls;
 use crate::clock::Clock;
 use crate::config::{Account, Config, Rate};
 use crate::error::{Error, Kind};
-use crate::fetch::limit_status::Standing;
+use crate::fetch::limit_status::LimitStatus;
 use crate::observe::metrics::Metrics;
 use crate::overload::in_flight::Bytes;
 use crate::routes::{Base, Query, Route};
@@ -80,7 +80,7 @@ pub struct Outlook {
     /// What it would be refused with, if it could not wait for the quota.
     pub used_up: Option<Error>,
     /// Of the pool that would count it.
-    pub standing: Option<Standing>,
+    pub limit_status: Option<LimitStatus>,
 }
 
 impl Upstream {
@@ -163,7 +163,7 @@ impl Upstream {
         route: &Route,
         bot: Option<&str>,
         now: Duration,
-    ) -> Option<Standing> {
+    ) -> Option<LimitStatus> {
         let state = self.accounts.get(account)?;
         let rates = match route.base {
             Base::ContactCenter => &state.account.quota.account,
@@ -178,7 +178,7 @@ impl Upstream {
             },
             _ => state.pools.whole.standing_at(now),
         };
-        Some(Standing { policy: "upstream", rate, left, reset })
+        Some(LimitStatus { policy: "upstream", rate, left, reset })
     }
 
     /// What a call would come to before it is made: the credential it would be signed with, and why it
@@ -187,12 +187,12 @@ impl Upstream {
         let (state, minter, host) = self.way(query)?;
         let base = request::base(query.route, &state.account);
         let now = self.clock.uptime();
-        let standing = self.standing(&query.account, query.route, query.bot.as_deref(), now);
+        let limit_status = self.standing(&query.account, query.route, query.bot.as_deref(), now);
         let left_alone = host.breaker.check().err().map(|wait| left_alone(wait, base));
-        let used_up = standing
-            .filter(|standing| standing.left == 0)
-            .map(|standing| quota_used_up(standing.reset, query));
-        Ok(Outlook { credential: minter.name().to_owned(), left_alone, used_up, standing })
+        let used_up = limit_status
+            .filter(|limit_status| limit_status.left == 0)
+            .map(|limit_status| quota_used_up(limit_status.reset, query));
+        Ok(Outlook { credential: minter.name().to_owned(), left_alone, used_up, limit_status })
     }
 
     /// Sets the gauges that are read rather than counted.

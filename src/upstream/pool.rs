@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use super::broker::{Broker, INSTANT, Outlook, STEP, Shares, Ticket};
 use crate::clock::Clock;
 use crate::config::Rate;
-use crate::fetch::payer::{Spender, Spenders};
+use crate::fetch::payer::{Payer, Payers};
 
 /// A pool. All decisions are the [`Broker`]'s; here they are waited for.
 pub struct Pool {
@@ -43,7 +43,7 @@ pub struct Exhausted(pub Duration);
 /// Room for one call. Given back when it is dropped.
 pub struct Reservation {
     pool: Arc<Pool>,
-    spender: Spender,
+    payer: Payer,
     stage: Stage,
 }
 
@@ -99,9 +99,7 @@ impl Pool {
             .broker
             .grant(now)
             .into_iter()
-            .map(|(ticket, spender)| {
-                (ticket, Reservation { pool: self.clone(), spender, stage: Stage::NotMade })
-            })
+            .map(|(ticket, payer)| (ticket, Reservation { pool: self.clone(), payer, stage: Stage::NotMade }))
             .map(|(ticket, reservation)| (state.waiting.remove(&ticket), Ok(reservation)))
             .collect();
         self.outlook.store(Arc::new(state.broker.outlook(now)));
@@ -140,12 +138,12 @@ impl Pool {
         tell(told);
     }
 
-    /// Reserves one call, on the account of whichever of `spenders` has its turn first; more of them
+    /// Reserves one call, on the account of whichever of `payers` has its turn first; more of them
     /// may join meanwhile. Waits if that comes before `deadline` (time since the clock's start), and
     /// says so at once if not, or as soon as others have taken it.
-    pub async fn reserve(self: &Arc<Self>, spenders: &Spenders, deadline: Duration) -> Told {
+    pub async fn reserve(self: &Arc<Self>, payers: &Payers, deadline: Duration) -> Told {
         let (tell, mut told) = oneshot::channel();
-        let mut joining = spenders.watch();
+        let mut joining = payers.watch();
         let ticket = self.turn(|state, now| {
             let waiting = joining.borrow_and_update();
             let ticket = state.broker.ask(&waiting, now, deadline);
@@ -280,7 +278,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.pool.turn(|state, now| match self.stage {
-            Stage::NotMade => state.broker.give_back(&self.spender),
+            Stage::NotMade => state.broker.give_back(&self.payer),
             Stage::UnderWay => state.broker.end(now + MAY_LIE_UNREAD),
             Stage::Over => state.broker.end(now),
         });
@@ -296,22 +294,22 @@ mod tests {
 
     const RATE: Rate = Rate { amount: 2, window: Duration::from_secs(60) };
 
-    fn spender(client: &str, lane: Lane) -> Spender {
-        Spender { client: client.into(), lane, weight: 1 }
+    fn payer(client: &str, lane: Lane) -> Payer {
+        Payer { client: client.into(), lane, weight: 1 }
     }
 
-    fn pool() -> (Arc<Pool>, Clock, Spenders) {
+    fn pool() -> (Arc<Pool>, Clock, Payers) {
         let clock = Clock::manual(UnixMillis(0));
         let fairness = Fairness { headroom: 0, reserve: 0, background_minimum: 0 };
         let shares = Shares { interactive: 1, background: 0, heaviest: 1, fairness };
-        let spenders = Spenders::of(spender("one", Lane::Interactive));
-        (Pool::new(&[RATE], shares, 10, clock.clone()), clock, spenders)
+        let payers = Payers::of(payer("one", Lane::Interactive));
+        (Pool::new(&[RATE], shares, 10, clock.clone()), clock, payers)
     }
 
     #[tokio::test]
     async fn where_it_stands_is_told_while_somebody_else_is_at_work_on_it() {
-        let (pool, clock, spenders) = pool();
-        let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+        let (pool, clock, payers) = pool();
+        let mut call = pool.reserve(&payers, Duration::ZERO).await.expect("room");
         call.make();
         call.over();
         drop(call);
@@ -325,9 +323,9 @@ mod tests {
 
     #[tokio::test]
     async fn with_nothing_left_it_says_when_something_will_be() {
-        let (pool, clock, spenders) = pool();
-        let under_way = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
-        let mut first = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+        let (pool, clock, payers) = pool();
+        let under_way = pool.reserve(&payers, Duration::ZERO).await.expect("room");
+        let mut first = pool.reserve(&payers, Duration::ZERO).await.expect("room");
         assert_eq!(pool.standing(), (0, Duration::from_secs(60)), "if both end at once");
         first.make();
         first.over();
@@ -353,22 +351,22 @@ mod tests {
         panic!("never");
     }
 
-    fn asks(pool: &Arc<Pool>, spenders: &Spenders, deadline: u64) -> tokio::task::JoinHandle<Told> {
-        let (pool, spenders) = (pool.clone(), spenders.clone());
-        tokio::spawn(async move { pool.reserve(&spenders, Duration::from_secs(deadline)).await })
+    fn asks(pool: &Arc<Pool>, payers: &Payers, deadline: u64) -> tokio::task::JoinHandle<Told> {
+        let (pool, payers) = (pool.clone(), payers.clone());
+        tokio::spawn(async move { pool.reserve(&payers, Duration::from_secs(deadline)).await })
     }
 
     #[tokio::test]
     async fn who_cannot_be_served_in_time_any_more_because_a_call_drags_on_is_told_within_a_second() {
-        let (pool, clock, spenders) = pool();
+        let (pool, clock, payers) = pool();
         let mut slow = Vec::new();
         for _ in 0..2 {
-            let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("room");
+            let mut call = pool.reserve(&payers, Duration::ZERO).await.expect("room");
             call.make();
             slow.push(call);
         }
         // If they ended at once, there would be room at 60 s.
-        let waiting = asks(&pool, &spenders, 65);
+        let waiting = asks(&pool, &payers, 65);
         let told = seconds_until(&clock, &waiting).await;
         assert!((6..=7).contains(&told), "{told} s");
         let told = waiting.await.expect("no panic").err();
@@ -377,9 +375,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_was_given_up_counts_for_as_long_as_it_may_lie_unread() {
-        let (pool, clock, spenders) = pool();
+        let (pool, clock, payers) = pool();
         for _ in 0..2 {
-            pool.reserve(&spenders, Duration::ZERO).await.expect("room").make();
+            pool.reserve(&payers, Duration::ZERO).await.expect("room").make();
         }
         clock.advance(MAY_LIE_UNREAD + RATE.window - Duration::from_millis(1));
         assert_eq!(pool.standing().0, 0);
@@ -394,22 +392,22 @@ mod tests {
         let fairness = Fairness { headroom: 50, reserve: 0, background_minimum: 10 };
         let shares = Shares { interactive: 1, background: 1, heaviest: 1, fairness };
         let pool = Pool::new(&[rate], shares, 10, clock.clone());
-        let export = || Spenders::of(spender("export", Lane::Background));
-        let desk = spender("desk", Lane::Interactive);
+        let export = || Payers::of(payer("export", Lane::Background));
+        let desk = payer("desk", Lane::Interactive);
         let mut held = Vec::new();
-        for spenders in [Spenders::of(desk.clone()), export()] {
-            let mut call = pool.reserve(&spenders, Duration::ZERO).await.expect("within its share");
+        for payers in [Payers::of(desk.clone()), export()] {
+            let mut call = pool.reserve(&payers, Duration::ZERO).await.expect("within its share");
             call.make();
             held.push(call);
         }
-        let spenders = export();
-        let first = asks(&pool, &spenders, 1000);
+        let payers = export();
+        let first = asks(&pool, &payers, 1000);
         let second = asks(&pool, &export(), 1000);
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
         assert!(!first.is_finished() && !second.is_finished(), "beyond the minimum, it waits");
-        spenders.join(&desk);
+        payers.join(&desk);
         held.push(first.await.expect("no panic").expect("the desk's share"));
         assert_eq!(pool.waiting(), 1, "the other one waits");
         second.abort();

@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use kore_gateway::cache::Terms;
 use kore_gateway::config::Lane;
 use kore_gateway::fetch::answer::{Answer, Fetched};
-use kore_gateway::fetch::payer::Spender;
+use kore_gateway::fetch::payer::Payer;
 use kore_gateway::routes::{self, Found, Key, Query};
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 use serde_json::json;
@@ -155,7 +155,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
             Query { route, account: account.clone(), bot, key, plain: None, asked: canonical.asked }
         })
         .collect();
-    let spender = Spender { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };
+    let payer = Payer { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };
     let calls = Arc::new(AtomicUsize::new(0));
     let ask_all = async || {
         let before = calls.load(Ordering::SeqCst);
@@ -173,7 +173,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
             world
                 .app
                 .cache
-                .get_or_fill(query, &rule, MINUTE, Terms::default(), spender.clone(), fill)
+                .get_or_fill(query, &rule, MINUTE, Terms::default(), payer.clone(), fill)
                 .await
                 .unwrap();
         }

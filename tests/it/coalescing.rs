@@ -10,7 +10,7 @@ use kore_gateway::clock::Moment;
 use kore_gateway::config::Lane;
 use kore_gateway::error::Error;
 use kore_gateway::fetch::answer::{Answer, Fetched};
-use kore_gateway::fetch::payer::Spender;
+use kore_gateway::fetch::payer::Payer;
 use kore_gateway::routes::{self, Found, Key, Name, Query, Route};
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 
@@ -173,9 +173,9 @@ async fn nobody_is_handed_again_as_collapsed_the_live_answer_that_it_just_had() 
                 for _ in 0..TIMES {
                     let calls = calls.clone();
                     let fill = move |_| live_answer(calls.fetch_add(1, Ordering::SeqCst), now);
-                    let spender = Spender { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };
+                    let payer = Payer { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };
                     let served =
-                        app.cache.get_or_fill(&query, &rule, MINUTE, Terms::default(), spender, fill).await;
+                        app.cache.get_or_fill(&query, &rule, MINUTE, Terms::default(), payer, fill).await;
                     let Ok(Served::Entry(entry, Source::Upstream { collapsed, .. })) = served else {
                         panic!("{served:?}")
                     };

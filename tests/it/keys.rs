@@ -271,7 +271,7 @@ async fn a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_
             0 => IpAddr::from(*random.first_chunk::<4>().unwrap()),
             _ => IpAddr::from(*random.first_chunk::<16>().unwrap()),
         };
-        let _ = world.app.strangers.check(Caller::at(address), rate, world.app.clock.uptime());
+        let _ = world.app.unauthenticated.check(Caller::at(address), rate, world.app.clock.uptime());
         // From here on the table is full, and what is loaded on first use is loaded.
         if n == 200_000 {
             full = resident();
@@ -283,7 +283,7 @@ async fn a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_
     let more = resident().saturating_sub(full);
     println!("800000 more keys and addresses: {more} bytes more");
     assert!(more < 32 << 20, "{more}");
-    assert!(world.app.strangers.callers() <= snapshot.config.callers.tracked);
+    assert!(world.app.unauthenticated.callers() <= snapshot.config.callers.tracked);
     assert_eq!(got(world.request(Method::GET, &path, OLD)).await.status, StatusCode::OK);
     assert_eq!(world.standin.count(), 1);
 }

@@ -75,11 +75,11 @@ async fn who_has_no_valid_credential_is_counted_by_address_and_who_has_one_is_no
     let url = format!("http://{}{path}", world.address);
     let guesser = from_address([127, 0, 0, 2]);
     let guess = async |key: &str| got(guesser.get(&url).header("x-api-key", key)).await;
-    for (n, standing) in
+    for (n, limit_status) in
         [r#""address";r=2;t=20"#, r#""address";r=1;t=40"#, r#""address";r=0;t=20"#].into_iter().enumerate()
     {
         let answer = guess(&format!("kg_guess-{n}")).await;
-        assert_eq!((answer.status.as_u16(), answer.header("ratelimit")), (401, standing));
+        assert_eq!((answer.status.as_u16(), answer.header("ratelimit")), (401, limit_status));
         assert_eq!(answer.header("ratelimit-policy"), r#""address";q=3;w=60"#);
     }
     let over = guess("kg_guess-4").await;
@@ -107,7 +107,7 @@ async fn a_flood_of_addresses_leaves_an_honest_caller_unaffected() {
         let answer = got(stranger.get(&url).header("x-api-key", format!("kg_random-{n}"))).await;
         assert_eq!(answer.status, 401);
     }
-    assert!(world.app.strangers.callers() <= 100);
+    assert!(world.app.unauthenticated.callers() <= 100);
     for _ in 0..100 {
         assert_eq!(got(world.request(Method::GET, &path, REPORTING)).await.status, 200);
     }

@@ -17,7 +17,7 @@ use crate::cache::{Coding, Entry, Part, Served, Source, Terms};
 use crate::clock::UnixMillis;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::Answer as Whole;
-use crate::fetch::payer::{Spender, Spenders};
+use crate::fetch::payer::{Payer, Payers};
 use crate::http::body::{Octets, Response};
 use crate::observe::audit::Record;
 use crate::observe::metrics;
@@ -59,9 +59,9 @@ impl Service<Valid> for Answer {
 /// to be made ready. Before anything goes upstream, it is searched for credentials: nothing that holds one was ever
 /// stored.
 fn place(valid: &Valid) -> Result<Option<Place>, Error> {
-    let Valid { admitted, query, body, anew, .. } = valid;
+    let Valid { admitted, query, body, revalidate, .. } = valid;
     let Call { app, now, .. } = &*admitted.call;
-    if !anew && app.cache.fresh(&query.key, *now).is_some() {
+    if !revalidate && app.cache.fresh(&query.key, *now).is_some() {
         return Ok(None);
     }
     admitted.call.without_credentials(body.as_deref())?;
@@ -75,7 +75,7 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let Admitted { call, grant, .. } = admitted;
     let Call { app, snapshot, now, .. } = &**call;
     let is_whole = matches!(snapshot.projection(&grant.client, query.route), Ok(None));
-    if !is_whole || valid.anew || snapshot.audit.is_on() || !snapshot.is_current() {
+    if !is_whole || valid.revalidate || snapshot.audit.is_on() || !snapshot.is_current() {
         return None;
     }
     let (entry, left) = app.cache.fresh(&query.key, *now)?;
@@ -117,29 +117,34 @@ fn held(call: &Call, body: Option<(Coding, Arc<[u8]>)>) -> Result<Option<(Coding
 }
 
 /// What the cache or the upstream has to say to `query`.
-pub(super) async fn served(call: &Call, grant: &Grant, query: &Query, anew: bool) -> Result<Served, Error> {
+pub(super) async fn served(
+    call: &Call,
+    grant: &Grant,
+    query: &Query,
+    revalidate: bool,
+) -> Result<Served, Error> {
     let Call { app, snapshot, trace, .. } = call;
     let config = &snapshot.config;
     let fill = {
         let (upstream, query, trace) = (snapshot.upstream.clone(), query.clone(), trace.clone());
-        move |spenders: Spenders| {
+        move |payers: Payers| {
             let (upstream, query, trace) = (upstream.clone(), query.clone(), trace.clone());
-            async move { upstream.call(&query, &spenders, trace.as_deref()).await }
+            async move { upstream.call(&query, &payers, trace.as_deref()).await }
         }
     };
     let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
     // The fill is the same for everyone; who waits for it only pays for it.
-    let spender = Spender::from(&*grant.client);
+    let payer = Payer::from(&*grant.client);
     let directives = Directives::of(&call.head.headers);
-    let terms = Terms { anew, no_store: directives.no_store, only_stored: directives.only_if_cached };
-    app.cache.get_or_fill(query, rule, wait, terms, spender, fill).await
+    let terms = Terms { revalidate, no_store: directives.no_store, only_stored: directives.only_if_cached };
+    app.cache.get_or_fill(query, rule, wait, terms, payer, fill).await
 }
 
 async fn answer(valid: &Valid) -> Result<Reply, Error> {
-    let Valid { admitted: Admitted { call, identity, grant, .. }, query, anew, conditions, .. } = valid;
+    let Valid { admitted: Admitted { call, identity, grant, .. }, query, revalidate, conditions, .. } = valid;
     let snapshot = &call.snapshot;
     owner::check(valid).await?;
-    let served = served(call, grant, query, *anew).await?;
+    let served = served(call, grant, query, *revalidate).await?;
     let outcome = reply::outcome(&served);
 
     let asker = Asker { call, identity, query, conditions, outcome };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::request::Parts;
 
 use super::check::{Check, Checking};
-use super::rate_limit::{over_limit, with_standings};
+use super::rate_limit::{over_limit, with_limit_statuses};
 use super::{Call, Identified};
 use crate::access::identify::{bearer_of, presented};
 use crate::access::rate_limit::Caller;
@@ -78,11 +78,11 @@ pub fn count_unless_known(
 
 fn count(app: &App, snapshot: &Snapshot, address: IpAddr, error: Error) -> Error {
     let rate = snapshot.config.callers.unauthenticated;
-    match app.strangers.check(Caller::at(address), rate, app.clock.uptime()) {
-        Ok(standing) => with_standings(error, standing.into()),
-        Err(standing) => {
+    match app.unauthenticated.check(Caller::at(address), rate, app.clock.uptime()) {
+        Ok(limit_status) => with_limit_statuses(error, limit_status.into()),
+        Err(limit_status) => {
             let detail = "too many requests without a valid credential from this address";
-            over_limit(detail, &standing, standing.into())
+            over_limit(detail, &limit_status, limit_status.into())
         }
     }
 }

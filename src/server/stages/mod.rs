@@ -34,7 +34,7 @@ use crate::app::{App, Snapshot};
 use crate::clock::Moment;
 use crate::config::Client;
 use crate::error::Error;
-use crate::fetch::limit_status::Standings;
+use crate::fetch::limit_status::LimitStatuses;
 use crate::http::request_id::RequestId;
 use crate::observe::trace::Trace;
 use crate::overload::waiting::Place;
@@ -100,7 +100,7 @@ pub struct Limited {
     call: Box<Call>,
     identity: Identity,
     client: Arc<Client>,
-    standings: Standings,
+    limit_statuses: LimitStatuses,
 }
 
 /// A request that its caller may make now.
@@ -108,7 +108,7 @@ pub struct Admitted {
     call: Box<Call>,
     identity: Identity,
     grant: Grant,
-    standings: Standings,
+    limit_statuses: LimitStatuses,
 }
 
 impl Admitted {
@@ -126,7 +126,7 @@ pub struct Valid {
     /// The body as it was sent.
     body: Option<Bytes>,
     /// What is stored will not do.
-    anew: bool,
+    revalidate: bool,
     conditions: Conditions,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::check::{Check, Checking};
-use super::rate_limit::with_standings;
+use super::rate_limit::with_limit_statuses;
 use super::{Admitted, Limited};
 use crate::access::permit::{Grant, permit};
 use crate::config::{Account, Client, Config};
@@ -16,15 +16,15 @@ pub struct Permit;
 impl Check<Limited> for Permit {
     type Checked = Admitted;
 
-    fn check(&self, Limited { call, identity, client, standings }: Limited) -> Checking<Admitted> {
+    fn check(&self, Limited { call, identity, client, limit_statuses }: Limited) -> Checking<Admitted> {
         let account = allowed(&client, call.route, &call.contract(None), &call.snapshot.config).cloned();
         Checking::Done(match account {
-            Ok(account) => Ok(Admitted { call, identity, grant: Grant { client, account }, standings }),
+            Ok(account) => Ok(Admitted { call, identity, grant: Grant { client, account }, limit_statuses }),
             Err(mut error) => {
                 if error.kind == Kind::InvalidRequest {
                     error = call.without_credentials(None).err().unwrap_or(error);
                 }
-                Err(with_standings(error.for_client(&client.name), standings))
+                Err(with_limit_statuses(error.for_client(&client.name), limit_statuses))
             }
         })
     }

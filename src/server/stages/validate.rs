@@ -49,9 +49,9 @@ async fn with_body(mut request: Admitted) -> Result<Valid, Error> {
 fn valid(admitted: Admitted, query: Result<Query, Error>, body: Option<Bytes>) -> Result<Valid, Error> {
     let query = query.map_err(|error| admitted.refused(error))?;
     let head = &admitted.call.head;
-    let anew = admitted.grant.client.may_refresh && Directives::of(&head.headers).no_cache;
+    let revalidate = admitted.grant.client.may_refresh && Directives::of(&head.headers).no_cache;
     let conditions = Conditions::of(&head.method, &head.headers);
-    Ok(Valid { admitted, query, body, anew, conditions })
+    Ok(Valid { admitted, query, body, revalidate, conditions })
 }
 
 impl Admitted {

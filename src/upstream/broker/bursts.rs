@@ -48,15 +48,15 @@ type Took = HashMap<String, Vec<Duration>>;
 fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool) -> Took {
     let fairness = Fairness { headroom: 10, reserve: 25, background_minimum: 10 };
     let mut broker = Broker::new(&[MINUTE], Shares { interactive: 4, background: 1, heaviest: 1, fairness });
-    let spender = |client: &str| Spender { client: client.into(), lane: Lane::Interactive, weight: 1 };
-    let export = Spender { lane: Lane::Background, ..spender("export") };
+    let payer = |client: &str| Payer { client: client.into(), lane: Lane::Interactive, weight: 1 };
+    let export = Payer { lane: Lane::Background, ..payer("export") };
     let mut asked: HashMap<Ticket, Duration> = HashMap::new();
     let mut under_way: VecDeque<Duration> = VecDeque::new();
     let mut took = Took::new();
     for tick in 0..seconds * 10 {
         let now = TICK * u32::try_from(tick).expect("short");
-        let mut ask = |broker: &mut Broker, spender: &Spender| {
-            let ticket = broker.ask(std::slice::from_ref(spender), now, now + Duration::from_secs(60));
+        let mut ask = |broker: &mut Broker, payer: &Payer| {
+            let ticket = broker.ask(std::slice::from_ref(payer), now, now + Duration::from_secs(60));
             asked.insert(ticket, now);
         };
         while under_way.front().is_some_and(|end| *end <= now) {
@@ -66,23 +66,23 @@ fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool
         if with_greedy && tick % 10 < 2 {
             // 22 a second are a hundred times 13 a minute; more than can be served wait already.
             let waiting = broker.lines.get("a").map_or(0, |line| line.queue.len());
-            (waiting..10).for_each(|_| ask(&mut broker, &spender("a")));
+            (waiting..10).for_each(|_| ask(&mut broker, &payer("a")));
         }
         if tick % 10 == 0 && tick / 10 >= from {
             let second = tick / 10 - from;
             for (place, other) in OTHERS.iter().enumerate() {
                 let calls = pattern(second, u64::try_from(place).expect("small"));
-                (0..calls).for_each(|_| ask(&mut broker, &spender(other)));
+                (0..calls).for_each(|_| ask(&mut broker, &payer(other)));
             }
         }
         if tick % 620 == 450 {
             (0..6).for_each(|_| ask(&mut broker, &export));
         }
-        for (ticket, spender) in broker.grant(now) {
+        for (ticket, payer) in broker.grant(now) {
             under_way.push_back(now + LATENCY);
             let since = asked[&ticket];
             if since >= Duration::from_secs(counts) {
-                took.entry(spender.client.to_string()).or_default().push(now - since + LATENCY);
+                took.entry(payer.client.to_string()).or_default().push(now - since + LATENCY);
             }
         }
     }

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use super::quota::Calls;
 use crate::config::{Lane, Rate};
-use crate::fetch::payer::Spender;
+use crate::fetch::payer::Payer;
 pub use ahead::{INSTANT, Outlook, STEP};
 use demand::Demand;
 pub use shares::Shares;
@@ -50,7 +50,7 @@ struct Waiting {
 /// One client's calls and its queue.
 #[derive(Clone, Debug)]
 struct Line {
-    spender: Spender,
+    payer: Payer,
     demand: Demand,
     queue: VecDeque<Waiting>,
 }
@@ -96,24 +96,24 @@ impl Broker {
     }
 
     /// A call takes a place in the queue of everyone who waits for it.
-    pub fn ask(&mut self, spenders: &[Spender], now: Duration, deadline: Duration) -> Ticket {
+    pub fn ask(&mut self, payers: &[Payer], now: Duration, deadline: Duration) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        for spender in spenders {
-            self.line(spender).queue.push_back(Waiting { ticket, since: now, deadline });
+        for payer in payers {
+            self.line(payer).queue.push_back(Waiting { ticket, since: now, deadline });
         }
-        if spenders.len() > 1 {
+        if payers.len() > 1 {
             self.shared.insert(ticket);
         }
         ticket
     }
 
     /// And in the queues of those who have joined them, if it waits still.
-    pub fn join(&mut self, ticket: Ticket, spenders: &[Spender], now: Duration) {
+    pub fn join(&mut self, ticket: Ticket, payers: &[Payer], now: Duration) {
         let mut waiting = self.lines.values().flat_map(|line| &line.queue);
         let Some(waiting) = waiting.find(|waiting| waiting.ticket == ticket).copied() else { return };
-        for spender in spenders {
-            let line = self.line(spender);
+        for payer in payers {
+            let line = self.line(payer);
             if line.queue.iter().all(|there| there.ticket != ticket) {
                 line.queue.push_back(Waiting { since: now, ..waiting });
                 self.shared.insert(ticket);
@@ -121,13 +121,13 @@ impl Broker {
         }
     }
 
-    fn line(&mut self, spender: &Spender) -> &mut Line {
-        let line = self.lines.entry(spender.client.clone()).or_insert_with(|| Line {
-            spender: spender.clone(),
+    fn line(&mut self, payer: &Payer) -> &mut Line {
+        let line = self.lines.entry(payer.client.clone()).or_insert_with(|| Line {
+            payer: payer.clone(),
             demand: Demand::default(),
             queue: VecDeque::new(),
         });
-        line.spender.clone_from(spender); // A reload may have given it another lane or weight.
+        line.payer.clone_from(payer); // A reload may have given it another lane or weight.
         line
     }
 
@@ -144,7 +144,7 @@ impl Broker {
     }
 
     /// All who can call now, in their order. Their calls count as under way from here on.
-    pub fn grant(&mut self, now: Duration) -> Vec<(Ticket, Spender)> {
+    pub fn grant(&mut self, now: Duration) -> Vec<(Ticket, Payer)> {
         self.all.forget(now, self.longest);
         self.background.forget(now, self.longest);
         for line in self.lines.values_mut() {
@@ -153,7 +153,7 @@ impl Broker {
         std::iter::from_fn(|| self.grant_one(now)).collect()
     }
 
-    fn grant_one(&mut self, now: Duration) -> Option<(Ticket, Spender)> {
+    fn grant_one(&mut self, now: Duration) -> Option<(Ticket, Payer)> {
         let (_, class, due, client) = self
             .lines
             .iter()
@@ -177,17 +177,17 @@ impl Broker {
         let due = if class.is_within() { due } else { now };
         line.demand.take(due, &first);
         self.all.begin();
-        if line.spender.lane == Lane::Background {
+        if line.payer.lane == Lane::Background {
             self.background.take(due, &first);
         }
         if !class.is_within() {
             self.last_beyond = now;
         }
-        let spender = line.spender.clone();
+        let payer = line.payer.clone();
         if self.shared.contains(&ticket) {
             self.leave(ticket);
         }
-        Some((ticket, spender))
+        Some((ticket, payer))
     }
 
     /// A call that was granted has ended, or will count as if it ended at this time to come.
@@ -196,12 +196,12 @@ impl Broker {
     }
 
     /// A call that was granted was never made.
-    pub fn give_back(&mut self, spender: &Spender) {
+    pub fn give_back(&mut self, payer: &Payer) {
         self.all.give_back();
-        if spender.lane == Lane::Background {
+        if payer.lane == Lane::Background {
             self.background.give_back();
         }
-        if let Some(line) = self.lines.get_mut(&spender.client) {
+        if let Some(line) = self.lines.get_mut(&payer.client) {
             line.demand.give_back();
         }
     }

@@ -13,8 +13,8 @@ fn shares(interactive: u32, background: u32) -> Shares {
     Shares { interactive, background, heaviest: 1, fairness: FAIRNESS }
 }
 
-fn spender(client: &str, lane: Lane, weight: u32) -> Spender {
-    Spender { client: client.into(), lane, weight }
+fn payer(client: &str, lane: Lane, weight: u32) -> Payer {
+    Payer { client: client.into(), lane, weight }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -24,23 +24,23 @@ fn seconds(seconds: u64) -> Duration {
 /// How many of each client's calls are granted at `now`; they end at once.
 fn granted(broker: &mut Broker, now: Duration) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
-    for (_, spender) in broker.grant(now) {
+    for (_, payer) in broker.grant(now) {
         broker.end(now);
-        *counts.entry(spender.client.to_string()).or_default() += 1;
+        *counts.entry(payer.client.to_string()).or_default() += 1;
     }
     counts
 }
 
-fn ask(broker: &mut Broker, spender: &Spender, calls: usize, now: Duration) {
+fn ask(broker: &mut Broker, payer: &Payer, calls: usize, now: Duration) {
     for _ in 0..calls {
-        broker.ask(std::slice::from_ref(spender), now, Duration::MAX);
+        broker.ask(std::slice::from_ref(payer), now, Duration::MAX);
     }
 }
 
 #[test]
 fn an_only_client_has_all_of_it_at_once() {
     let mut broker = Broker::new(&[MINUTE], shares(1, 0));
-    ask(&mut broker, &spender("a", Lane::Interactive, 1), 100, seconds(0));
+    ask(&mut broker, &payer("a", Lane::Interactive, 1), 100, seconds(0));
     assert_eq!(granted(&mut broker, seconds(0))["a"], 60);
     assert!(granted(&mut broker, seconds(59)).is_empty());
     assert_eq!(granted(&mut broker, seconds(60))["a"], 40);
@@ -50,9 +50,9 @@ fn an_only_client_has_all_of_it_at_once() {
 fn calls_within_the_share_go_at_once_and_those_beyond_are_spread() {
     let mut broker = Broker::new(&[MINUTE], shares(4, 0));
     let now = seconds(3600);
-    ask(&mut broker, &spender("b", Lane::Interactive, 1), 1, now - seconds(1));
+    ask(&mut broker, &payer("b", Lane::Interactive, 1), 1, now - seconds(1));
     granted(&mut broker, now - seconds(1));
-    ask(&mut broker, &spender("a", Lane::Interactive, 1), 1000, now);
+    ask(&mut broker, &payer("a", Lane::Interactive, 1), 1000, now);
     let first = granted(&mut broker, now)["a"];
     assert!((15..=16).contains(&first), "a quarter of the quota, not {first}");
     let mut at = [0; 3];
@@ -68,7 +68,7 @@ fn calls_within_the_share_go_at_once_and_those_beyond_are_spread() {
 #[test]
 fn a_client_that_is_alone_may_have_half_at_once() {
     let mut broker = Broker::new(&[MINUTE], shares(4, 0));
-    ask(&mut broker, &spender("a", Lane::Interactive, 1), 1000, seconds(3600));
+    ask(&mut broker, &payer("a", Lane::Interactive, 1), 1000, seconds(3600));
     let first = granted(&mut broker, seconds(3600))["a"];
     assert!((30..=31).contains(&first), "{first}");
 }
@@ -76,7 +76,7 @@ fn a_client_that_is_alone_may_have_half_at_once() {
 #[test]
 fn whoever_comes_later_finds_room_and_then_its_share() {
     let mut broker = Broker::new(&[MINUTE], shares(4, 0));
-    let (a, b) = (spender("a", Lane::Interactive, 1), spender("b", Lane::Interactive, 1));
+    let (a, b) = (payer("a", Lane::Interactive, 1), payer("b", Lane::Interactive, 1));
     ask(&mut broker, &a, 100_000, seconds(0));
     for second in 0..600 {
         granted(&mut broker, seconds(second));
@@ -95,21 +95,21 @@ fn whoever_comes_later_finds_room_and_then_its_share() {
 #[test]
 fn within_the_share_whoever_has_been_owed_a_call_for_longest_goes_first() {
     let mut broker = Broker::new(&[Rate { amount: 2, ..MINUTE }], shares(2, 0));
-    let (a, b) = (spender("a", Lane::Interactive, 1), spender("b", Lane::Interactive, 1));
+    let (a, b) = (payer("a", Lane::Interactive, 1), payer("b", Lane::Interactive, 1));
     ask(&mut broker, &a, 1, seconds(10));
     granted(&mut broker, seconds(10));
     broker.close_until(seconds(80));
     // a's share has room from 70 on.
     ask(&mut broker, &a, 1, seconds(20));
     ask(&mut broker, &b, 1, seconds(30));
-    let order = broker.grant(seconds(80)).into_iter().map(|(_, spender)| spender.client.to_string());
+    let order = broker.grant(seconds(80)).into_iter().map(|(_, payer)| payer.client.to_string());
     assert_eq!(order.collect::<Vec<_>>(), ["b", "a"]);
 }
 
 #[test]
 fn beyond_the_share_whoever_has_used_least_goes_first() {
     let mut broker = Broker::new(&[Rate { amount: 8, ..MINUTE }], shares(4, 0));
-    let (a, b) = (spender("a", Lane::Interactive, 1), spender("b", Lane::Interactive, 1));
+    let (a, b) = (payer("a", Lane::Interactive, 1), payer("b", Lane::Interactive, 1));
     ask(&mut broker, &a, 4, seconds(0));
     assert_eq!(granted(&mut broker, seconds(0))["a"], 4, "twice its share, for it is alone");
     ask(&mut broker, &b, 2, seconds(1));
@@ -127,7 +127,7 @@ fn with_reserve(interactive: u32) -> Shares {
 
 /// What one client that asks without end gets of the ten minutes before this, by the minute.
 fn greedy_for_ten_minutes(broker: &mut Broker) -> usize {
-    ask(broker, &spender("a", Lane::Interactive, 1), 100_000, seconds(0));
+    ask(broker, &payer("a", Lane::Interactive, 1), 100_000, seconds(0));
     let all: usize = (0..600).map(|second| granted(broker, seconds(second)).values().sum::<usize>()).sum();
     all / 10
 }
@@ -138,7 +138,7 @@ fn a_whole_share_is_kept_for_one_who_comes_after_a_silence_however_long() {
     assert!((45..=47).contains(&greedy_for_ten_minutes(&mut broker)), "all but a share");
     for (name, from) in [("b", 600), ("b", 2000), ("c", 2100)] {
         (from - 60..from).for_each(|second| drop(granted(&mut broker, seconds(second))));
-        ask(&mut broker, &spender(name, Lane::Interactive, 1), 15, seconds(from));
+        ask(&mut broker, &payer(name, Lane::Interactive, 1), 15, seconds(from));
         assert_eq!(granted(&mut broker, seconds(from)).get(name), Some(&15), "{name} at {from}");
     }
 }
@@ -157,8 +157,8 @@ fn no_more_is_kept_for_one_who_may_come_than_its_share_or_the_reserve() {
 #[test]
 fn twice_the_weight_is_twice_the_calls() {
     let mut broker = Broker::new(&[MINUTE], shares(3, 0));
-    ask(&mut broker, &spender("light", Lane::Interactive, 1), 10_000, seconds(0));
-    ask(&mut broker, &spender("heavy", Lane::Interactive, 2), 10_000, seconds(0));
+    ask(&mut broker, &payer("light", Lane::Interactive, 1), 10_000, seconds(0));
+    ask(&mut broker, &payer("heavy", Lane::Interactive, 2), 10_000, seconds(0));
     let mut sums: HashMap<String, usize> = HashMap::new();
     for second in 0..600 {
         for (client, calls) in granted(&mut broker, seconds(second)) {
@@ -171,9 +171,9 @@ fn twice_the_weight_is_twice_the_calls() {
 #[test]
 fn the_background_lane_gets_its_minimum_and_what_nobody_else_wants() {
     let mut broker = Broker::new(&[MINUTE], shares(1, 1));
-    let background = spender("export", Lane::Background, 1);
+    let background = payer("export", Lane::Background, 1);
     ask(&mut broker, &background, 10_000, seconds(0));
-    ask(&mut broker, &spender("desk", Lane::Interactive, 1), 10_000, seconds(0));
+    ask(&mut broker, &payer("desk", Lane::Interactive, 1), 10_000, seconds(0));
     let mut sums: HashMap<String, usize> = HashMap::new();
     for second in 0..600 {
         for (client, calls) in granted(&mut broker, seconds(second)) {
@@ -192,7 +192,7 @@ fn the_background_lane_gets_its_minimum_and_what_nobody_else_wants() {
 #[test]
 fn those_who_would_come_too_late_are_told_when_they_would_not() {
     let mut broker = Broker::new(&[MINUTE], shares(1, 0));
-    let client = spender("a", Lane::Interactive, 1);
+    let client = payer("a", Lane::Interactive, 1);
     ask(&mut broker, &client, 60, seconds(0));
     granted(&mut broker, seconds(0));
     let late = broker.ask(std::slice::from_ref(&client), seconds(10), seconds(30));
@@ -205,7 +205,7 @@ fn those_who_would_come_too_late_are_told_when_they_would_not() {
 fn a_closed_pool_opens_when_the_upstream_said() {
     let mut broker = Broker::new(&[MINUTE], shares(1, 0));
     broker.close_until(seconds(60));
-    ask(&mut broker, &spender("a", Lane::Interactive, 1), 1, seconds(0));
+    ask(&mut broker, &payer("a", Lane::Interactive, 1), 1, seconds(0));
     let outlook = broker.outlook(seconds(20));
     assert_eq!((outlook.left, outlook.resets_at, outlook.holds_until), (0, seconds(60), seconds(60)));
     assert!(granted(&mut broker, seconds(59)).is_empty());
@@ -254,14 +254,14 @@ proptest! {
     #[test]
     fn whatever_the_bursts_the_upstream_never_sees_one_call_too_many(fates in fates()) {
         let clients = [
-            spender("a", Lane::Interactive, 1),
-            spender("b", Lane::Interactive, 1),
-            spender("c", Lane::Interactive, 3),
-            spender("d", Lane::Background, 1),
+            payer("a", Lane::Interactive, 1),
+            payer("b", Lane::Interactive, 1),
+            payer("c", Lane::Interactive, 3),
+            payer("d", Lane::Background, 1),
         ];
         let mut broker = Broker::new(&RATES, shares(5, 1));
         let mut tickets: HashMap<Ticket, Fate> = HashMap::new();
-        let mut ends: Vec<(u64, Spender, bool)> = Vec::new();
+        let mut ends: Vec<(u64, Payer, bool)> = Vec::new();
         let mut counted: Vec<u64> = Vec::new();
         let mut asked = fates.clone().into_iter().scan(0, |at, fate| {
             *at += fate.after;
@@ -277,13 +277,13 @@ proptest! {
             }
             let (over, under_way): (Vec<_>, Vec<_>) = ends.drain(..).partition(|(end, ..)| *end <= now);
             ends = under_way;
-            for (_, spender, is_made) in over {
-                if is_made { broker.end(at) } else { broker.give_back(&spender) }
+            for (_, payer, is_made) in over {
+                if is_made { broker.end(at) } else { broker.give_back(&payer) }
             }
-            for (ticket, spender) in broker.grant(at) {
+            for (ticket, payer) in broker.grant(at) {
                 let fate = &tickets[&ticket];
                 served += 1;
-                ends.push((now + fate.takes, spender, fate.is_made));
+                ends.push((now + fate.takes, payer, fate.is_made));
                 if fate.is_made {
                     counted.push(now + fate.counted);
                 }
@@ -305,7 +305,7 @@ proptest! {
     #[test]
     fn an_only_client_never_waits_longer_than_the_windows_say(gaps in vec(0_u64..3_000, 1..200)) {
         let mut broker = Broker::new(&RATES, shares(1, 0));
-        let client = spender("a", Lane::Interactive, 1);
+        let client = payer("a", Lane::Interactive, 1);
         let mut reference: Vec<u64> = Vec::new();
         let mut now = 0;
         for gap in gaps {

@@ -56,15 +56,15 @@ impl Broker {
 
     /// What counts towards a client's share: its own calls, or those of the background lane.
     fn spent<'a>(&'a self, line: &'a Line) -> &'a Demand {
-        match line.spender.lane {
+        match line.payer.lane {
             Lane::Interactive => &line.demand,
             Lane::Background => &self.background,
         }
     }
 
     fn share(&self, line: &Line, rate: &Rate) -> usize {
-        match line.spender.lane {
-            Lane::Interactive => self.shares.interactive_share(amount(rate), line.spender.weight),
+        match line.payer.lane {
+            Lane::Interactive => self.shares.interactive_share(amount(rate), line.payer.weight),
             Lane::Background => self.shares.background_minimum(amount(rate)),
         }
     }
@@ -75,7 +75,7 @@ impl Broker {
 
     pub(super) fn class(&self, line: &Line, now: Duration) -> Class {
         let is_beyond = self.rates.iter().any(|rate| self.is_beyond(line, rate, now));
-        match (line.spender.lane, is_beyond) {
+        match (line.payer.lane, is_beyond) {
             (Lane::Background, false) => Class::BackgroundWithinMinimum,
             (Lane::Interactive, false) => Class::WithinShare,
             (Lane::Interactive, true) => Class::BeyondShare,
@@ -86,7 +86,7 @@ impl Broker {
     /// Calls in the first window by weight, in thousandths: the least goes first.
     pub(super) fn used(&self, line: &Line, now: Duration) -> u64 {
         let window = self.rates.first().map_or(Duration::ZERO, |rate| rate.window);
-        line.demand.within(window, now) as u64 * 1000 / u64::from(line.spender.weight.max(1))
+        line.demand.within(window, now) as u64 * 1000 / u64::from(line.payer.weight.max(1))
     }
 
     /// When a client that has used up its share can have one more.
@@ -120,7 +120,7 @@ impl Broker {
         let window = self.rates.first().map_or(Duration::ZERO, |rate| rate.window);
         self.lines.values().all(|other| {
             let is_idle = other.queue.is_empty() && other.demand.within(window, now) == 0;
-            is_idle || other.spender.client == line.spender.client
+            is_idle || other.payer.client == line.payer.client
         })
     }
 
@@ -136,16 +136,16 @@ impl Broker {
             unexpected = unexpected.max(share.saturating_sub(demand.within(rate.window, now) + soon));
         };
         for other in self.lines.values() {
-            if other.spender.lane == Lane::Interactive && other.spender.client != line.spender.client {
+            if other.payer.lane == Lane::Interactive && other.payer.client != line.payer.client {
                 keep(&other.demand, self.share(other, rate));
             }
         }
-        if line.spender.lane == Lane::Interactive {
+        if line.payer.lane == Lane::Interactive {
             keep(&self.background, self.shares.background_minimum(amount(rate)));
         }
         let kept = if is_first {
-            let strangers = self.shares.of_a_stranger(amount(rate), self.weight_seen());
-            expected + unexpected.max(strangers).min(self.shares.reserve(amount(rate)))
+            let unauthenticated = self.shares.of_a_stranger(amount(rate), self.weight_seen());
+            expected + unexpected.max(unauthenticated).min(self.shares.reserve(amount(rate)))
         } else {
             expected
         };
@@ -154,7 +154,7 @@ impl Broker {
 
     /// Of all interactive clients who have ever called.
     fn weight_seen(&self) -> u32 {
-        let spenders = self.lines.values().map(|line| &line.spender);
-        spenders.filter(|spender| spender.lane == Lane::Interactive).map(|spender| spender.weight).sum()
+        let payers = self.lines.values().map(|line| &line.payer);
+        payers.filter(|payer| payer.lane == Lane::Interactive).map(|payer| payer.weight).sum()
     }
 }

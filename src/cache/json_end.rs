@@ -1,8 +1,8 @@
 //! Whether a JSON text that goes by has come to its end, without reading what it says.
 
-/// The brackets of a text, as far as it has gone by.
+/// Whether a JSON text that goes by in parts has come to its end.
 #[derive(Default)]
-pub struct Brackets {
+pub struct JsonEnd {
     open: usize,
     is_in_string: bool,
     is_escaped: bool,
@@ -20,7 +20,7 @@ enum State {
     NoJson,
 }
 
-impl Brackets {
+impl JsonEnd {
     pub fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match self.state {
@@ -75,11 +75,11 @@ mod tests {
     use super::*;
 
     fn closed(text: &str, at: usize) -> Option<bool> {
-        let mut brackets = Brackets::default();
+        let mut json_end = JsonEnd::default();
         let (first, rest) = text.as_bytes().split_at(at);
-        brackets.read(first);
-        brackets.read(rest);
-        brackets.are_closed()
+        json_end.read(first);
+        json_end.read(rest);
+        json_end.are_closed()
     }
 
     #[test]
