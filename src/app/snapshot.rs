@@ -51,16 +51,7 @@ impl Snapshot {
         resolver: Option<&Resolver>,
         previous: Option<&Self>,
     ) -> Result<Self, Vec<Fault>> {
-        // Where the machine has no certificates to trust and something is https.
-        let no_https = |path: &'static str, error: &dyn std::error::Error| {
-            let problem = format!(
-                "cannot make https connections: {error}; on Debian, `apt-get install ca-certificates`"
-            );
-            vec![Fault { path: path.to_owned(), problem }]
-        };
-        let known = previous.map(|previous| &previous.issuers);
-        let issuers =
-            Issuers::new(&config, clock, metrics, known).map_err(|error| no_https("oidc", &error))?;
+        let issuers = issuers(&config, clock, metrics, previous)?;
         let cannot_write = |path: &'static str, error: std::io::Error| {
             vec![Fault { path: path.to_owned(), problem: format!("cannot be written: {error}") }]
         };
@@ -69,15 +60,9 @@ impl Snapshot {
             .map_err(|error| cannot_write("log.access_to", error))?;
         let audit = Audit::open(&config.audit, metrics, previous.map(|previous| &previous.audit))
             .map_err(|error| cannot_write("audit.to", error))?;
-        let known = previous.and_then(|previous| previous.tracer.as_ref());
-        let tracer = Tracer::start(&config.tracing, clock, metrics, known).map_err(|error| {
-            let problem = format!("no collector can be reply: {error}");
-            vec![Fault { path: "tracing.endpoint".to_owned(), problem }]
-        })?;
+        let tracer = tracer(&config, clock, metrics, previous)?;
         // Last of what can fail: it takes over what the one of before has counted.
-        let known = previous.map(|previous| &*previous.upstream);
-        let upstream = Upstream::start(&config, clock, metrics, resolver, known)
-            .map_err(|error| no_https("upstream", &error))?;
+        let upstream = upstream(&config, clock, metrics, resolver, previous)?;
         // A limit that stays the same goes on counting: a reload is no fresh start for anybody.
         let limiter = |client: &Arc<Client>| {
             let kept = previous.and_then(|previous| {
@@ -118,6 +103,19 @@ impl Snapshot {
         })
     }
 
+    /// What keeps `config` from being served on this machine, beside files that cannot be written
+    /// ([`Config::unwritable`]) and ports. Makes what [`Self::new`] makes, and drops it: in a runtime that does not
+    /// run, nobody hears of it.
+    pub fn refusals(config: &Config, clock: &Clock) -> Vec<Fault> {
+        let metrics = Arc::new(Metrics::new());
+        let tried = [
+            issuers(config, clock, &metrics, None).err(),
+            tracer(config, clock, &metrics, None).err(),
+            upstream(config, clock, &metrics, None, None).err(),
+        ];
+        tried.into_iter().flatten().flatten().collect()
+    }
+
     /// Another one has taken its place.
     pub(super) fn supersede(&self) {
         self.is_superseded.store(true, Ordering::Release);
@@ -152,4 +150,47 @@ impl Snapshot {
         let own = self.config.clients.get(client.number)?;
         std::ptr::eq(&raw const **own, client).then_some(client.number)
     }
+}
+
+fn issuers(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Metrics,
+    previous: Option<&Snapshot>,
+) -> Result<Issuers, Vec<Fault>> {
+    let known = previous.map(|previous| &previous.issuers);
+    Issuers::new(config, clock, metrics, known).map_err(|error| no_https("oidc", &error))
+}
+
+fn tracer(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Metrics,
+    previous: Option<&Snapshot>,
+) -> Result<Option<Arc<Tracer>>, Vec<Fault>> {
+    let known = previous.and_then(|previous| previous.tracer.as_ref());
+    Tracer::start(&config.tracing, clock, metrics, known)
+        .map_err(|error| no_https("tracing.endpoint", &*error))
+}
+
+fn upstream(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    resolver: Option<&Resolver>,
+    previous: Option<&Snapshot>,
+) -> Result<Arc<Upstream>, Vec<Fault>> {
+    let known = previous.map(|previous| &*previous.upstream);
+    Upstream::start(config, clock, metrics, resolver, known).map_err(|error| no_https("upstream", &error))
+}
+
+/// Where the machine has no certificates to trust and something is https. The errors of libraries tell that last.
+fn no_https(path: &str, error: &dyn std::error::Error) -> Vec<Fault> {
+    let mut reason = error;
+    while let Some(deeper) = reason.source() {
+        reason = deeper;
+    }
+    let problem =
+        format!("cannot make https connections: {reason}; on Debian, `apt-get install ca-certificates`");
+    vec![Fault { path: path.to_owned(), problem }]
 }

@@ -2,14 +2,21 @@
 
 use std::io::Write;
 
-use super::{Failure, print};
+use super::{Failure, print, runtime};
+use crate::app::Snapshot;
 use crate::clock::Clock;
 use crate::config::{self, Sources};
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     let (written, config) = config::load(sources).map_err(|faults| Failure::faults(&faults))?;
-    let now = Clock::system().now();
-    let faults: Vec<_> = config.unwritable().into_iter().chain(config.expired_certificate(now)).collect();
+    // Entered, and never run: what is started for a look does nothing.
+    let runtime = runtime(Some(1))?;
+    let _entered = runtime.enter();
+    let clock = Clock::system();
+    let now = clock.now();
+    let mut faults = config.unwritable();
+    faults.extend(Snapshot::refusals(&config, &clock));
+    faults.extend(config.expired_certificate(now));
     if !faults.is_empty() {
         return Err(Failure::faults(&faults));
     }

@@ -361,6 +361,88 @@ fn an_expired_certificate_is_a_fault_of_check_and_one_that_expires_soon_a_warnin
     assert!(warning.contains("server.tls.cert: has expired") && serving.contains("\"serving\""), "{warning}");
 }
 
+/// A machine without certificates to trust: whatever is https cannot be spoken to.
+#[test]
+fn check_refuses_whatever_serve_would_for_want_of_certificates_to_trust() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = folder.path().join("none.pem");
+    std::fs::write(&nothing, "").unwrap();
+    let https = GOOD.replace("http://127.0.0.1:9", "https://127.0.0.1:9");
+    let tracing = format!("tracing.endpoint = \"https://127.0.0.1:9\"\n{GOOD}");
+    let oidc = format!(
+        "{GOOD}oidc = {{ issuer = \"i\", audience = \"a\", jwks_url = \"https://127.0.0.1:9/jwks\" }}\n"
+    );
+    let ended = |command: &str, file: &str| {
+        let mut program = program();
+        program.args([command, "--config", file]).env("TEST_SECRET", "hunter2-canary");
+        // Should it serve, it would serve for ever.
+        let program = program.env("SSL_CERT_FILE", &nothing).env("SSL_CERT_DIR", folder.path());
+        let child = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Running(child);
+        let mut said = String::new();
+        for _ in 0..600 {
+            if child.0.try_wait().unwrap().is_some() {
+                child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                return (child.0.wait().unwrap().code(), said);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{command} goes on");
+    };
+    for (key, written) in [("upstream", &https), ("tracing.endpoint", &tracing), ("oidc", &oidc)] {
+        let (_folder, file) = config_file(written);
+        for command in ["serve", "check"] {
+            let (code, said) = ended(command, &file);
+            assert_eq!(code, Some(1), "{command} {key}: {said}");
+            let expected = format!("{key}: cannot make https connections: ");
+            assert!(said.starts_with(&expected) && said.lines().count() == 1, "{command}: {said}");
+        }
+    }
+    let all = format!("tracing.endpoint = \"https://127.0.0.1:9\"\n{https}");
+    let (_folder, file) = config_file(&all);
+    let (code, said) = ended("check", &file);
+    assert_eq!((code, said.lines().count()), (Some(1), 2), "{said}");
+    // Of plain http nobody has to be trusted.
+    let (_folder, file) = config_file(GOOD);
+    assert_eq!(ended("check", &file), (Some(0), String::new()));
+}
+
+/// Also where it is made by nobody yet, and as a user who may not make it.
+#[test]
+fn check_refuses_a_folder_that_serve_may_not_write_to() {
+    let (folder, _) = config_file(GOOD);
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let program_file = folder.path().join("kore-gateway");
+    let built = env!("CARGO_BIN_EXE_kore-gateway");
+    std::fs::hard_link(built, &program_file)
+        .or_else(|_| std::fs::copy(built, &program_file).map(drop))
+        .unwrap();
+    let lines = folder.path().join("lines");
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(
+        &file,
+        format!("audit.to = \"{}\"\n{GOOD}", lines.display())
+            .replace("@digest", &hex::encode(key_digest(b"kg_x"))),
+    )
+    .unwrap();
+    open(folder.path(), 0o555);
+    for command in ["serve", "check"] {
+        let mut program = Command::new(&program_file);
+        program.args([command, "--config"]).arg(&file).env("TEST_SECRET", "hunter2-canary");
+        // Root may write anywhere.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::process::CommandExt::uid(&mut program, 65534);
+        }
+        let output = program.output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(said.starts_with("audit.to: cannot be written: Permission denied"), "{command}: {said}");
+    }
+    open(folder.path(), 0o755);
+}
+
 #[test]
 fn check_warns_of_what_only_looks_wrong() {
     let expired = "api_keys = [{ sha256 = \"@digest\", expires = \"2020-01-01T00:00:00Z\" }]";
