@@ -5,7 +5,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A struct that is read from an object and from nothing else. What serde derives also takes an array, whose
 /// elements are then the members in their order: two readers of such a text would see two things.
@@ -53,6 +54,24 @@ impl<'a> From<OneOf<'a>> for Text<'a> {
     }
 }
 
+/// Whose something says that it is: what stands there, if anything does. A text, or a number as it is spelled; of
+/// anything else the empty text, which is nobody's id.
+#[derive(Default)]
+pub struct Owner<'a>(pub Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Owner<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spelled = <&RawValue>::deserialize(deserializer)?.get();
+        let owner = match spelled.as_bytes() {
+            [b'"', text @ .., b'"'] if !text.contains(&b'\\') => Cow::Borrowed(spelled.trim_matches('"')),
+            [b'"', ..] => Cow::Owned(serde_json::from_str(spelled).map_err(D::Error::custom)?),
+            [b'0'..=b'9', ..] => Cow::Borrowed(spelled),
+            _ => Cow::Borrowed(""),
+        };
+        Ok(Self(Some(owner)))
+    }
+}
+
 /// The strings of a list; none of anything else.
 #[derive(Default, serde::Deserialize)]
 #[serde(from = "ManyOf<'a>")]
@@ -82,6 +101,33 @@ mod tests {
     struct Row<'a> {
         #[serde(borrow)]
         bot: Cow<'a, str>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Owned<'a> {
+        #[serde(borrow, default)]
+        account: Owner<'a>,
+    }
+
+    #[test]
+    fn an_owner_is_a_text_or_a_number_as_it_is_spelled_and_else_nobody() {
+        for (member, expected) in [
+            ("", None),
+            (r#""account": "a-1" "#, Some("a-1")),
+            (r#""account":"\u0061-\"1""#, Some("a-\"1")),
+            (r#""account":65269000000000000000000000"#, Some("65269000000000000000000000")),
+            (r#""account":-1"#, Some("")),
+            (r#""account":"""#, Some("")),
+            (r#""account":null"#, Some("")),
+            (r#""account":true"#, Some("")),
+            (r#""account":["a-1"]"#, Some("")),
+            (r#""account":{"account":"a-1"}"#, Some("")),
+        ] {
+            let text = format!("{{{member}}}");
+            let Object(owned): Object<Owned<'_>> = serde_json::from_str(&text).expect("JSON");
+            assert_eq!(owned.account.0.as_deref(), expected, "{member}");
+        }
+        assert!(serde_json::from_str::<Owned<'_>>(r#"{"account":"\ud800"}"#).is_err());
     }
 
     #[test]

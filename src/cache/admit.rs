@@ -222,9 +222,12 @@ fn of_this_account(account: &str, body: &[u8]) -> Result<(), Withheld> {
         match value {
             _ if depth > DEEPEST => false,
             Value::Array(items) => items.iter().any(|item| names_another(item, account, depth + 1)),
-            Value::Object(members) => members.iter().any(|(name, member)| match member {
-                Value::String(named) => name == "accountId" && named != account,
-                _ => name != "metaInfo" && name != "userInfo" && names_another(member, account, depth + 1),
+            Value::Object(members) => members.iter().any(|(name, member)| match (&**name, member) {
+                ("accountId", Value::String(named)) => named != account,
+                ("accountId", Value::Number(named)) => named.to_string() != account,
+                ("accountId", _) => true,
+                ("metaInfo" | "userInfo", _) => false,
+                _ => names_another(member, account, depth + 1),
             }),
             _ => false,
         }

@@ -17,22 +17,25 @@ use crate::fetch::answer::{ContentType, Fetched, Large, Parts};
 /// broken. Of an answer that is passed on as it comes, no byte of the signature leaves.
 pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + Sync + 'static) -> Outcome {
     let Some(finder) = signature(token) else { return outcome };
-    match outcome {
-        Outcome::Answered(Fetched::Whole(answer)) => {
-            let content_type = answer.content_type.as_ref().map(ContentType::value);
-            let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
-            if is_there(&answer.body) || content_type.is_some_and(|name| is_there(name.as_bytes())) {
-                count();
-                return Outcome::Broken(Broken::Invalid(repeated()));
-            }
-            Outcome::Answered(Fetched::Whole(answer))
-        }
-        Outcome::Answered(Fetched::Large(large, bounds)) => {
-            let body = watched(large.body, finder, count);
-            Outcome::Answered(Fetched::Large(Large { body, ..large }, bounds))
-        }
-        other => other,
+    let Outcome::Answered(fetched) = outcome else { return outcome };
+    let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
+    // Of the head, only the type is handed on as it is.
+    let (content_type, body) = match &fetched {
+        Fetched::Whole(answer) => (&answer.content_type, &*answer.body),
+        Fetched::Large(large, _) => (&large.content_type, &[][..]),
+    };
+    let content_type = content_type.as_ref().map(ContentType::value);
+    if is_there(body) || content_type.is_some_and(|name| is_there(name.as_bytes())) {
+        count();
+        return Outcome::Broken(Broken::Invalid(repeated()));
     }
+    Outcome::Answered(match fetched {
+        Fetched::Large(large, bounds) => {
+            let body = watched(large.body, finder, count);
+            Fetched::Large(Large { body, ..large }, bounds)
+        }
+        whole @ Fetched::Whole(_) => whole,
+    })
 }
 
 fn signature(token: &Token) -> Option<Finder<'static>> {

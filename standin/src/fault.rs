@@ -74,6 +74,8 @@ pub enum Fault {
     Raw(Bytes),
     /// This status with an error body that quotes the caller's token.
     EchoedToken(u16),
+    /// 200 with a body of so many bytes whose type quotes the signature of the caller's token.
+    TokenInType(usize),
     /// 200 with a megabyte of gzip that becomes a gigabyte of blanks.
     GzipBomb,
 }
@@ -144,6 +146,12 @@ impl Fault {
     /// An error body with this token in it.
     pub(super) fn quoting(status: u16, token: &str) -> Response {
         Response::json(status, &envelope(&format!("cannot verify {token}"), i64::from(status)))
+    }
+
+    /// A body of so many bytes, with the signature of this token in its type.
+    pub(super) fn typed_by(token: &str, length: usize) -> Response {
+        let content_type = format!("application/json; a={}", token.rsplit('.').next().unwrap_or_default());
+        Response::new(200, &content_type, Bytes::from(vec![b'x'; length]))
     }
 
     /// The status line that this fault lets out, if any.

@@ -115,6 +115,9 @@ impl Kore {
                 let token = request.header("auth").unwrap_or_default();
                 Fault::quoting(*status, token)
             }
+            Some(Fault::TokenInType(length)) => {
+                Fault::typed_by(request.header("auth").unwrap_or_default(), *length)
+            }
             Some(fault) => fault.instead_of(right, || state.of_somebody_else(request, now_ms)),
             None => right,
         };

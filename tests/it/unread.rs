@@ -160,6 +160,49 @@ async fn an_answer_of_another_account_is_nobodys_counted_and_not_stored() {
     }
 }
 
+/// An account is told as a text. Whatever else stands in its place does not say that it is this one.
+#[tokio::test]
+async fn an_account_that_is_no_text_is_another_one() {
+    let world = world().await;
+    for route in &ROUTES {
+        let (_, _, right) = example(route);
+        for account in ["7", "1e3", "null", "true", "{}", &format!("[\"{EXAMPLE_ACCOUNT}\"]"), "\"\""] {
+            let member = format!(r#""accountId":{account},"#);
+            let at_the_top = right.replacen('{', &format!("{{{member}"), 1);
+            let mut bodies = vec![at_the_top.clone(), format!(r#"{{"result":{at_the_top}}}"#)];
+            match route.name {
+                Name::Conversation => {}
+                Name::InteractionDetails => bodies.push(right.replacen("[{", &format!("[{{{member}"), 1)),
+                Name::ConversationDetails => {
+                    bodies.push(right.replacen(r#""sessionId""#, &format!(r#"{member}"sessionId""#), 1));
+                }
+            }
+            for body in bodies {
+                world.standin.serve_body("/", 200, "application/json", body.clone());
+                for _ in 0..2 {
+                    let answer = ask(&world, route, REPORTING).await;
+                    let told = (answer.status.as_u16(), answer.problem(), has_canary(&answer));
+                    assert_eq!(told, (502, "upstream-invalid".to_owned(), false), "{body}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_type_repeats_the_token_goes_to_nobody_however_large_it_is() {
+    let world = World::with(|setup| setup.config = "upstream.max_body = \"1KiB\"".to_owned()).await;
+    for (n, length) in [(1.0, 100), (2.0, 100_000)] {
+        world.standin.fault_next(1, Fault::TokenInType(length));
+        world.advance(MINUTE);
+        let answer = world.get(&conversation_path("c-1")).await;
+        assert_eq!(answer.status, 502, "{length}");
+        assert!(!answer.header("content-type").contains("a="), "{answer:?}");
+        let metric = "kore_gateway_upstream_withheld_total{route=\"conversation\",reason=\"token\"}";
+        assert_eq!(world.metric(metric).await, n);
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_repeats_the_token_that_was_sent_goes_to_nobody() {
     let world = world().await;
