@@ -51,7 +51,18 @@ fn query(account: &Arc<str>, n: u64) -> (Query, String) {
     let canonical = (route.parse)(&routes::Request { ids: &ids, query: "", body: None, limits }).unwrap();
     let key = Key::new(account, route, &ids, &canonical);
     let bot = ids.bot().map(Arc::from);
-    (Query { route, account: account.clone(), bot, key, plain: None, asked: canonical.asked }, id)
+    (
+        Query {
+            route,
+            account: account.clone(),
+            bot,
+            key,
+            plain: None,
+            drops_text: false,
+            asked: canonical.asked,
+        },
+        id,
+    )
 }
 
 /// 0.1 to 2.1 KiB, most of them small.

@@ -34,6 +34,7 @@ fn query(method: &Method, target: &'static str, body: &str) -> Query {
         bot: ids.bot().map(Arc::from),
         key: Key::new("account", route, &ids, &canonical),
         plain: None,
+        drops_text: false,
         asked: canonical.asked,
     }
 }

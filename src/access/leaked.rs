@@ -3,16 +3,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::identify::key_digest;
 use crate::config::Clients;
 use crate::error::{Fault, MOST_FAULTS};
-use crate::routes::Ids;
+use crate::routes::{Ids, Spellings};
 
-/// Bytes of a text that may be an API key. Together with the bound on a request's body this bounds the
-/// digests that one request costs.
-const LENGTHS: std::ops::RangeInclusive<usize> = 8..=512;
 /// How deep a body is looked into. Deeper ones are refused.
 const DEEPEST: usize = 128;
 
@@ -51,6 +48,7 @@ pub fn credentials(clients: &Clients, sent: Sent<'_>) -> Vec<Fault> {
         && let Ok(value) = serde_json::from_slice(body)
     {
         search.value(&value, &mut Vec::new());
+        search.numbers(body);
     }
     search.faults
 }
@@ -75,8 +73,8 @@ impl Search<'_> {
         let bare = text.split_once(' ').map_or(text, |(_, rest)| rest.trim());
         let is = |text: &str| {
             let bytes = text.as_bytes();
-            let is_key = || LENGTHS.contains(&bytes.len()) && self.clients.has_key(&key_digest(bytes));
-            self.presented.is_some_and(|presented| !bytes.is_empty() && presented == bytes) || is_key()
+            let is_presented = self.presented.is_some_and(|presented| presented == bytes);
+            !bytes.is_empty() && (is_presented || self.clients.has_key(&key_digest(bytes)))
         };
         is(text) || bare.len() < text.len() && is(bare)
     }
@@ -89,10 +87,19 @@ impl Search<'_> {
         }
     }
 
+    /// The numbers of a body that a value has lost digits of, as they are spelled.
+    fn numbers(&mut self, body: &[u8]) {
+        let is_exact = |text: &str| text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok();
+        let mut long = Spellings::of(body).filter(|text| !is_exact(text));
+        if long.any(|text| self.is_credential(text)) {
+            self.report(|detail| Fault::at_pointer("", detail), "a number of the body");
+        }
+    }
+
     fn value<'v>(&mut self, value: &'v Value, path: &mut Vec<Cow<'v, str>>) {
         let text = match value {
             Value::String(text) => Cow::Borrowed(text.as_str()),
-            Value::Number(number) => Cow::Owned(number.to_string()),
+            Value::Number(number) if is_exact(number) => Cow::Owned(number.to_string()),
             Value::Array(items) if path.len() < DEEPEST => {
                 for (index, item) in items.iter().enumerate() {
                     path.push(index.to_string().into());
@@ -122,6 +129,11 @@ impl Search<'_> {
             self.report(|detail| Fault::at_pointer(pointer(path), detail), "the value of a member");
         }
     }
+}
+
+/// Whether it is held with all its digits.
+fn is_exact(number: &Number) -> bool {
+    number.is_u64() || number.is_i64()
 }
 
 /// RFC 6901.

@@ -23,6 +23,8 @@ const USUAL_LENGTH: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Members {
     members: value::Members,
+    /// Whether the canonical form leaves out a text, or spells a number in another way.
+    pub drops_text: bool,
     pub faults: Vec<Fault>,
 }
 
@@ -36,6 +38,7 @@ impl Members {
             faults: RefCell::default(),
             spellings: RefCell::new(Spellings::of(body)),
             passed: Cell::new(0),
+            is_respelling: Cell::new(false),
         };
         let mut deserializer = serde_json::Deserializer::from_slice(body);
         let place = Strict { reader: &reader, depth: 0, above: None };
@@ -63,7 +66,7 @@ impl Members {
                 faults.push(fault(name, misplaced));
             }
         }
-        Self { members, faults }
+        Self { members, drops_text: reader.is_respelling.get(), faults }
     }
 
     /// Whether the body could be read; if not, missing members are no news.
@@ -83,8 +86,9 @@ impl Members {
         self.members.insert(name.to_owned(), value.into());
     }
 
+    /// Takes out what is no part of the question.
     pub fn remove(&mut self, name: &str) {
-        self.members.remove(name);
+        self.drops_text |= matches!(self.members.remove(name), Some(Value::String(_)));
     }
 
     fn ill_typed(&mut self, name: &str, expected: &str) {
@@ -218,6 +222,8 @@ struct Reader<'t> {
     spellings: RefCell<Spellings<'t>>,
     /// How many numbers were read since the last one that was taken out of `spellings`.
     passed: Cell<usize>,
+    /// Whether there was one that is not an integer of 64 bits.
+    is_respelling: Cell<bool>,
 }
 
 impl Reader<'_> {
@@ -229,6 +235,7 @@ impl Reader<'_> {
     /// The number that is being read, exactly.
     fn spelled(&self) -> Option<Number> {
         let passed = self.passed.take();
+        self.is_respelling.set(true);
         Number::from_json(self.spellings.borrow_mut().nth(passed)?)
     }
 

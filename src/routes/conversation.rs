@@ -12,7 +12,7 @@ use super::params::Params;
 use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
-use crate::json::{Object, Text};
+use crate::json::{Object, Owner, Text};
 use crate::lifecycle::phase::{Phase, Summary};
 use crate::lifecycle::sightings::{self, Kind, Sighting};
 
@@ -114,7 +114,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     faults.append(&mut params.faults);
     if faults.is_empty() {
         let asked = Asked::Conversation { id: path_id.to_owned() };
-        Ok(Canonical { query, body: String::new(), plain_body: None, asked })
+        Ok(Canonical { query, body: String::new(), plain_body: None, drops_text: params.drops_text, asked })
     } else {
         Err(faults)
     }
@@ -135,7 +135,7 @@ struct Body<'a> {
     #[serde(borrow, default)]
     updated_at: Text<'a>,
     #[serde(borrow, default)]
-    account_id: Text<'a>,
+    account_id: Owner<'a>,
     #[serde(borrow, default)]
     bot_id: Text<'a>,
     #[serde(borrow, default)]

@@ -15,7 +15,7 @@ use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
-use crate::json::{Object, Text};
+use crate::json::{Object, Owner};
 use crate::lifecycle::phase::{Phase, Summary};
 use crate::lifecycle::sightings::{self, Kind};
 
@@ -112,6 +112,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     match named {
         Some((kind, id)) if faults.is_empty() => Ok(Canonical {
             query: params.canonical(),
+            drops_text: params.drops_text || members.drops_text,
             plain_body: with_summary.then(|| plain(members.clone())),
             body: members.canonical(),
             asked: Asked::Transcript(Transcript { kind, id, conversation, with_summary }),
@@ -183,7 +184,7 @@ struct Body<'a> {
     /// `null` is none.
     summary: Option<IgnoredAny>,
     #[serde(borrow, default)]
-    account_id: Text<'a>,
+    account_id: Owner<'a>,
 }
 
 #[derive(Deserialize)]
@@ -194,7 +195,7 @@ struct Info<'a> {
     #[serde(borrow)]
     call_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    account_id: Text<'a>,
+    account_id: Owner<'a>,
 }
 
 /// It is the session asked for, if a session was asked for. The `callId` that comes back can be

@@ -16,7 +16,7 @@ use super::query::{Asked, Identity, Misfit, Reading};
 use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
-use crate::json::{Object, Text, Texts};
+use crate::json::{Object, Owner, Texts};
 use crate::lifecycle::phase::{Phase, Summary};
 use crate::lifecycle::sightings::{self, Kind, Sighting};
 
@@ -177,6 +177,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
                 query: params.canonical(),
                 body: members.canonical(),
                 plain_body: None,
+                drops_text: params.drops_text || members.drops_text,
                 asked: Asked::Window { start, end, offset_minutes },
             })
         }
@@ -247,7 +248,7 @@ struct Body<'a> {
     #[serde(borrow)]
     data: Vec<Object<Row<'a>>>,
     #[serde(borrow, default)]
-    account_id: Text<'a>,
+    account_id: Owner<'a>,
     /// Its presence is part of the shape. Rows of the page or of all pages: nobody has said.
     #[expect(dead_code, reason = "looked for, not used")]
     num_results: serde::de::IgnoredAny,
@@ -272,7 +273,7 @@ struct Row<'a> {
     #[serde(rename = "automationBotIDs", borrow, default)]
     automation_bots: Texts<'a>,
     #[serde(borrow, default)]
-    account_id: Text<'a>,
+    account_id: Owner<'a>,
 }
 
 impl Row<'_> {

@@ -32,6 +32,7 @@ use openapi::Description;
 pub use path::Ids;
 use path::Pattern;
 pub use query::{Asked, Identity, Misfit, Query, Reading, Transcript};
+pub use value::Spellings;
 
 /// One route of the upstream's, served under the same path.
 pub struct Route {
@@ -143,6 +144,8 @@ pub struct Canonical {
     pub body: String,
     /// For a transcript with a summary: the body that asks for the same without it.
     pub plain_body: Option<String>,
+    /// Whether it leaves out, or spells in another way, some text that the caller has chosen.
+    pub drops_text: bool,
     pub asked: Asked,
 }
 

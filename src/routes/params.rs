@@ -15,13 +15,17 @@ const USUAL_LENGTH: usize = 64;
 /// canonical value; what it does not know stays and goes into the key.
 pub struct Params<'a> {
     pairs: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    /// Whether the canonical form spells a value in another way.
+    pub drops_text: bool,
     pub faults: Vec<Fault>,
 }
 
 impl<'a> Params<'a> {
     /// Reads a query string. Names that are nearly one of `names` are faults.
     pub fn parse(query: &'a str, names: &Names) -> Self {
-        let mut params = Self { pairs: BTreeMap::new(), faults: Vec::new() };
+        // A plus sign, too: it is a blank here, and perhaps meant as itself.
+        let drops_text = query.contains('+');
+        let mut params = Self { pairs: BTreeMap::new(), drops_text, faults: Vec::new() };
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             // The decoder puts U+FFFD where bytes were no UTF-8; passing that on would change them.
             if name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER) {
@@ -67,6 +71,7 @@ impl<'a> Params<'a> {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(number);
         if self.get(name) != Some(digits) {
+            self.drops_text |= self.get(name).is_some();
             self.pairs.insert(name.into(), digits.to_owned().into());
         }
     }

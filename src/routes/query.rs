@@ -17,6 +17,8 @@ pub struct Query {
     pub key: Key,
     /// For a transcript with a summary: the same without it.
     pub plain: Option<Key>,
+    /// Whether the request held some text that is not in the key as it was sent.
+    pub drops_text: bool,
     pub asked: Asked,
 }
 

@@ -152,7 +152,15 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
             let canonical = (route.parse)(&request).unwrap();
             let key = Key::new(EXAMPLE_ACCOUNT, route, &ids, &canonical);
             let bot = Some(EXAMPLE_STREAM.into());
-            Query { route, account: account.clone(), bot, key, plain: None, asked: canonical.asked }
+            Query {
+                route,
+                account: account.clone(),
+                bot,
+                key,
+                plain: None,
+                drops_text: false,
+                asked: canonical.asked,
+            }
         })
         .collect();
     let payer = Payer { client: "reporting".into(), lane: Lane::Interactive, weight: 1 };

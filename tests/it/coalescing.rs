@@ -209,7 +209,15 @@ fn a_query(world: &World) -> Query {
     let canonical = (route.parse)(&routes::Request { ids: &ids, query: "", body: None, limits }).unwrap();
     let key = Key::new(EXAMPLE_ACCOUNT, route, &ids, &canonical);
     let bot = Some(EXAMPLE_STREAM.into());
-    Query { route, account: EXAMPLE_ACCOUNT.into(), bot, key, plain: None, asked: canonical.asked }
+    Query {
+        route,
+        account: EXAMPLE_ACCOUNT.into(),
+        bot,
+        key,
+        plain: None,
+        drops_text: false,
+        asked: canonical.asked,
+    }
 }
 
 async fn live_answer(nth: usize, asked_at: Moment) -> Result<Fetched, Error> {

@@ -17,7 +17,7 @@ use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, O
 
 use crate::world::{
     DAY, Got, HOUR, REPORTING, SECOND, World, before, change_config, client, conversation_path, got, reload,
-    transcript_path, until, with_ops_token,
+    transcript_path, until, window_path, with_ops_token,
 };
 
 const OLD: &str = "kg_old";
@@ -345,4 +345,58 @@ fn refused(answer: &Got, place: &str, sent: &str) {
     for secret in ["kg_reporting", "kg_neighbour", "rotating/new"] {
         assert!(!told.contains(secret), "{told}");
     }
+}
+
+/// Also where the rest of the request is stored, and what holds the key is no part of the question.
+#[tokio::test]
+async fn a_clients_key_is_refused_on_a_hit_too_where_the_question_leaves_it_out() {
+    let odd = ["kg+odd", "00000050", "123456789012345678901234567890"];
+    let (world, path) = world(rotating(&odd.map(|key| (key, "")))).await;
+    let session = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).session_id;
+    let week = r#"{"startDate":"2026-02-27","endDate":"2026-03-02","timeZoneOffset":0}"#;
+    let details = |more: &str| format!(r#"{{"sessionId":"{session}"{more}}}"#);
+    assert_eq!(world.post(&window_path(), week).await.status, StatusCode::OK);
+    for body in [details(""), details(r#","x":1.2345678901234567890123456789e29"#)] {
+        assert_eq!(world.post(&transcript_path(), &body).await.status, StatusCode::OK);
+        assert!(world.post(&transcript_path(), &body).await.is_hit(), "{body}");
+    }
+    for query in ["x=kg%20odd", "limit=50"] {
+        assert_eq!(world.get(&format!("{path}?{query}")).await.status, StatusCode::OK);
+        assert!(world.get(&format!("{path}?{query}")).await.is_hit(), "{query}");
+    }
+    let calls = world.standin.count();
+    for (member, pointer) in [
+        (r#","callId":"kg_reporting""#, "/callId"),
+        (r#","callId":"c","lang":"kg_neighbour""#, "/lang"),
+        (r#","isSummaryRequired":false,"lang":"Bearer kg_reporting""#, "/lang"),
+        // A number is asked for in another spelling than it is sent in.
+        (r#","x":123456789012345678901234567890"#, ""),
+    ] {
+        refused(&world.post(&transcript_path(), details(member)).await, pointer, member);
+    }
+    for (query, parameter) in [("x=kg+odd", "x"), ("limit=00000050", "limit")] {
+        refused(&world.get(&format!("{path}?{query}")).await, parameter, query);
+    }
+    assert!(world.post(&transcript_path(), details(r#","callId":"c""#)).await.is_hit());
+    assert_eq!(world.standin.count(), calls);
+}
+
+#[tokio::test]
+async fn a_clients_key_of_any_length_is_found_and_one_of_digits_as_a_number_too() {
+    let long = "k".repeat(700);
+    let keys = ["kg", "1234567", &long, "12345678901234567890123"];
+    let (world, path) = world(rotating(&keys.map(|key| (key, "")))).await;
+    for query in ["x=kg".to_owned(), "x=1234567".to_owned(), format!("x={long}")] {
+        refused(&world.get(&format!("{path}?{query}")).await, "x", &query);
+    }
+    let number = r#"{"sessionId":"s-1","x":[12345678901234567890123]}"#;
+    for (body, pointer) in [
+        (r#"{"sessionId":"s-1","x":"kg"}"#.to_owned(), "/x"),
+        (r#"{"sessionId":"s-1","x":1234567}"#.to_owned(), "/x"),
+        (format!(r#"{{"sessionId":"s-1","x":"{long}"}}"#), "/x"),
+        (number.to_owned(), ""),
+    ] {
+        refused(&world.post(&transcript_path(), &body).await, pointer, &body);
+    }
+    assert_eq!(world.standin.count(), 0);
 }

@@ -71,8 +71,14 @@ impl Admitted {
     }
 
     fn query(&self, body: Option<&[u8]>) -> Result<Query, Error> {
-        canonical(&self.grant.account, self.call.route, &self.call.contract(body))
-            .map_err(|error| self.call.without_credentials(body).err().unwrap_or(error))
+        let query = canonical(&self.grant.account, self.call.route, &self.call.contract(body))
+            .map_err(|error| self.call.without_credentials(body).err().unwrap_or(error))?;
+        // What goes upstream is searched before it does. What the question leaves out, it would take along unseen
+        // to an answer that is stored.
+        if query.drops_text {
+            self.call.without_credentials(body)?;
+        }
+        Ok(query)
     }
 }
 
@@ -89,6 +95,7 @@ pub fn canonical(
         bot: request.ids.bot().map(Arc::from),
         key: Key::new(&account.id, route, request.ids, &canonical),
         plain: Key::plain(&account.id, route, request.ids, &canonical),
+        drops_text: canonical.drops_text,
         asked: canonical.asked,
     })
 }
