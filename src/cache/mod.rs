@@ -106,6 +106,8 @@ pub enum Served {
 pub enum Source {
     /// The store, with this much of its lifetime left.
     Hit { left: Duration },
+    /// The store, for a caller who does not learn how much of the lifetime is left. With the reason where it is past.
+    Held { because: Option<StaleReason> },
     /// The store, past its lifetime by `past`.
     Stale { past: Duration, because: StaleReason },
     /// The upstream.
@@ -121,7 +123,12 @@ impl Source {
     /// The same for a caller that is shown a part of the answer, whose phase by itself is `phase`: what the rest
     /// of it says is not told.
     pub fn of_a_part(self, phase: Phase) -> Self {
-        let Self::Upstream { stored: Err(reason), collapsed, because } = self else { return self };
+        let (reason, collapsed, because) = match self {
+            Self::Hit { .. } => return Self::Held { because: None },
+            Self::Stale { because, .. } => return Self::Held { because: Some(because) },
+            Self::Upstream { stored: Err(reason), collapsed, because } => (reason, collapsed, because),
+            other => return other,
+        };
         let is_about_phase =
             matches!(reason, Reason::Live | Reason::NotSettled | Reason::UnknownPhase | Reason::ZeroLifetime);
         let reason = match phase {
@@ -150,6 +157,16 @@ pub enum ForwardReason {
 pub enum StaleReason {
     Revalidating,
     Error,
+}
+
+impl StaleReason {
+    /// The word for it in `Cache-Status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Revalidating => "stale-while-revalidate",
+            Self::Error => "stale-if-error",
+        }
+    }
 }
 
 impl Cache {
@@ -230,9 +247,11 @@ impl Cache {
         inner.served(query, filled, fallback, because)
     }
 
-    /// Whether an answer is stored under `key`, however old.
-    pub fn has(&self, key: &Key) -> bool {
-        self.0.memory.peek(key).is_some()
+    /// Whether an answer to `query` is stored, however old, or one that it is cut from.
+    pub fn has(&self, query: &Query) -> bool {
+        let Inner { memory, clock, .. } = &*self.0;
+        let can_be_cut = || query.plain.is_none() && memory.summarised(&query.key, clock.moment()).is_some();
+        memory.peek(&query.key).is_some() || can_be_cut()
     }
 
     /// The bots that answers have named as those of what `query` asks for by an id; none if none has.

@@ -61,11 +61,14 @@ pub struct Known {
 }
 
 /// Bots of one conversation beyond which no more are remembered: its contact-centre instance and the
-/// automation bots it went through.
+/// automation bots it went through. It is none of theirs, as far as is known.
 const MOST_BOTS: usize = 4;
 
 /// The bots of a conversation, by their numbers in [`BotNames`]; zeros at the end where there are fewer.
 type BotNumbers = [u16; MOST_BOTS];
+
+/// Of a bot that came when there were too many: one without a name, which is not "no answer has said".
+const NAMELESS: u16 = u16::MAX;
 
 /// The bots that answers have named. They are few, and named again and again.
 #[derive(Default)]
@@ -76,27 +79,28 @@ struct BotNames {
 }
 
 impl BotNames {
-    /// The number of a bot; none if it has none yet and there are too many.
-    fn number(&mut self, bot: &str) -> Option<u16> {
+    fn number(&mut self, bot: &str) -> u16 {
         if let Some(known) = self.numbers.get(bot) {
-            return Some(*known);
+            return *known;
         }
-        let number = u16::try_from(self.names.len() + 1).ok()?;
-        let bot: Arc<str> = bot.into();
-        self.names.push(bot.clone());
-        self.numbers.insert(bot, number);
-        Some(number)
+        let number = u16::try_from(self.names.len() + 1).unwrap_or(NAMELESS);
+        if number != NAMELESS {
+            let bot: Arc<str> = bot.into();
+            self.names.push(bot.clone());
+            self.numbers.insert(bot, number);
+        }
+        number
     }
 
     fn numbers(&mut self, bots: &[Box<str>]) -> BotNumbers {
-        let mut numbers = BotNumbers::default();
-        let named = bots.iter().filter_map(|bot| self.number(bot));
-        numbers.iter_mut().zip(named).for_each(|(number, named)| *number = named);
-        numbers
+        let told = bots.iter().map(|bot| BotNumbers::from([self.number(bot), 0, 0, 0]));
+        told.fold(BotNumbers::default(), joined)
     }
 
-    fn named(&self, numbers: BotNumbers) -> impl Iterator<Item = &Arc<str>> {
-        numbers.into_iter().filter_map(|number| self.names.get(usize::from(number).checked_sub(1)?))
+    /// Their names; the empty one, which is no bot's, of one that has none.
+    fn named(&self, numbers: BotNumbers) -> impl Iterator<Item = Box<str>> {
+        let name = |number| Box::from(self.names.get(usize::from(number) - 1).map_or("", |name| name));
+        numbers.into_iter().filter(|number| *number != 0).map(name)
     }
 }
 
@@ -179,8 +183,8 @@ impl Seen {
     pub fn bots(&self, account: &str, names: &[Name]) -> Box<[Box<str>]> {
         let table = self.table();
         let Some(account) = table.number(account) else { return Box::default() };
-        let known = names.iter().filter_map(|name| table.known.peek(&Id { account, name: *name }));
-        let told = known.map(|known| known.bots).filter(|bots| *bots != BotNumbers::default());
+        let told = names.iter().map(|name| table.bots(account, *name));
+        let told = told.filter(|bots| *bots != BotNumbers::default());
         let common = told.reduce(|one, other| {
             let mut both = one;
             both.iter_mut().filter(|bot| !other.contains(bot)).for_each(|bot| *bot = 0);
@@ -189,7 +193,7 @@ impl Seen {
         match common {
             None => Box::default(),
             Some(common) if common == BotNumbers::default() => Box::new([Box::from("")]),
-            Some(common) => table.bots.named(common).map(|bot| Box::from(&**bot)).collect(),
+            Some(common) => table.bots.named(common).collect(),
         }
     }
 
@@ -202,6 +206,19 @@ impl Seen {
 impl Table {
     fn number(&self, account: &str) -> Option<usize> {
         self.accounts.iter().position(|known| **known == *account)
+    }
+
+    /// The bots of what goes by a name. A call is its session's, whose automation bots only rows tell, and no row
+    /// tells a call. A name with which no answer told a bot has those of its other names.
+    fn bots(&self, account: usize, name: Name) -> BotNumbers {
+        let known = |name| self.known.peek(&Id { account, name });
+        let Some(Known { bots: own, names, .. }) = known(name) else { return BotNumbers::default() };
+        let is_told = *own != BotNumbers::default();
+        let others = names.iter().filter(|other| match name.kind {
+            Kind::Call if is_told => other.kind == Kind::Session,
+            _ => !is_told,
+        });
+        others.filter_map(|other| known(*other)).map(|other| other.bots).fold(*own, joined)
     }
 
     fn add(&mut self, account: &Arc<str>) -> usize {
@@ -348,6 +365,34 @@ mod tests {
         assert_eq!(*seen.bots(&account, &[session, other]), [Box::from("")], "nobody's");
         note(&[session], &["st-3", "st-4", "st-5"], 7);
         assert_eq!(bots(&[session]), "st-1 st-2 st-3 st-4");
+    }
+
+    /// Who is not among the bots that are remembered may not see it; "nobody has said" would let it pass.
+    #[test]
+    fn a_bot_too_many_is_not_one_of_the_conversations_and_leaves_it_somebodys() {
+        let seen = Seen::new(1000);
+        let account: Arc<str> = "a".into();
+        let told = |name: Name, bots: Vec<Box<str>>| {
+            seen.note(&account, &[Sighting { names: vec![name], phase: OVER, bots }], at(1));
+        };
+        let bots = |name| seen.bots(&account, &[name]);
+        for n in 0..usize::from(NAMELESS) / 100 {
+            let bots = (0..100).map(|m| format!("st-{n}-{m}").into()).collect();
+            told(Name::new(Kind::Session, &n.to_string()), bots);
+        }
+        assert_eq!(
+            *bots(Name::new(Kind::Session, "1")),
+            ["st-1-0", "st-1-1", "st-1-2", "st-1-3"].map(Box::from)
+        );
+        told(name(Kind::Call), (0..100).map(|n| format!("st-more-{n}").into()).collect());
+        let late = name(Kind::Session);
+        told(late, vec!["st-late".into()]);
+        assert_eq!(*bots(late), [Box::from("")]);
+        // What is told of it in common with others is still known.
+        told(late, vec!["st-1-0".into()]);
+        assert_eq!(*bots(late), ["", "st-1-0"].map(Box::from));
+        assert!(bots(name(Kind::Conversation)).is_empty());
+        assert_eq!(seen.table().bots.names.len(), usize::from(NAMELESS) - 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tower::BoxError;
 
-use crate::cache::{Coding, Entry, ForwardReason, Served, Source, StaleReason};
+use crate::cache::{Coding, Entry, ForwardReason, Served, Source};
 use crate::clock::Moment;
 use crate::fetch::answer::{ContentType, Large};
 use crate::http::body::{Body, Octets, Response};
@@ -35,8 +35,8 @@ pub struct Reply {
 /// What an answer's source is called in the metrics.
 pub fn outcome(served: &Served) -> Outcome {
     match served {
-        Served::Entry(_, Source::Hit { .. }) => Outcome::Hit,
-        Served::Entry(_, Source::Stale { .. }) => Outcome::Stale,
+        Served::Entry(_, Source::Hit { .. } | Source::Held { because: None }) => Outcome::Hit,
+        Served::Entry(_, Source::Stale { .. } | Source::Held { because: Some(_) }) => Outcome::Stale,
         Served::Entry(_, Source::Upstream { collapsed: true, .. })
         | Served::Large(_, Source::Upstream { collapsed: true, .. }) => Outcome::Collapsed,
         Served::Entry(_, Source::Upstream { .. }) | Served::Large(..) => Outcome::Miss,
@@ -171,12 +171,10 @@ fn cache_status(source: Source, status: StatusCode) -> HeaderValue {
             return text.value();
         }
         Source::Stale { past, because } => {
-            let detail = match because {
-                StaleReason::Revalidating => "stale-while-revalidate",
-                StaleReason::Error => "stale-if-error",
-            };
-            format!("kore-gateway; hit; ttl=-{}; detail={detail}", past.as_secs())
+            format!("kore-gateway; hit; ttl=-{}; detail={}", past.as_secs(), because.as_str())
         }
+        Source::Held { because: None } => "kore-gateway; hit".to_owned(),
+        Source::Held { because: Some(because) } => format!("kore-gateway; hit; detail={}", because.as_str()),
         Source::Upstream { stored, collapsed, because } => {
             let forwarded = match because {
                 ForwardReason::Miss => "uri-miss",

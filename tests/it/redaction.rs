@@ -198,6 +198,29 @@ async fn what_is_said_about_a_window_is_said_about_the_rows_that_are_shown() {
     }
 }
 
+/// For how long the window is kept goes by the rows of all bots.
+#[tokio::test]
+async fn how_long_a_window_is_kept_is_not_told_to_whom_some_rows_are_shown() {
+    let world = world().await;
+    let row = |bot: &str, id: u8| {
+        format!(
+            r#"{{"sessionId":"s{id}","botId":"{bot}","finalStatus":"CLOSED","sessionEndTime":"2026-02-17T00:00:00"}}"#
+        )
+    };
+    let body = format!(r#"{{"numResults":2,"data":[{},{}]}}"#, row(EXAMPLE_STREAM, 1), row(OTHER_STREAM, 2));
+    world.standin.serve_body("/interactionDetails", 200, "application/json", body);
+    assert!(
+        got(world.post_request(&window_path(), WINDOW, OWN_ROWS)).await.cache_status().ends_with("; stored")
+    );
+    let hit = got(world.post_request(&window_path(), WINDOW, OWN_ROWS)).await;
+    assert_eq!(hit.cache_status(), "kore-gateway; hit");
+    assert!(got(world.post_request(&window_path(), WINDOW, REPORTING)).await.is_hit());
+    world.standin.fault(Some(Fault::Reset));
+    world.advance(27 * 60 * MINUTE);
+    let stale = got(world.post_request(&window_path(), WINDOW, OWN_ROWS)).await;
+    assert_eq!(stale.cache_status(), "kore-gateway; hit; detail=stale-if-error");
+}
+
 /// What cannot be looked into cannot be shown; who may see everything gets it as it is.
 #[tokio::test]
 async fn what_is_no_json_is_a_502_to_whom_something_is_kept_from() {

@@ -124,6 +124,96 @@ async fn a_conversation_id_lets_one_call_tell_whose_the_session_is() {
     }
 }
 
+/// Which bot a call went through, answers about its session say.
+#[tokio::test]
+async fn what_is_known_of_a_session_is_known_of_its_calls() {
+    let world = World::with(|it| {
+        setup(it);
+        it.accounts = "unproven_sessions = \"pass\"".to_owned();
+    })
+    .await;
+    let [ours, theirs] = [EXAMPLE_STREAM, OTHERS].map(of_bot);
+    let row = |conversation: &Conversation, more: &str| {
+        let (session, id) = (&conversation.session_id, &conversation.conversation_id);
+        format!(
+            r#"{{"sessionId":"{session}","conversationId":"{id}",{more},"finalStatus":"CLOSED","sessionEndTime":"2026-03-01T12:00:00"}}"#
+        )
+    };
+    let instance = "st-24ccdea9-de4e-5139-923f-883c53ffdddd";
+    // The rows tell the automation bots, which no record names; the records tell the calls.
+    let rows = [(&ours, EXAMPLE_STREAM), (&theirs, OTHERS)]
+        .map(|(of, bot)| row(of, &format!(r#""botId":"{instance}","automationBotIDs":["{bot}"]"#)));
+    let body = format!(r#"{{"numResults":2,"data":[{},{}]}}"#, rows[0], rows[1]);
+    world.standin.serve_body("/interactionDetails", 200, "application/json", body);
+    for of in [&ours, &theirs] {
+        let (session, id, call) = (&of.session_id, &of.conversation_id, &of.call_id);
+        let body = format!(
+            r#"{{"_id":"{id}","botId":"{instance}","botSessionId":"{session}","CallIDData":"{call}","status":"CLOSED","endTime":"2026-03-01T12:00:00Z"}}"#
+        );
+        world.standin.serve_body(&format!("conversations/{id}"), 200, "application/json", body);
+        assert_eq!(record(&world, EXAMPLE_STREAM, id, REPORTING).await.status, 200);
+    }
+    assert_eq!(window(&world).await.status, 200);
+    let by_call = |conversation: &Conversation| json!({ "callId": conversation.call_id });
+    assert_eq!(transcript(&world, EXAMPLE_STREAM, by_call(&ours), A).await.status, 200);
+    assert!(transcript(&world, EXAMPLE_STREAM, by_call(&ours), A).await.is_hit());
+    let calls = world.standin.count();
+    assert_eq!(transcript(&world, EXAMPLE_STREAM, by_call(&theirs), A).await.status, 403);
+    assert_eq!(world.standin.count(), calls);
+}
+
+/// A session whose records name no bot, and whose row does: the refusal counts for each of its names.
+#[tokio::test]
+async fn a_name_of_which_no_answer_names_a_bot_is_its_sessions() {
+    let world = World::with(|it| {
+        setup(it);
+        it.accounts = "unproven_sessions = \"pass\"".to_owned();
+    })
+    .await;
+    let theirs = of_bot(OTHERS);
+    let (session, id, call) = (&theirs.session_id, &theirs.conversation_id, &theirs.call_id);
+    let nobodys = format!(
+        r#"{{"_id":"{id}","botSessionId":"{session}","CallIDData":"{call}","status":"CLOSED","endTime":"2026-03-01T12:00:00Z"}}"#
+    );
+    world.standin.serve_body(&format!("conversations/{id}"), 200, "application/json", nobodys);
+    assert_eq!(record(&world, OTHERS, id, REPORTING).await.status, 200);
+    let row = format!(
+        r#"{{"sessionId":"{session}","botId":"{OTHERS}","finalStatus":"CLOSED","sessionEndTime":"2026-03-01T12:00:00"}}"#
+    );
+    let body = format!(r#"{{"numResults":1,"data":[{row}]}}"#);
+    world.standin.serve_body("/interactionDetails", 200, "application/json", body);
+    assert_eq!(window(&world).await.status, 200);
+    let calls = world.standin.count();
+    for body in ids(&theirs) {
+        assert_eq!(transcript(&world, EXAMPLE_STREAM, body.clone(), A).await.status, 403, "{body}");
+    }
+    assert_eq!(world.standin.count(), calls, "known before a call");
+    for body in ids(&theirs) {
+        assert_eq!(transcript(&world, OTHERS, body.clone(), B).await.status, 200, "{body}");
+    }
+}
+
+/// What is stored is stored under its own bot, and so is what is cut from it.
+#[tokio::test]
+async fn a_transcript_that_can_be_cut_from_a_stored_one_is_known() {
+    let world = World::with(|it| {
+        setup(it);
+        // What was told is forgotten soon.
+        it.config = "cache.seen = 2".to_owned();
+    })
+    .await;
+    let [ours, theirs] = [EXAMPLE_STREAM, OTHERS].map(of_bot);
+    assert_eq!(record(&world, EXAMPLE_STREAM, &ours.conversation_id, A).await.status, 200);
+    let session = json!({ "sessionId": ours.session_id });
+    let with_summary = json!({ "sessionId": ours.session_id, "isSummaryRequired": true });
+    assert_eq!(transcript(&world, EXAMPLE_STREAM, with_summary, A).await.status, 200);
+    assert_eq!(record(&world, OTHERS, &theirs.conversation_id, B).await.status, 200);
+    let calls = world.standin.count();
+    let answer = transcript(&world, EXAMPLE_STREAM, session, A).await;
+    assert!(answer.is_hit(), "{answer:?}");
+    assert_eq!(world.standin.count(), calls);
+}
+
 #[tokio::test]
 async fn nobody_stores_a_transcript_under_a_bot_that_it_is_not_proven_to_be_of() {
     let world = World::with(setup).await;

@@ -51,7 +51,7 @@ fn has_to_be_known<'a>(
     // A session proves itself. Which session is a conversation's or a call's, other answers have to say.
     let is_needed = grant.is_limited() || is_projected && transcript.kind != sightings::Kind::Session;
     // What is stored is stored under its own bot.
-    Ok((is_needed && !app.cache.has(&query.key)).then_some(transcript))
+    Ok((is_needed && !app.cache.has(query)).then_some(transcript))
 }
 
 /// The query for the record of the conversation that a request for a transcript names.
