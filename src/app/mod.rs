@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::fingerprint::{self, Fingerprint};
 use crate::config::{self, Config, Fault, Sources};
 use crate::http::request_id::RequestIds;
-use crate::observe::metrics::{Metrics, Names};
+use crate::observe::metrics::{Metrics, SeriesNames};
 use crate::overload::in_flight::Responses;
 use crate::overload::waiting::Waiting;
 use crate::upstream::Resolver;
@@ -66,13 +66,13 @@ impl App {
         let config::Cache { capacity, seen, back_off, .. } = config.cache;
         let cache = Cache::new(CacheLimits { capacity, seen, back_off }, clock.clone(), &metrics);
         let snapshot = Snapshot::new(written, config, &clock, &metrics, resolver.as_ref(), None)?;
-        metrics.config_loaded(true, clock.now());
+        metrics.process.config_loaded(true, clock.now());
         let most = snapshot.config.callers.tracked;
         let table = |policy, refused: &Counter| Table::new(policy, most, refused.clone());
         let (reloads, asked) = Reloads::new();
         let app = Arc::new(Self {
-            unauthenticated: table("address", &metrics.addresses_limited),
-            subjects: table("subject", &metrics.subjects_limited),
+            unauthenticated: table("address", &metrics.access.addresses_limited),
+            subjects: table("subject", &metrics.access.subjects_limited),
             clock,
             metrics,
             cache,
@@ -129,17 +129,17 @@ impl App {
     fn take_up(&self) -> ReloadOutcome {
         let (read, loaded) = fingerprint::read(&self.sources);
         // Whether it is taken up or refused on the way: its names may have been given to series by then.
-        let named = loaded.as_ref().map(|(_, config)| Names::of(config)).unwrap_or_default();
+        let named = loaded.as_ref().map(|(_, config)| SeriesNames::of(config)).unwrap_or_default();
         let swapped = loaded.and_then(|(written, config)| self.next(written, config)).map(|snapshot| {
             let previous = self.current.swap(Arc::new(snapshot));
             // After the swap: whoever sees that his is not the one of now finds the one that is.
             previous.supersede();
-            self.forget_but_current(&Names::of(&previous.config));
+            self.forget_but_current(&SeriesNames::of(&previous.config));
         });
         self.forget_but_current(&named);
         let read = if swapped.is_ok() { read.in_effect() } else { read };
         *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) = read;
-        self.metrics.config_loaded(swapped.is_ok(), self.clock.now());
+        self.metrics.process.config_loaded(swapped.is_ok(), self.clock.now());
         match &swapped {
             Ok(()) => tracing::info!("the configuration was reloaded"),
             Err(faults) => {
@@ -166,20 +166,20 @@ impl App {
     /// Brings the gauges that are read rather than counted up to date.
     pub fn observe(&self) {
         let (entries, bytes) = self.cache.size();
-        self.metrics.cache_size(entries, bytes);
-        self.metrics.bytes_in_flight("responses", self.responses.bytes());
+        self.metrics.cache.size(entries, bytes);
+        self.metrics.process.bytes_in_flight("responses", self.responses.bytes());
         let snapshot = self.snapshot();
         snapshot.upstream.observe();
-        self.metrics.certificate_expiry(snapshot.tls.load().as_ref().map(|tls| tls.not_after()));
+        self.metrics.process.certificate_expiry(snapshot.tls.load().as_ref().map(|tls| tls.not_after()));
         // A reload since may have come too early to remove what was set just now.
         if !snapshot.is_current() {
-            self.forget_but_current(&Names::of(&snapshot.config));
+            self.forget_but_current(&SeriesNames::of(&snapshot.config));
         }
     }
 
     /// Ends the series of those of `names` that the configuration of now does not have.
-    fn forget_but_current(&self, names: &Names) {
-        self.metrics.forget(names, &Names::of(&self.snapshot().config));
+    fn forget_but_current(&self, names: &SeriesNames) {
+        self.metrics.forget(names, &SeriesNames::of(&self.snapshot().config));
     }
 
     /// From here on the process is not ready for more.

@@ -56,7 +56,7 @@ impl Snapshot {
             vec![Fault { path: path.to_owned(), problem: format!("cannot be written: {error}") }]
         };
         let known = previous.map(|previous| &previous.access_log);
-        let access_log = AccessLog::open(&config.log, metrics.access_lines_dropped.clone(), known)
+        let access_log = AccessLog::open(&config.log, metrics.process.access_lines_dropped.clone(), known)
             .map_err(|error| cannot_write("log.access_to", error))?;
         let audit = Audit::open(&config.audit, metrics, previous.map(|previous| &previous.audit))
             .map_err(|error| cannot_write("audit.to", error))?;
@@ -71,7 +71,7 @@ impl Snapshot {
             });
             let kept = kept.filter(|limiter| limiter.rate() == client.rate_limit).cloned();
             let new = || {
-                let refused = metrics.rate_limited(&client.name);
+                let refused = metrics.access.rate_limited(&client.name);
                 Arc::new(Limiter::new("client", client.rate_limit, refused))
             };
             kept.unwrap_or_else(new)

@@ -97,7 +97,7 @@ impl Inner {
         may_store: bool,
     ) -> FillResult {
         let judgement = admit::judge(query, rule, &self.seen, answer).inspect_err(|withheld| {
-            self.metrics.upstream_withheld(query.route, withheld.as_str());
+            self.metrics.upstream.withheld(query.route, withheld.as_str());
         })?;
         let (entry, names) = (judgement.entry, judgement.names);
         let (account, asked_at) = (&query.account, entry.answer.asked_at);
@@ -146,7 +146,7 @@ impl Inner {
         if let Some(old) = self.memory.peek(&query.key)
             && old.rule_part == Some(RulePart::Settled)
         {
-            self.metrics.settled_refresh(query.route, old.tag != new.tag);
+            self.metrics.cache.settled_refresh(query.route, old.tag != new.tag);
         }
     }
 

@@ -172,7 +172,7 @@ impl StaleReason {
 impl Cache {
     pub fn new(limits: CacheLimits, clock: Clock, metrics: &Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
-            memory: Memory::new(limits.capacity, metrics.cache_evictions.clone(), clock.clone()),
+            memory: Memory::new(limits.capacity, metrics.cache.evictions.clone(), clock.clone()),
             flights: SingleFlight::new(),
             back_off: BackOff::new(limits.back_off),
             jobs: Jobs::new(),
@@ -325,7 +325,7 @@ impl Cache {
             let (inner, key, entry) = (self.0.clone(), key.clone(), entry.clone());
             move |is_unwanted: Arc<AtomicBool>| {
                 let made = entry.variants.get_or_make(coding, &entry.answer.body, &is_unwanted, || {
-                    inner.metrics.cache_made(coding.as_str());
+                    inner.metrics.cache.body_made(coding.as_str());
                 });
                 inner.memory.weigh(&key, &entry);
                 made

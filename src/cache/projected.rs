@@ -37,7 +37,7 @@ impl Cache {
             let (inner, whole, id, key, projected, began) =
                 (self.0.clone(), whole.clone(), id.to_owned(), key.clone(), projected.clone(), memory.now());
             move |is_unwanted| {
-                inner.metrics.cache_made("view");
+                inner.metrics.cache.body_made("view");
                 let entry = Arc::new(part_of(&whole, project(&whole.answer, is_unwanted)?));
                 whole.variants.shows(&id, &entry);
                 if is_stored {

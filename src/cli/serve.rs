@@ -89,10 +89,10 @@ fn take_all_descriptors() {
 /// The app of `sources`, and its log.
 pub(super) fn start(sources: Sources) -> Result<(Arc<App>, Log), Failure> {
     let app = App::new(sources, Clock::system()).map_err(|faults| Failure::faults(&faults))?;
-    let dropped = app.metrics.log_lines_dropped.clone();
+    let dropped = app.metrics.process.log_lines_dropped.clone();
     let log = Log::install(&app.snapshot().config.log, dropped)
         .map_err(|error| Failure::new("cannot start the log", error))?;
-    logging::log_panics(app.metrics.panics.clone());
+    logging::log_panics(app.metrics.process.panics.clone());
     Ok((app, log))
 }
 

@@ -74,7 +74,7 @@ impl Audit {
             Some(lines) => Some(lines),
             None => Self::start(config)?,
         };
-        let (written, failed) = metrics.audit();
+        let (written, failed) = metrics.process.audit();
         let (to, timeout) = (config.to.clone(), config.timeout);
         Ok(Self { to, lines, refuses: config.refuse_on_failure, timeout, written, failed })
     }

@@ -19,7 +19,7 @@ use crate::fetch::answer::{ContentType, Large};
 use crate::http::body::{Body, Octets, Response};
 use crate::http::field::Field;
 use crate::lifecycle::phase::Phase;
-use crate::observe::metrics::Outcome;
+use crate::observe::metrics::CacheOutcome;
 
 pub use conditions::Conditions;
 
@@ -29,17 +29,17 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub struct Reply {
     pub response: Response,
     pub client: Arc<str>,
-    pub outcome: Outcome,
+    pub outcome: CacheOutcome,
 }
 
 /// What an answer's source is called in the metrics.
-pub fn outcome(served: &Served) -> Outcome {
+pub fn outcome(served: &Served) -> CacheOutcome {
     match served {
-        Served::Entry(_, Source::Hit { .. } | Source::Held { because: None }) => Outcome::Hit,
-        Served::Entry(_, Source::Stale { .. } | Source::Held { because: Some(_) }) => Outcome::Stale,
+        Served::Entry(_, Source::Hit { .. } | Source::Held { because: None }) => CacheOutcome::Hit,
+        Served::Entry(_, Source::Stale { .. } | Source::Held { because: Some(_) }) => CacheOutcome::Stale,
         Served::Entry(_, Source::Upstream { collapsed: true, .. })
-        | Served::Large(_, Source::Upstream { collapsed: true, .. }) => Outcome::Collapsed,
-        Served::Entry(_, Source::Upstream { .. }) | Served::Large(..) => Outcome::Miss,
+        | Served::Large(_, Source::Upstream { collapsed: true, .. }) => CacheOutcome::Collapsed,
+        Served::Entry(_, Source::Upstream { .. }) | Served::Large(..) => CacheOutcome::Miss,
     }
 }
 

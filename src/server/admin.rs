@@ -63,7 +63,7 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
     if verify_slices_are_equal(presented, token.expose_secret().as_bytes()).is_ok() {
         return next.run(request).await;
     }
-    door.app.metrics.ops_unauthenticated.inc();
+    door.app.metrics.access.ops_unauthenticated.inc();
     match door.guesses.check(door.app.clock.uptime()) {
         Ok(_) => {
             let challenge = [(WWW_AUTHENTICATE, r#"Bearer realm="kore-gateway ops""#)];

@@ -22,13 +22,13 @@ pub async fn renew(app: Arc<App>) {
             Ok(Ok(None)) => told = None,
             Ok(Ok(Some(renewed))) => {
                 snapshot.tls.store(Some(renewed));
-                app.metrics.certificate_loaded(true);
+                app.metrics.process.certificate_loaded(true);
                 tracing::info!("the certificate was renewed");
                 told = None;
             }
             Ok(Err(problem)) if told.as_ref() == Some(&problem) => {}
             Ok(Err(problem)) => {
-                app.metrics.certificate_loaded(false);
+                app.metrics.process.certificate_loaded(false);
                 tracing::warn!(%problem, "the certificate was not renewed");
                 told = Some(problem);
             }

@@ -30,7 +30,7 @@ use crate::http::body::{Body, Response};
 use crate::http::problem;
 use crate::http::request_id::{REQUEST_ID, RequestId};
 use crate::observe::access_log::Line;
-use crate::observe::metrics::{Outcome, method_name};
+use crate::observe::metrics::{CacheOutcome, method_name};
 use crate::observe::trace::{Asked, Trace};
 use crate::reply::Reply;
 use crate::routes::{self, Found, Route};
@@ -150,7 +150,7 @@ impl Exchange {
     fn begin(app: Arc<App>, id: RequestId, head: &Parts) -> Self {
         let snapshot = app.snapshot();
         // Nothing between here and the end can fail: only what is whole takes it back.
-        app.metrics.active_requests.inc();
+        app.metrics.http.active_requests.inc();
         Self {
             trace: Trace::begin(snapshot.tracer.as_ref(), snapshot.access_log.is_on(), head),
             snapshot,
@@ -210,9 +210,9 @@ impl Exchange {
         let duration = self.app.clock.uptime().saturating_sub(self.began.uptime);
         let status = response.status();
         let exemplar = self.trace.as_ref().and_then(|trace| trace.recorded_id());
-        self.app.metrics.request(self.route, &self.method, status.as_u16(), duration, exemplar);
+        self.app.metrics.http.request(self.route, &self.method, status.as_u16(), duration, exemplar);
         if let Some(route) = self.route {
-            self.app.metrics.cache_request(route, told.outcome.unwrap_or(Outcome::Bypass));
+            self.app.metrics.cache.request(route, told.outcome.unwrap_or(CacheOutcome::Bypass));
         }
         if self.snapshot.access_log.is_on() {
             self.log(told, status, duration);
@@ -236,7 +236,7 @@ impl Exchange {
             status: status.as_u16(),
             duration_ms: duration.as_secs_f64() * 1000.0,
             client: told.client.as_deref(),
-            cache: told.outcome.map(Outcome::as_str),
+            cache: told.outcome.map(CacheOutcome::as_str),
             error: failed.map(|failed| failed.kind),
             cause: failed.and_then(|failed| failed.cause).map(Cause::as_str),
             concerns: failed.and_then(|failed| failed.concerns.as_deref()),
@@ -254,7 +254,7 @@ impl Exchange {
             version: self.version,
             status: status.map(|status| status.as_u16()),
             client: told.client.as_deref(),
-            outcome: told.outcome.map(Outcome::as_str),
+            outcome: told.outcome.map(CacheOutcome::as_str),
             error: told.error.as_ref().map(|failed| failed.kind),
         });
     }
@@ -263,7 +263,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.tell(None, &Told::default());
-        self.app.metrics.active_requests.dec();
+        self.app.metrics.http.active_requests.dec();
     }
 }
 
@@ -316,7 +316,7 @@ pub(super) fn route(method: &Method, target: &PathAndQuery) -> Result<(&'static 
 #[derive(Default)]
 struct Told {
     client: Option<Arc<str>>,
-    outcome: Option<Outcome>,
+    outcome: Option<CacheOutcome>,
     error: Option<Failed>,
 }
 

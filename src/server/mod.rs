@@ -69,7 +69,7 @@ impl Server {
             socket: ops,
             tls: Arc::new(|| None),
             limits: ops_limits(limits),
-            connections: app.metrics.connections("ops"),
+            connections: app.metrics.http.connections("ops"),
         };
         let ops_service = TowerToHyperService::new(ops::service(app.clone()));
         let ops_service = move |_| ops_service.clone();
@@ -82,7 +82,7 @@ impl Server {
             socket: main,
             tls: Arc::new(move || tls.snapshot().tls.load().as_ref().map(|tls| tls.server().clone())),
             limits,
-            connections: app.metrics.connections("main"),
+            connections: app.metrics.http.connections("main"),
         };
         let service = |peer| layers::service(app.clone(), peer);
         let certificates = AbortOnDropHandle::new(tokio::spawn(certificates::renew(app.clone())));

@@ -109,7 +109,7 @@ impl Upstream {
             if let Some(saved) = turn.saved {
                 saved.spend();
                 retries += 1;
-                self.metrics.upstream_retry(query.route);
+                self.metrics.upstream.retry(query.route);
             }
             turn = match outcome {
                 Outcome::TokenRefused { date, .. } => {
@@ -219,7 +219,7 @@ impl Upstream {
         self.tell(call, &outcome, ended_at.uptime.saturating_sub(asked_at.uptime), traced);
         // Last: for the quota, the breaker and the token it was an answer.
         let (metrics, route) = (self.metrics.clone(), call.query.route);
-        let outcome = echo::without_token(outcome, &token, move || metrics.upstream_withheld(route, "token"));
+        let outcome = echo::without_token(outcome, &token, move || metrics.upstream.withheld(route, "token"));
         Ok((token, outcome))
     }
 
@@ -235,7 +235,7 @@ impl Upstream {
         if matches!(outcome, Outcome::Answered(_) | Outcome::Broken(Broken::TimedOut(_))) {
             call.host.pace(call.query).note(taken);
         }
-        self.metrics.upstream_attempt(call.query.route, status, result, taken);
+        self.metrics.upstream.attempt(call.query.route, status, result, taken);
         let before = call.attempts.fetch_add(1, Ordering::Relaxed);
         if let Some(traced) = traced {
             traced.end(&trace::Attempt {
@@ -253,7 +253,7 @@ impl Upstream {
     async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
         let started = Instant::now();
         let reserved = call.pool.reserve(call.payers, patience).await;
-        self.metrics.quota_wait.observe(started.elapsed().as_secs_f64());
+        self.metrics.upstream.quota_wait.observe(started.elapsed().as_secs_f64());
         reserved.map_err(|Exhausted(wait)| quota_used_up(wait, call.query))
     }
 

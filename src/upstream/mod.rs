@@ -124,7 +124,7 @@ impl Upstream {
                 let known = previous.and_then(|previous| previous.hosts.get(&base)).cloned();
                 // How it is doing, it is doing under any configuration.
                 let host = known.inspect(|host| host.reshape(&config.upstream)).unwrap_or_else(|| {
-                    Arc::new(Host::new(&config.upstream, clock.clone(), metrics.breaker(&base)))
+                    Arc::new(Host::new(&config.upstream, clock.clone(), metrics.upstream.breaker(&base)))
                 });
                 (base, host)
             })
@@ -197,14 +197,14 @@ impl Upstream {
 
     /// Sets the gauges that are read rather than counted.
     pub fn observe(&self) {
-        self.metrics.bytes_in_flight("fills", self.reading.now());
+        self.metrics.process.bytes_in_flight("fills", self.reading.now());
         for (account, state) in &self.accounts {
-            self.metrics.quota_available(account, "account", state.pools.whole.standing().0);
+            self.metrics.upstream.quota_available(account, "account", state.pools.whole.standing().0);
             // Bots are many: the pool that is nearest to its end speaks for all.
             if let Some(least) = state.pools.bots.all().iter().map(|(_, pool)| pool.standing().0).min() {
-                self.metrics.quota_available(account, "bot", least);
+                self.metrics.upstream.quota_available(account, "bot", least);
             }
-            self.metrics.quota_waiting(account, state.pools.waiting());
+            self.metrics.upstream.quota_waiting(account, state.pools.waiting());
         }
     }
 

@@ -82,7 +82,7 @@ pub struct Minter {
 
 impl Minter {
     pub fn new(credential: Arc<Credential>, clock: Clock, metrics: &Metrics) -> Self {
-        let (minted, expiry) = metrics.credential(&credential.client_id);
+        let (minted, expiry) = metrics.upstream.credential(&credential.client_id);
         let state = Mutex::new(State {
             secrets: Secrets::new(credential.client_secret.clone()),
             last: None,

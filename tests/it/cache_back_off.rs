@@ -29,7 +29,7 @@ async fn five_hundred_at_once_to_a_failing_id_make_at_most_two_calls() {
         let path = conversation_path(&settled().conversation_id);
         world.standin.fault(Some(fault));
         let answered = AtomicI64::new(0);
-        let active = || world.app.metrics.active_requests.get();
+        let active = || world.app.metrics.http.active_requests.get();
         // Three waves: the second and the third come when the first call is known to have failed, and
         // each would make a call of its own.
         let (come_in, arrived) = tokio::sync::watch::channel(0);
@@ -71,7 +71,7 @@ async fn the_next_one_waits_out_the_back_off_and_then_succeeds() {
     assert_eq!(world.get(&path).await.status, StatusCode::INTERNAL_SERVER_ERROR);
     let again = world.get(&path);
     let moving = async {
-        until("it is in", || world.app.metrics.active_requests.get() == 1).await;
+        until("it is in", || world.app.metrics.http.active_requests.get() == 1).await;
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
@@ -91,7 +91,7 @@ async fn who_waits_has_a_deadline_of_his_own() {
     world.get(&path).await;
     // The back-off takes longer than that.
     let moving = async {
-        until("it is in", || world.app.metrics.active_requests.get() == 1).await;
+        until("it is in", || world.app.metrics.http.active_requests.get() == 1).await;
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }

@@ -61,7 +61,7 @@ async fn all_who_ask_at_once_for_a_large_answer_share_one_call_and_each_gets_all
     world.standin.fault(Some(Fault::Held(gate.clone())));
     let asking = join_all((0..20).map(|_| world.get(&path)));
     let letting_go = async {
-        until("all are under way", || world.app.metrics.active_requests.get() == 20).await;
+        until("all are under way", || world.app.metrics.http.active_requests.get() == 20).await;
         gate.open();
     };
     let (all, ()) = futures_util::join!(asking, letting_go);
@@ -96,7 +96,7 @@ async fn who_stops_reading_a_large_answer_keeps_the_others_from_it_for_a_second_
     idler.write_all(head.as_bytes()).await.unwrap();
     let reading = world.request(Method::GET, &path, REPORTING).send();
     let (reader, ()) = futures_util::join!(reading, async {
-        until("both are under way", || world.app.metrics.active_requests.get() == 2).await;
+        until("both are under way", || world.app.metrics.http.active_requests.get() == 2).await;
         gate.open();
     });
     let (mut reader, mut got, mut held_up) = (reader.unwrap(), 0, 0);

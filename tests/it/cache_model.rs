@@ -338,7 +338,7 @@ impl Model {
             tokio::task::yield_now().await;
         }
         until("all is quiet", || {
-            self.world.app.metrics.active_requests.get() == 0
+            self.world.app.metrics.http.active_requests.get() == 0
                 && self.world.standin.calls().iter().all(|call| call.status != 0)
         })
         .await;

@@ -47,7 +47,7 @@ async fn a_refresh_that_fails_is_not_repeated_by_each_who_comes() {
     let counted = || world.standin.calls().iter().filter(|call| call.status == 500).count();
     world.get(&path).await;
     until("the refresh has failed", || counted() == 1).await;
-    until("the failure is known", || world.app.metrics.active_requests.get() == 0).await;
+    until("the failure is known", || world.app.metrics.http.active_requests.get() == 0).await;
     for _ in 0..20 {
         assert!(world.get(&path).await.cache_status().ends_with("stale-while-revalidate"));
     }

@@ -31,7 +31,7 @@ async fn all_at_once(world: &World, path: &str, times: usize) -> Vec<Got> {
     let asking = futures_util::future::join_all((0..times).map(|_| world.get(path)));
     let letting_go = async {
         let under_way = i64::try_from(times).unwrap();
-        until("all are under way", || world.app.metrics.active_requests.get() == under_way).await;
+        until("all are under way", || world.app.metrics.http.active_requests.get() == under_way).await;
         gate.open();
     };
     let (answers, ()) = futures_util::join!(asking, letting_go);
@@ -68,7 +68,7 @@ async fn the_call_goes_on_for_the_others_when_the_first_caller_hangs_up() {
     assert!(first.await.unwrap_err().is_cancelled());
     let asking = futures_util::future::join_all((1..AT_ONCE).map(|_| world.get(&path)));
     let letting_go = async {
-        until("all are under way", || world.app.metrics.active_requests.get() == 500).await;
+        until("all are under way", || world.app.metrics.http.active_requests.get() == 500).await;
         gate.open();
     };
     let (answers, ()) = futures_util::join!(asking, letting_go);
@@ -132,7 +132,7 @@ async fn equal_queries_spelled_differently_share_one_entry() {
     let transcript_path = transcript_path();
     let both = futures_util::future::join_all(transcripts.map(|body| world.post(&transcript_path, body)));
     let letting_go = async {
-        until("both are under way", || world.app.metrics.active_requests.get() == 2).await;
+        until("both are under way", || world.app.metrics.http.active_requests.get() == 2).await;
         gate.open();
     };
     futures_util::join!(both, letting_go);

@@ -117,7 +117,7 @@ async fn an_origin_that_is_taken_out_meanwhile_reads_no_answer() {
     world.standin.fault(Some(Fault::Held(gate.clone())));
     let ask = |origin| got(world.request(Method::GET, &path, BOTH_KEY).header("origin", origin));
     let (gone, kept) = (tokio::spawn(ask(DESK)), tokio::spawn(ask(QUALITY)));
-    until("both are in", || world.app.metrics.active_requests.get() == 2).await;
+    until("both are in", || world.app.metrics.http.active_requests.get() == 2).await;
     change_config(&world, |written| {
         let both = format!("origins = [\"{DESK}\", \"{QUALITY}\"]");
         written.replace(&both, &format!("origins = [\"{QUALITY}\"]"))

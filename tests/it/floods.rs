@@ -148,7 +148,7 @@ async fn requests_whose_connection_ends_before_they_are_begun_are_let_go() {
     // Ended, or reset with something unread.
     let _ = stream.read_to_end(&mut answered).await;
     assert!(!answered.is_empty());
-    until("nothing is left of them", || world.app.metrics.active_requests.get() == 0).await;
+    until("nothing is left of them", || world.app.metrics.http.active_requests.get() == 0).await;
 }
 
 /// CVE-2023-44487.

@@ -213,7 +213,7 @@ async fn an_answer_under_way_is_not_handed_to_a_key_that_has_expired() {
     let path = conversation_path("c-2");
     let under_way = tokio::spawn(got(world.request(Method::GET, &path, OLD)));
     let lasting = tokio::spawn(got(world.request(Method::GET, &path, NEW)));
-    until("both are in", || world.app.metrics.active_requests.get() == 2).await;
+    until("both are in", || world.app.metrics.http.active_requests.get() == 2).await;
     until("the call", || world.standin.count() == 1).await;
     world.advance(HOUR);
     gate.open();

@@ -58,7 +58,7 @@ impl Late {
         let (last, first) = body.as_bytes().split_last().unwrap();
         stream.write_all(&[head.as_bytes(), first].concat()).await.unwrap();
         // Counted when it comes; on this one thread it waits for its body by the time that is seen.
-        until("the head is in", || world.app.metrics.active_requests.get() == 1).await;
+        until("the head is in", || world.app.metrics.http.active_requests.get() == 1).await;
         Self { world, stream, last: *last, block }
     }
 

@@ -68,7 +68,7 @@ async fn a_call_of_before_a_reload_makes_its_pool_as_the_new_configuration_has_i
     // It waits for the back-off to end.
     let request = world.post_request(&transcript_path(), r#"{"sessionId":"s-1"}"#, REPORTING);
     let waiting = tokio::spawn(got(request));
-    until("it is under way", || world.app.metrics.active_requests.get() == 1).await;
+    until("it is under way", || world.app.metrics.http.active_requests.get() == 1).await;
     change_config(&world, |written| written.replace(&bots(60), &bots(2)));
     world.app.reload().await.unwrap();
     world.advance(SECOND * 481);

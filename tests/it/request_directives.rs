@@ -203,7 +203,7 @@ async fn what_others_wait_for_as_well_is_stored_whoever_of_them_wants_it_not() {
                 get(&world, REPORTING, &[second]).await
             },
             async {
-                until("both wait", || world.app.metrics.active_requests.get() == 2).await;
+                until("both wait", || world.app.metrics.http.active_requests.get() == 2).await;
                 gate.open();
             }
         );
@@ -258,7 +258,7 @@ async fn no_cache_gets_an_answer_that_was_asked_for_after_it_and_later_requests_
                     get(&world, REPORTING, &[]).await
                 },
                 async {
-                    until("all wait", || world.app.metrics.active_requests.get() == 3).await;
+                    until("all wait", || world.app.metrics.http.active_requests.get() == 3).await;
                     second.open();
                 }
             );
@@ -283,7 +283,7 @@ async fn many_who_come_with_no_cache_while_one_is_answered_share_the_next_call()
     let (first, (), many) = tokio::join!(
         get(&world, FRESH, &["no-cache"]),
         async {
-            let under_way = || world.app.metrics.active_requests.get();
+            let under_way = || world.app.metrics.http.active_requests.get();
             until("all wait", || under_way() == i64::try_from(MANY + 1).unwrap()).await;
             numbered(&world, 2);
             gate.open();

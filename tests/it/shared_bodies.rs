@@ -52,7 +52,7 @@ async fn all_who_wait_for_a_view_get_the_same_one_also_of_what_is_not_stored() {
     let path = conversation_path("c-1");
     let asking = join_all((0..40).map(|_| got(world.request(Method::GET, &path, MASKED))));
     let letting_go = async {
-        until("all are under way", || world.app.metrics.active_requests.get() == 40).await;
+        until("all are under way", || world.app.metrics.http.active_requests.get() == 40).await;
         gate.open();
     };
     let (all, ()) = futures_util::join!(asking, letting_go);

@@ -155,7 +155,7 @@ impl Jwks {
         } else if let Some(pem) = &config.ca {
             http = http.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);
         }
-        let (fetched, failed, count) = metrics.jwks(&rule.issuer);
+        let (fetched, failed, count) = metrics.access.jwks(&rule.issuer);
         let every = config.refresh;
         let jwks = Arc::new(Self {
             url: rule.jwks_url.clone(),

@@ -46,7 +46,7 @@ impl Tracer {
         if let Some(same) = previous.filter(|previous| previous.config == *config) {
             return Ok(Some(same.clone()));
         }
-        let (exported, dropped) = metrics.trace_spans();
+        let (exported, dropped) = metrics.process.trace_spans();
         let export = Export::start(endpoint, config, clock, (exported, dropped.clone()))?;
         Ok(Some(Arc::new(Self { config: config.clone(), export, dropped, clock: clock.clone() })))
     }

@@ -139,7 +139,7 @@ mod tests {
         let listener = socket.listen(1024).expect("a queue");
         let address = listener.local_addr().expect("an address");
         let places = Places::new(1000, 1000);
-        let mut acceptor = Acceptor::new(listener, places, Metrics::new().connections("main"));
+        let mut acceptor = Acceptor::new(listener, places, Metrics::new().http.connections("main"));
         let callers: Vec<_> = (0..=WAITING).map(|_| Caller::connect(address).expect("connected")).collect();
         // As after a turn in which the runtime let it do no more.
         let Came::Connection(first, place) = acceptor.next().await else { panic!("there are places") };

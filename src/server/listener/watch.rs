@@ -304,7 +304,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_one_makes_room_and_none_with_a_request_does() {
-        let mut watch = Watch::new(TIMEOUTS, crate::observe::metrics::Metrics::new().connections("main"));
+        let mut watch =
+            Watch::new(TIMEOUTS, crate::observe::metrics::Metrics::new().http.connections("main"));
         let begin = Instant::now();
         let pulses: Vec<_> = (0..3).map(|_| Arc::new(Pulse::default())).collect();
         pulses.iter().for_each(|pulse| watch.add(pulse.clone()));

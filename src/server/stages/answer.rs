@@ -96,7 +96,7 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let headers = std::mem::take(&mut admitted.call.head.headers);
     let response = reply::response(&entry, source, shown, body, conditions, now, headers);
     let client = admitted.grant.client.name.clone();
-    let mut reply = Reply { response, client, outcome: metrics::Outcome::Hit };
+    let mut reply = Reply { response, client, outcome: metrics::CacheOutcome::Hit };
     admitted.tell(&mut reply, now.uptime);
     Some(Ok(reply))
 }
@@ -211,7 +211,7 @@ struct Asker<'a> {
     identity: &'a Identity,
     query: &'a Query,
     conditions: &'a Conditions,
-    outcome: metrics::Outcome,
+    outcome: metrics::CacheOutcome,
 }
 
 impl Asker<'_> {
