@@ -22,6 +22,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::App;
 use crate::config;
+#[doc(hidden)]
+pub use listener::serve_http2;
 use listener::{Limits, Listener};
 use sockets::Sockets;
 

@@ -80,6 +80,21 @@ async fn a_host_beside_another_authority_ends_the_stream_and_not_the_connection(
     assert_eq!(sent(&mut sender, agreed).await.unwrap().status, StatusCode::OK);
 }
 
+/// RFC 9113 §8.3.1 has `*` for a server as a whole, of which there is nothing to ask, as over HTTP/1.
+#[tokio::test]
+async fn a_target_that_is_no_path_is_refused() {
+    let world = World::new().await;
+    let (mut sender, _running) = caller(&world).await;
+    for method in [Method::GET, Method::OPTIONS] {
+        let mut asterisk = request(&world, method, "/", "");
+        let authority = world.address.to_string();
+        let uri = http::Uri::builder().scheme("http").authority(authority).path_and_query("*");
+        *asterisk.uri_mut() = uri.build().unwrap();
+        let refused = sent(&mut sender, asterisk).await.unwrap();
+        assert_eq!((refused.status.as_u16(), refused.problem()), (400, "invalid-request".to_owned()));
+    }
+}
+
 #[tokio::test]
 async fn many_ask_at_once_over_one_connection() {
     let world = World::of(vec![conversation()]).await;

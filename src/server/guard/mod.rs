@@ -224,20 +224,22 @@ fn check_http2(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refu
     if head.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
-    if head.headers.len() > limits.max_fields {
-        return Err(Refusal::TooManyFields);
-    }
     let target = head.uri.path_and_query().ok_or(Refusal::Target)?.as_str();
     if target.len() > limits.max_target {
         return Err(Refusal::TargetTooLong);
     }
-    if !head::is_path(target.as_bytes()) {
+    // `*` is for servers as a whole; where there is no `:path` at all, this is `/` and the URI's own is empty.
+    if !target.starts_with('/') || head.uri.path().is_empty() || !head::is_path(target.as_bytes()) {
         return Err(Refusal::Target);
     }
     // RFC 9113 §8.3.1: `:authority`, and a `Host` says the same or is not there.
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next().map(header::HeaderValue::as_bytes);
+    // `:authority` is a field where HTTP/1 is spoken.
+    if head.headers.len() + usize::from(host.is_none() && authority.is_some()) > limits.max_fields {
+        return Err(Refusal::TooManyFields);
+    }
     if hosts.next().is_some() {
         return Err(Refusal::HostRepeated);
     }
@@ -278,6 +280,8 @@ fn is_padded(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
 
     const LIMITS: Limits = Limits { max_head: 1024, max_target: 64, max_fields: 4, max_body: 1000 };
@@ -292,14 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn http2_without_a_path_is_refused() {
+        let request = http::Request::get(Uri::from_parts(Default::default()).unwrap());
+        let (head, ()) = request.version(Version::HTTP_2).header("host", "gw").body(()).unwrap().into_parts();
+        assert_eq!(check_http2(&head, false, &LIMITS), Err(Refusal::Target));
+    }
+
+    #[test]
     fn http2_is_held_to_the_same_rules() {
         let ok = "https://gw.example:8443/a?b=c";
         assert_eq!(http2("GET", ok, &[], false), Ok(()));
         assert_eq!(http2("GET", ok, &[("host", "GW.example:8443")], false), Ok(()));
         assert_eq!(http2("POST", ok, &[("expect", "100-Continue")], true), Ok(()));
         assert_eq!(http2("GET", "/a", &[("host", "gw")], false), Ok(()));
+        assert_eq!(http2("GET", ok, &[("a", "1"), ("b", "1"), ("c", "1")], false), Ok(()));
         let long = format!("https://gw/{}", "a".repeat(64));
-        let five = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")];
+        let five = [("host", "gw"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")];
         for (method, uri, headers, has_body, refusal) in [
             ("GET", "/a", &[][..], false, Refusal::HostMissing),
             ("GET", ok, &[("host", "other")], false, Refusal::HostDiffers),
@@ -311,7 +323,9 @@ mod tests {
             ("CONNECT", "gw:443", &[], false, Refusal::Connect),
             ("GET", &long, &[], false, Refusal::TargetTooLong),
             ("GET", "https://gw/%7C|", &[], false, Refusal::Target),
-            ("GET", ok, &five, false, Refusal::TooManyFields),
+            ("OPTIONS", "*", &[("host", "gw")], false, Refusal::Target),
+            ("GET", "/a", &five, false, Refusal::TooManyFields),
+            ("GET", ok, &five[1..], false, Refusal::TooManyFields),
             ("POST", ok, &[("expect", "more")], true, Refusal::Expectation),
             ("POST", ok, &[("content-length", "047")], true, Refusal::LengthInvalid),
             ("POST", ok, &[("content-length", "+4")], true, Refusal::LengthInvalid),

@@ -45,18 +45,37 @@ where
     let Some(begins_http2) = obeying(&pulse, stream.begins_http2()).await else { return Ok(()) };
     let service = Counted { service, pulse: pulse.clone() };
     if begins_http2? {
-        pulse.speaks_http2();
-        // It says goodbye in its own way: what is under way and what is on its way still gets through.
-        let exchanges = Exchanges::default();
-        let io = Gathered::new(stream, pulse.clone());
-        let connection = http.two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
-        drive(Two { connection, exchanges, io }, &pulse, Order::Last).await
+        serve_http2(stream, http, service, &pulse).await
     } else {
         // hyper would close a connection that is idle under a request that is on its way. So the last
         // answer says that it is the last one, and only who is silent is closed.
         let io = TokioIo::new(Guarded::new(stream, http.head));
         drive(http.one.serve_connection(io, service), &pulse, Order::Finish).await
     }
+}
+
+/// The same for HTTP/2, from its preface on.
+pub async fn serve_http2<IO, S, B>(
+    io: IO,
+    http: &Http,
+    service: Counted<S>,
+    pulse: &Arc<Pulse>,
+) -> Result<(), BoxError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    pulse.speaks_http2();
+    let exchanges = Exchanges::default();
+    let io = Gathered::new(io, pulse.clone());
+    let connection = http.two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
+    // It says goodbye in its own way: what is under way and what is on its way still gets through.
+    drive(Two { connection, exchanges, io }, pulse, Order::Last).await
 }
 
 /// Whether a connection broke because its peer took nothing for so long that the kernel gave up.

@@ -27,6 +27,7 @@ use ::http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -37,6 +38,7 @@ use super::guard;
 use crate::observe::metrics::{Connections, Ended};
 use accept::{Acceptor, Came};
 use connection::BoxError;
+use counted::Counted;
 use http::Http;
 use places::{Place, Places};
 use pulse::{Order, Pulse};
@@ -125,6 +127,28 @@ where
     }
     drop(acceptor);
     open.drain(limits.drain_timeout).await;
+}
+
+/// HTTP/2 as the connections of a listener speak it, over any stream of bytes: for the fuzz target of that name.
+#[doc(hidden)]
+pub async fn serve_http2<IO, S, B>(
+    io: IO,
+    max_streams: u32,
+    head: guard::Limits,
+    service: S,
+) -> Result<(), BoxError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let pulse = Arc::new(Pulse::new(head.max_body));
+    let service = Counted { service, pulse: pulse.clone() };
+    connection::serve_http2(io, &Http::new(max_streams, head), service, &pulse).await
 }
 
 /// The connections of a listener, and what a new one gets.
