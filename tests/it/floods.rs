@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
+use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
 use reqwest::Client;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 
 use crate::process::Process;
-use crate::world::{REPORTING, World, until, window_path};
+use crate::world::{DAY, REPORTING, World, before, conversation_path, until, window_path};
 
 /// Frames' types and flags (RFC 9113 §6).
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -236,7 +239,6 @@ async fn a_request_under_way_is_no_leave_to_flood() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byte_at_a_time_is_no_progress() {
     const STREAMS: u32 = 99;
-    const WINDOW_UPDATE: u8 = 8;
     let gateway = Process::start(&[("WRITE_TIMEOUT", "2s")]);
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -270,6 +272,50 @@ async fn a_byte_at_a_time_is_no_progress() {
     let taken = reading.await.unwrap();
     assert!(taken > 0);
     assert_one_ended(&gateway, "write-timeout").await;
+}
+
+/// A large answer through a window that is opened by a few bytes at a time: what the peer says for it is no flood.
+#[tokio::test]
+async fn a_large_answer_through_a_small_window_is_served_whole() {
+    const BODY: usize = 8_000_000;
+    /// Bytes that one WINDOW_UPDATE lets through, and how many of those are sent together.
+    const EACH: u32 = 32;
+    const TOGETHER: u32 = 1000;
+    let large = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).padded(BODY);
+    let path = conversation_path(&large.conversation_id);
+    let world = World::of(vec![large]).await;
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    hello.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let asked = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "gw"),
+        (":path", &path),
+        ("x-api-key", REPORTING),
+    ];
+    let asked: Vec<u8> = asked.iter().flat_map(|(name, value)| literal(name, value)).collect();
+    hello.extend(frame(HEADERS, END_STREAM | END_HEADERS, 1, &asked));
+    let mut stream = BufStream::new(TcpStream::connect(world.address).await.unwrap());
+    stream.write_all(&hello).await.unwrap();
+    let mut more = frame(WINDOW_UPDATE, 0, 1, &EACH.to_be_bytes()).repeat(TOGETHER as usize);
+    more.extend(frame(WINDOW_UPDATE, 0, 0, &(EACH * TOGETHER).to_be_bytes()));
+    let (mut taken, mut sent, mut is_over) = (0, 0, false);
+    while !is_over {
+        if taken % (EACH * TOGETHER) as usize == 0 {
+            stream.write_all(&more).await.unwrap();
+            stream.flush().await.unwrap();
+            sent += more.len();
+        }
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap_or_else(|error| panic!("after {taken} bytes: {error}"));
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == DATA {
+            taken += payload.len();
+            is_over = head[4] & END_STREAM != 0;
+        }
+    }
+    assert!(taken > BODY && sent > 3 << 20, "{taken} bytes for {sent}");
 }
 
 /// Eleven addresses hold all places and say nothing: who comes then is served, and nobody waits for a time-out.

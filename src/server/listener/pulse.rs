@@ -25,7 +25,7 @@ pub enum Order {
 }
 
 /// What a peer may send for each request: the head, and what HTTP/2 says beside it. More is a flood of frames that ask
-/// for nothing. The body comes on top.
+/// for nothing. The body comes on top, and as much again as the peer has taken of answers: it opens its window for them.
 const MOST_READ: u64 = 1024 * 1024;
 
 /// One connection's state; counters only grow.
@@ -102,6 +102,9 @@ impl Pulse {
     pub fn has_handed_on(&self, bytes: u64, unfinished: u32) {
         self.written.store(self.written.load(Relaxed) + bytes, Relaxed);
         self.unfinished.store(unfinished, Relaxed);
+        if bytes > 0 {
+            self.may_read_more(bytes);
+        }
     }
 
     /// The socket took nothing (true), or has nothing left to take.
@@ -118,12 +121,15 @@ impl Pulse {
 
     pub fn begins(&self) {
         self.begun.store(self.begun.load(Relaxed) + 1, Relaxed);
-        let under_way = self.under_way.load(Relaxed) + 1;
-        self.under_way.store(under_way, Relaxed);
-        // Each brings its own, and keeps it while it is under way; none of it is saved up.
-        let most =
-            self.read.load(Relaxed).saturating_add(self.most_read.saturating_mul(u64::from(under_way) + 1));
-        let more = self.may_read.load(Relaxed).saturating_add(self.most_read);
+        self.under_way.store(self.under_way.load(Relaxed) + 1, Relaxed);
+        self.may_read_more(self.most_read);
+    }
+
+    /// Each request brings its own, and keeps it while it is under way; none of it is saved up.
+    fn may_read_more(&self, bytes: u64) {
+        let requests = u64::from(self.under_way.load(Relaxed)) + 1;
+        let most = self.read.load(Relaxed).saturating_add(self.most_read.saturating_mul(requests));
+        let more = self.may_read.load(Relaxed).saturating_add(bytes);
         self.may_read.store(more.min(most), Relaxed);
     }
 
@@ -210,6 +216,14 @@ mod tests {
         }
         assert!(pulse.has_read(2 * MIB));
         assert!(!pulse.has_read(1), "nothing is saved up");
+        let pulse = Pulse::new(0);
+        pulse.begins();
+        for _ in 0..10 {
+            assert!(pulse.has_read(MIB), "as much as it has taken");
+            pulse.has_handed_on(MIB as u64, 1);
+        }
+        pulse.has_handed_on(100 * MIB as u64, 1);
+        assert!(pulse.has_read(2 * MIB) && !pulse.has_read(1), "nor is that saved up");
         let pulse = Pulse::new(5);
         assert!(pulse.has_read(MIB + 5), "a body comes on top");
     }
