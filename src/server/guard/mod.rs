@@ -130,6 +130,9 @@ refusals! {
     /// HTTP/1 allows blanks around a value and nobody counts them to it; RFC 9113 §8.2.1 forbids them.
     ValuePadded: InvalidRequest, "value-padded", None,
         "the value of a field begins or ends with a blank (RFC 9113 §8.2.1)";
+    /// The crate `http` lets a quotation mark be in a name.
+    NameInvalid: InvalidRequest, "name-invalid", None,
+        "the name of a field is no token (RFC 9110 §5.6.2)";
     Connect: NotImplemented, "connect", None,
         "this is no tunnel";
 }
@@ -253,6 +256,9 @@ fn check_http2(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refu
     if has_body && (head.method == Method::GET || head.method == Method::HEAD) {
         return Err(Refusal::BodyUnexpected);
     }
+    if head.headers.keys().any(|name| memchr::memchr(b'"', name.as_str().as_bytes()).is_some()) {
+        return Err(Refusal::NameInvalid);
+    }
     if head.headers.values().any(|value| is_padded(value.as_bytes())) {
         return Err(Refusal::ValuePadded);
     }
@@ -331,6 +337,7 @@ mod tests {
             ("POST", ok, &[("content-length", "+4")], true, Refusal::LengthInvalid),
             ("POST", ok, &[("content-length", "1001")], true, Refusal::ContentTooLarge),
             ("POST", ok, &[("x", " y")], true, Refusal::ValuePadded),
+            ("POST", ok, &[("x\"", "y")], true, Refusal::NameInvalid),
             ("POST", ok, &[("x", "y\t")], true, Refusal::ValuePadded),
         ] {
             assert_eq!(http2(method, uri, headers, has_body), Err(refusal), "{method} {uri} {headers:?}");
