@@ -53,8 +53,9 @@ impl Seen {
         let (uri, shown) = (&self.head.uri, sent.shown());
         let sent_as =
             |name: &str| shown.iter().find(|field| field.0 == name.as_bytes()).map(|field| &field.1[..]);
-        // h2 cuts off fragments before anybody can look.
+        // h2 cuts off fragments before anybody can look, and what is left of one alone is `/`.
         let path = sent_as(":path").and_then(|path| path.split(|byte| *byte == b'#').next());
+        let path = path.map(|path| if path.is_empty() { b"/" } else { path });
         sent_as(":method") == Some(self.head.method.as_str().as_bytes())
             && path == uri.path_and_query().map(|path| path.as_str().as_bytes())
             && sent_as(":authority") == uri.authority().map(|authority| authority.as_str().as_bytes())
