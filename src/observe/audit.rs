@@ -4,9 +4,8 @@
 //! what has gathered in one write and one sync. A line that cannot be written is counted, and if so
 //! configured its body is not handed out.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{self, AuditTo};
 use crate::error::{Error, Kind};
+use crate::observe::lines::open_to_append;
 use crate::observe::metrics::Metrics;
 
 /// Lines that wait for the thread; whoever comes then waits for room.
@@ -149,7 +149,7 @@ struct AppendOnly {
 
 impl AppendOnly {
     fn open(path: &Path, sync: bool) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = open_to_append(path)?;
         // Pipes and devices keep nothing that could be synced or looked at.
         let is_file = file.metadata()?.is_file();
         Ok(Self { sync: sync && is_file, is_torn: is_file && ends_in_a_line(path)?, file })

@@ -3,15 +3,18 @@
 //! Lines gather in memory and go out together some milliseconds later. A slow disk, or a pipe that
 //! nobody reads, holds up nobody: a line that finds no room is dropped and counted.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 
 use crate::config::LogTo;
 
@@ -44,15 +47,28 @@ struct Passes {
     done: u64,
 }
 
+/// Opens a file to append to, and makes it if it is not there. A pipe that nobody reads is an error: whoever reloads
+/// would wait for its reader, and everybody else for him.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let without_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let opened =
+        OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(without_wait).open(path);
+    let file = opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NXIO) => io::Error::new(error.kind(), "it is a pipe that nobody reads"),
+        _ => error,
+    })?;
+    // It is written by a thread that may wait, and by whole lines.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
 impl Lines {
     /// Opens `to`, anew each time: a file that was moved away is made again. `name` is the thread's,
     /// `dropped` counts the lines that were not written.
     pub fn open(name: &str, to: &LogTo, dropped: Counter) -> io::Result<Self> {
         let sink: Box<dyn Write + Send> = match to {
             LogTo::Stdout => Box::new(io::stdout()),
-            LogTo::File(path) => {
-                Box::new(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
-            }
+            LogTo::File(path) => Box::new(open_to_append(path)?),
         };
         let gathered = Arc::new(Gathered {
             shards: Default::default(),

@@ -1,6 +1,7 @@
 //! A good configuration is swapped whole while requests go on; a bad one is refused with all its
 //! faults, and the old one stays.
 
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,12 +10,15 @@ use http::{Method, StatusCode};
 use kore_gateway::access::identify::key_digest;
 use kore_gateway::app::triggers::on_changed_files;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::process::Process;
 use crate::world::{
     DAY, OPS_TOKEN, REPORTING, World, admin, before, change_config, client, conversation_path, got, reload,
     with_ops_token,
 };
+
+const NOBODY_READS: &str = "cannot be written: it is a pipe that nobody reads";
 
 async fn world() -> World {
     World::with(|setup| {
@@ -73,6 +77,46 @@ async fn what_only_a_restart_can_change_is_said_so() {
     let refused = reload(&world).await;
     assert_eq!(refused.json()["errors"][0]["path"], "cache.capacity");
     assert!(refused.json()["errors"][0]["msg"].as_str().unwrap().contains("restart"));
+}
+
+/// To open such a pipe is to wait for its reader.
+#[tokio::test]
+async fn a_pipe_that_nobody_reads_is_a_fault_and_holds_up_no_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let written_to = |key: &str| {
+        let (on, to) = (format!("{key} = \"{}\"\n", pipe.display()), key.to_owned());
+        move |written: String| {
+            assert!(!written.contains(&to));
+            on.clone() + &written.replace("log.access = false", "log.access = true")
+        }
+    };
+    for key in ["log.access_to", "audit.to"] {
+        let world = world().await;
+        change_config(&world, written_to(key));
+        let refused = tokio::time::timeout(Duration::from_secs(10), reload(&world)).await;
+        let refused = refused.expect("nobody waits for a reader");
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let fault = &refused.json()["errors"][0];
+        assert_eq!((&fault["path"], &fault["msg"]), (&key.into(), &NOBODY_READS.into()));
+
+        let (mut lines, told) = (std::fs::File::options(), std::sync::mpsc::channel());
+        let (opened, sender) = (pipe.clone(), told.0);
+        let reading = std::thread::spawn(move || {
+            let mut reader = BufReader::new(lines.read(true).open(opened).unwrap());
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            sender.send(line).unwrap();
+        });
+        // Once it has come.
+        while reload(&world).await.status != StatusCode::OK {}
+        let asked = got(world.request(Method::GET, &conversation_path("c-1"), REPORTING)).await;
+        assert_eq!(asked.status, 404);
+        let line = told.1.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(line.contains("request_id"), "{line}");
+        reading.join().unwrap();
+    }
 }
 
 #[tokio::test]
