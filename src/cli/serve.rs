@@ -1,7 +1,8 @@
 //! `kore-gateway serve`.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,9 +14,6 @@ use crate::clock::Clock;
 use crate::config::{self, Sources};
 use crate::observe::logging::{self, Log};
 use crate::server::Server;
-
-/// What a drain that took all of its time leaves for the log and for spans.
-const LEAST_FOR_THE_LOG: Duration = Duration::from_secs(1);
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     keep_memory_private()?;
@@ -48,20 +46,24 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
         version = crate::observe::metrics::VERSION,
         "serving"
     );
-    let ((), stopped_at) = tokio::join!(server.run(stop.clone()), async {
-        stop.cancelled().await;
-        Instant::now()
-    });
-    finish(&app, &log, stopped_at).await;
+    let patience = app.snapshot().config.server.drain_timeout;
+    let mut running = pin!(server.run(stop.clone()));
+    tokio::select! {
+        () = &mut running => return Ok(()),
+        () = stop.cancelled() => {}
+    }
+    let ends = Instant::now() + patience;
+    // What connections leave of that time is shared by whoever watches the drain, and by the log and spans.
+    let left_for_the_log = config::Server::kept_back(patience) / 2;
+    let _ = tokio::time::timeout_at((ends - left_for_the_log).into(), running).await;
+    finish(&app, &log, ends).await;
     Ok(())
 }
 
-/// Writes what is still to be told: of the log, of the access lines and of spans. All of it within what the
-/// drain has left of its time, for whoever takes it may be stalled.
-async fn finish(app: &App, log: &Log, stopped_at: Instant) {
+/// Writes what is still to be told: of the log, of the access lines and of spans. All of it until the process is to
+/// end, for whoever takes it may be stalled.
+async fn finish(app: &App, log: &Log, ends: Instant) {
     let snapshot = app.snapshot();
-    let ends = stopped_at + snapshot.config.server.drain_timeout;
-    let ends = ends.max(Instant::now() + LEAST_FOR_THE_LOG);
     let left = || ends.saturating_duration_since(Instant::now());
     if let Some(tracer) = &snapshot.tracer {
         let _ = tokio::time::timeout(left(), tracer.finish()).await;

@@ -66,6 +66,11 @@ pub struct Ops {
 }
 
 impl Server {
+    /// Of the time for a drain, what connections leave to what is said at the end: by the log, to the collector of spans.
+    pub fn kept_back(drain_timeout: Duration) -> Duration {
+        (drain_timeout / 10).min(Duration::from_secs(1))
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let server = Self {
             listen: section.required::<SocketAddr>("listen"),

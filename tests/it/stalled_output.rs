@@ -1,9 +1,11 @@
 //! Nobody reads what the gateway writes to standard output (a stalled log driver): requests and health
 //! checks are answered all the same, what is not written is counted, and the process still ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::process::Process;
 use crate::world::got;
@@ -46,6 +48,25 @@ impl Stalled {
         let line = scrape.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {series} in {scrape}")).parse().unwrap()
     }
+}
+
+/// Everything that can take its time does: a head that never ends, an ops connection that is kept, a log that nobody
+/// reads.
+#[tokio::test]
+async fn the_process_ends_when_the_time_for_its_drain_is_over() {
+    const DRAIN: Duration = Duration::from_secs(3);
+    let keys = &[("SERVER__DRAIN_TIMEOUT", "3s"), ("RELOAD__CHECK_FILES_EVERY", "0s")];
+    let stalled = Stalled::start(keys).await;
+    let mut half_a_head = TcpStream::connect(stalled.process.address).await.unwrap();
+    half_a_head.write_all(b"GET / HT").await.unwrap();
+    stalled.metric("kore_gateway_log_lines_dropped_total").await;
+    let Stalled { process, http } = stalled;
+    let began = Instant::now();
+    let ended = tokio::task::spawn_blocking(move || process.drains_within(LONG)).await.unwrap();
+    let took = began.elapsed();
+    drop(http);
+    assert!(ended && took > DRAIN * 8 / 10, "those under way have nearly all of it: {took:?}");
+    assert!(took < DRAIN + Duration::from_millis(700), "{took:?}");
 }
 
 #[tokio::test]
