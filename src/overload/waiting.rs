@@ -88,16 +88,20 @@ fn full(detail: String) -> Error {
     Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(SHED_FOR).because(Cause::Overload)
 }
 
-/// Does `work`; if it has to wait, only with the place that `begin` gives.
+/// Does `work`; if it has to wait, with the place that `begin` gives. Without one it is over `soon` or refused.
 pub async fn with_place<T>(
     work: impl Future<Output = Result<T, Error>>,
+    soon: Duration,
     begin: impl FnOnce() -> Result<Place, Error>,
 ) -> Result<T, Error> {
     let mut work = pin!(work);
     if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
         return done;
     }
-    let _place = begin()?;
+    let _place = match begin() {
+        Ok(place) => place,
+        Err(full) => return tokio::time::timeout(soon, work).await.unwrap_or(Err(full)),
+    };
     work.await
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kore_gateway::standin::{Conversation, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use reqwest::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;

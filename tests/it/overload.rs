@@ -1,5 +1,7 @@
 //! What waits is bounded, in all and for each client; hits are answered and who watches is not sent away.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use jsonwebtoken::Algorithm;
 use kore_gateway::access::oidc::keys::MOST_WAITING;
@@ -118,6 +120,63 @@ async fn a_body_that_does_not_come_takes_a_place_of_its_client_until_it_does() {
     again.abort();
 }
 
+/// Head and body in two segments: the body is there before anybody is sent away for want of a place.
+#[tokio::test]
+async fn a_hit_whose_body_comes_behind_its_head_needs_no_place() {
+    let (world, gate, _stored) = small().await;
+    let under_way = [ask(&world, REPORTING, "c-1"), ask(&world, REPORTING, "c-2")];
+    until("its share is taken", || world.standin.count() == 4).await;
+    let path = window_path();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\nContent-Length: {}\r\n\r\n",
+        WINDOW.len()
+    );
+    let begun = async || {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let (mut prompt, mut late) = (begun().await, begun().await);
+    while world.metric("http_server_active_requests").await < 4.0 {}
+    prompt.write_all(WINDOW.as_bytes()).await.unwrap();
+    for (stream, status) in [(&mut prompt, b"HTTP/1.1 200"), (&mut late, b"HTTP/1.1 503")] {
+        let mut answer = [0; 12];
+        let answered = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut answer)).await;
+        answered.expect("nobody waits without a place").unwrap();
+        assert_eq!(&answer, status);
+    }
+    gate.open();
+    for asked in under_way {
+        asked.await.unwrap();
+    }
+}
+
+/// A reset is seen while nothing is read; a half that is closed is none.
+#[tokio::test]
+async fn a_caller_who_resets_his_connection_gives_his_place_back_and_one_who_closes_a_half_is_answered() {
+    let (world, gate, _stored) = small().await;
+    let begun = async |id: &str| {
+        let mut stream = TcpStream::connect(world.address).await.unwrap();
+        let path = conversation_path(id);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    };
+    let (gone, mut half) = (begun("c-1").await, begun("c-2").await);
+    until("both are under way", || world.standin.count() == 4).await;
+    half.shutdown().await.unwrap();
+    gone.set_zero_linger().unwrap();
+    drop(gone);
+    until("one waits no more", || world.app.metrics.active_requests.get() == 1).await;
+    let next = ask(&world, REPORTING, "c-3");
+    until("its place is another's", || world.standin.count() == 5).await;
+    gate.open();
+    assert_eq!(next.await.unwrap().status, StatusCode::NOT_FOUND);
+    let mut answer = Vec::new();
+    half.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
+}
+
 /// Anybody can make up the name of a key, and hold a place until the issuer answers.
 async fn unknown_keys(config: &str) -> (World, Issuer, Signer, Signer, String) {
     let (signer, other) = (Signer::new("ed", Algorithm::EdDSA), Signer::new("made-up", Algorithm::EdDSA));
@@ -134,7 +193,7 @@ async fn unknown_keys(config: &str) -> (World, Issuer, Signer, Signer, String) {
     let good = got(with_token(&world, &stored, &signer.token(&issuer.claims("asha")))).await;
     assert_eq!(good.status, 200, "the keys are there");
     issuer.hold(true);
-    world.advance(std::time::Duration::from_secs(60));
+    world.advance(Duration::from_secs(60));
     (world, issuer, signer, other, stored)
 }
 

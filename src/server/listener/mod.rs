@@ -35,6 +35,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use super::guard;
+use crate::config;
 use crate::observe::metrics::{Connections, Ended};
 use accept::{Acceptor, Came};
 use connection::BoxError;
@@ -204,6 +205,7 @@ where
 
     /// Every connection gets its last answer, and those that take longer than `patience` are cut.
     async fn drain(mut self, patience: Duration) {
+        let patience = patience - config::Server::kept_back(patience);
         let until = Instant::now() + patience;
         self.tasks.close();
         self.watch.tell_all(Order::Last);

@@ -49,6 +49,8 @@ pub struct Pulse {
     read_at_end: AtomicU64,
     speaks_http2: AtomicBool,
     order: AtomicU8,
+    /// Whoever watches wants to know whether the peer is still there.
+    is_asked: AtomicBool,
     /// Of the connection's task.
     waker: Mutex<Option<Waker>>,
 }
@@ -161,11 +163,28 @@ impl Pulse {
 
     /// Tells the connection what to do; a milder order than the last one is none.
     pub fn tell(&self, order: Order) {
-        if self.order.fetch_max(order as u8, Relaxed) < order as u8
-            && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner)
-        {
+        if self.order.fetch_max(order as u8, Relaxed) < order as u8 {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
             waker.wake_by_ref();
         }
+    }
+
+    /// Has the connection look whether its peer is still there. Over HTTP/2 it reads all the while, and sees it.
+    pub fn ask(&self) {
+        if !self.speaks_http2.load(Relaxed) {
+            self.is_asked.store(true, Relaxed);
+            self.wake();
+        }
+    }
+
+    /// Whether that was asked since this was called last.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Relaxed) && self.is_asked.swap(false, Relaxed)
     }
 
     pub fn order(&self) -> Order {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -41,6 +42,14 @@ impl Drop for Socket {
         if self.pulse.order() == Order::Reset {
             let _ = self.tcp.set_zero_linger();
         }
+    }
+}
+
+impl Socket {
+    /// The error that the kernel has for it: its peer has reset it. A reader would be told, but nobody reads while an
+    /// answer is waited for.
+    fn error(&self) -> Option<io::Error> {
+        SockRef::from(&self.tcp).take_error().ok().flatten()
     }
 }
 
@@ -86,6 +95,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper does so each time its connection is polled.
+        if self.pulse.is_asked()
+            && let Some(error) = self.error()
+        {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.tcp).poll_flush(context)
     }
 

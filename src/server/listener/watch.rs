@@ -54,7 +54,7 @@ impl Watch {
 
     /// A new connection.
     pub fn add(&mut self, pulse: Arc<Pulse>) {
-        self.watched.push(Watched { pulse, patience: Patience::new(Instant::now()) });
+        self.watched.push(Watched { pulse, patience: Patience::new(Instant::now()), begun: 0 });
     }
 
     /// Waits for the time of the next look.
@@ -72,11 +72,16 @@ impl Watch {
                 return false;
             }
             let order = watched.pulse.order();
-            let verdict = watched.patience.judge(watched.pulse.reading(), order, now, &timeouts);
+            let reading = watched.pulse.reading();
+            let verdict = watched.patience.judge(reading, order, now, &timeouts);
             if let Some((order, reason)) = verdict {
                 closed.ended(reason);
                 watched.pulse.tell(order);
+            } else if reading.under_way > 0 && reading.begun == watched.begun {
+                // The same request as at the last look.
+                watched.pulse.ask();
             }
+            watched.begun = reading.begun;
             true
         });
     }
@@ -110,6 +115,8 @@ impl Watch {
 struct Watched {
     pulse: Arc<Pulse>,
     patience: Patience,
+    /// Requests ever begun at the last look.
+    begun: u64,
 }
 
 /// What is remembered of a connection from look to look.

@@ -1,6 +1,7 @@
 //! Who is asking?
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::request::Parts;
 
@@ -32,7 +33,7 @@ impl Check<Box<Call>> for Identify {
             (Err(_), Some(token)) => {
                 let (app, most) = (call.app.clone(), call.snapshot.config.server.most_waiting);
                 let place = move || app.waiting.begin(None, most);
-                Checking::of(with_place(by_token(token.to_vec(), call), place))
+                Checking::of(with_place(by_token(token.to_vec(), call), Duration::ZERO, place))
             }
         }
     }

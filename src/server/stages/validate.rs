@@ -21,6 +21,10 @@ use crate::routes::{self, Key, Query, Route};
 
 const JSON: &str = "application/json";
 
+/// A body that was sent right behind its head is there after so long: it may be about what is stored, which needs no
+/// place.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
 #[derive(Clone, Copy)]
 pub struct Validate;
 
@@ -63,7 +67,7 @@ impl Admitted {
         let (waiting, most, name) = (&call.app.waiting, server.most_waiting, &self.grant.client.name);
         let place = || waiting.begin(Some(name.clone()), most);
         let body = read(&mut call.body, server.max_request_body, server.body_timeout);
-        let body = with_place(body, place).await?;
+        let body = with_place(body, ON_ITS_WAY, place).await?;
         // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.
         call.now = call.app.clock.moment();
         self.identity.client(&call.snapshot.config.clients, call.now.wall)?;
