@@ -167,7 +167,7 @@ async fn a_caller_who_resets_his_connection_gives_his_place_back_and_one_who_clo
     half.shutdown().await.unwrap();
     gone.set_zero_linger().unwrap();
     drop(gone);
-    until("one waits no more", || world.app.metrics.active_requests.get() == 1).await;
+    until("one waits no more", || world.app.metrics.http.active_requests.get() == 1).await;
     let next = ask(&world, REPORTING, "c-3");
     until("its place is another's", || world.standin.count() == 5).await;
     gate.open();
