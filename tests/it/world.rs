@@ -420,8 +420,10 @@ pub async fn reload(world: &World) -> Got {
     got(admin(world, Method::POST, "/admin/reload", OPS_TOKEN)).await
 }
 
-/// Writes the configuration anew.
+/// Writes the configuration anew. A change that changes nothing would prove nothing.
 pub fn change_config(world: &World, change: impl FnOnce(String) -> String) {
     let written = std::fs::read_to_string(&world.config_file).unwrap();
-    std::fs::write(&world.config_file, change(written)).unwrap();
+    let changed = change(written.clone());
+    assert_ne!(changed, written, "the change is none");
+    std::fs::write(&world.config_file, changed).unwrap();
 }
