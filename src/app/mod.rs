@@ -14,8 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::access::rate_limit::Table;
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
-use crate::config::fingerprint::{self, Fingerprint};
-use crate::config::{self, Config, Fault, Sources};
+use crate::config::{self, Config, Fault, Fingerprint, Sources};
 use crate::http::request_id::RequestIds;
 use crate::observe::metrics::{Metrics, SeriesNames};
 use crate::overload::in_flight::Responses;
@@ -60,8 +59,8 @@ impl App {
         clock: Clock,
         resolver: Option<Resolver>,
     ) -> Result<Arc<Self>, Vec<Fault>> {
-        let (files, loaded) = fingerprint::read(&sources);
-        let (written, config) = loaded?;
+        let mut files = Fingerprint::default();
+        let (written, config) = config::load_noting(&sources, &mut files)?;
         let metrics = Arc::new(Metrics::new());
         let config::Cache { capacity, seen, back_off, .. } = config.cache;
         let cache = Cache::new(CacheLimits { capacity, seen, back_off }, clock.clone(), &metrics);
@@ -127,7 +126,8 @@ impl App {
 
     /// One reload. For [`Self::reload_for`] alone: two at a time could swap in the wrong order.
     fn take_up(&self) -> ReloadOutcome {
-        let (read, loaded) = fingerprint::read(&self.sources);
+        let mut read = Fingerprint::default();
+        let loaded = config::load_noting(&self.sources, &mut read);
         // Whether it is taken up or refused on the way: its names may have been given to series by then.
         let named = loaded.as_ref().map(|(_, config)| SeriesNames::of(config)).unwrap_or_default();
         let swapped = loaded.and_then(|(written, config)| self.next(written, config)).map(|snapshot| {

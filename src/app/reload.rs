@@ -6,8 +6,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::Fault;
-use crate::config::fingerprint::Fingerprint;
+use crate::config::{Fault, Fingerprint};
 
 /// Who wait to ask.
 const MOST_WAITING: usize = 16;

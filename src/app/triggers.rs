@@ -25,7 +25,11 @@ pub async fn on_changed_files(app: Arc<App>) {
             continue;
         }
         let look = app.clone();
-        let Ok(now) = tokio::task::spawn_blocking(move || look.last_read().again()).await else { return };
+        let Ok(now) =
+            tokio::task::spawn_blocking(move || look.last_read().again(|path| std::fs::read(path))).await
+        else {
+            return;
+        };
         if now == last && now != app.last_read() {
             // Both outcomes are logged and counted there.
             let _ = app.reload_unless_read(now.clone()).await;

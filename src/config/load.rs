@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::fault::{Fault, Faults};
+use super::fingerprint::{self, Fingerprint, Named};
 use super::places::Places;
 use super::section::Section;
 use super::setting::describe;
@@ -45,30 +46,23 @@ impl Sources {
 
 /// Reads and resolves a configuration; all faults of all files at once.
 pub fn load(sources: &Sources) -> Result<(Table, Config), Vec<Fault>> {
-    written(sources, &mut |path| std::fs::read(path))?.resolve()
+    load_noting(sources, &mut Fingerprint::default())
 }
 
-/// A configuration as it is written, and where each part of it stands.
-pub struct Written {
-    pub table: Table,
-    places: Places,
-}
-
-impl Written {
-    /// What it means. Reads the files that it names.
-    pub fn resolve(self) -> Result<(Table, Config), Vec<Fault>> {
-        let config = Config::resolve(self.table.clone()).map_err(|faults| self.places.complete(faults))?;
-        Ok((self.table, config))
+/// The same; what was in its files is noted in `fingerprint`, faults or not.
+pub fn load_noting(sources: &Sources, fingerprint: &mut Fingerprint) -> Result<(Table, Config), Vec<Fault>> {
+    let (table, places) = as_written(sources, &mut |path| {
+        let read = std::fs::read(path);
+        fingerprint.note(Named { path: path.to_owned(), has_own_watch: false }, &read);
+        read
+    })?;
+    // Before they are read for what they hold: a change meanwhile is a change.
+    for file in fingerprint::named(&table) {
+        let read = std::fs::read(&file.path);
+        fingerprint.note(file, &read);
     }
-}
-
-/// A configuration as it is written; its own files are read by `read`.
-pub fn written(
-    sources: &Sources,
-    read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
-) -> Result<Written, Vec<Fault>> {
-    let (table, places) = as_written(sources, read)?;
-    Ok(Written { table, places })
+    let config = Config::resolve(table.clone()).map_err(|faults| places.complete(faults))?;
+    Ok((table, config))
 }
 
 /// The limits of the routes alone, of a configuration that need not be whole.
