@@ -29,6 +29,7 @@ static ALL: LazyLock<Projection> = LazyLock::new(|| {
         name: Arc::from("fuzz"),
         remove: Vec::new(),
         mask: Vec::new(),
+        show: Vec::new(),
         kinds: vec![Kind::Email, Kind::Phone, Kind::Ip, Kind::Card],
         text: vec![Pointer(vec![Step::Name("text".to_owned())])],
     };

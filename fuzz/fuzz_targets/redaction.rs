@@ -24,6 +24,7 @@ fn projection(removed: &[&str], masked: &[&str]) -> Projection {
         name: Arc::from("fuzz"),
         remove: pointers(removed),
         mask: pointers(masked),
+        show: Vec::new(),
         kinds: Vec::new(),
         text: Vec::new(),
     };

@@ -81,7 +81,8 @@ impl Snapshot {
             ROUTES.each_ref().map(|route| {
                 let rows =
                     (client.filter_rows && route.name == Name::InteractionDetails).then_some(&client.bots);
-                Projection::new(client.redact.iter().map(Arc::as_ref), rows).map(Arc::new)
+                let shown = Projection::new(client.redact.iter().map(Arc::as_ref), rows)?;
+                Some(Arc::new(shown.of(route.listed)))
             })
         });
         let projections = projections.collect();

@@ -7,14 +7,17 @@ use super::setting::{Setting, text};
 
 /// Where people write freely in the answers of the three routes. What is below these is searched
 /// for kinds of data, unless a profile says where else.
-const FREE_TEXT: [&str; 10] = [
+const FREE_TEXT: [&str; 13] = [
     "/conversationHistory/*/components",
+    "/conversationHistory/*/agentAssistDetails/userInput",
     "/summary",
     "/notes/*/note",
     "/keyIntentUserInput",
     "/dispositions/remarks",
     "/formData",
+    "/userInfo/agentTransferConfig/lastIntentuserInput",
     "/data/*/lastIntentuserInput",
+    "/data/*/metaInfo/agentTransferConfig/lastIntentuserInput",
     "/data/*/dispositionRemarks",
     "/data/*/csatFeedback",
     "/data/*/destinations/*/respondingAgent/agentNotes",
@@ -28,6 +31,8 @@ pub struct Redaction {
     pub remove: Vec<Pointer>,
     /// There, but without its value.
     pub mask: Vec<Pointer>,
+    /// Shown although the vendor does not list it.
+    pub show: Vec<Pointer>,
     /// Masked where they are found in free text.
     pub kinds: Vec<Kind>,
     /// Where to look for them: strings here and below.
@@ -66,6 +71,7 @@ impl Redaction {
             name: name.into(),
             remove: section.or("remove", Vec::new()),
             mask: section.or("mask", Vec::new()),
+            show: section.or("show", Vec::new()),
             kinds: section.or("kinds", Vec::new()),
             text: section
                 .optional("text")

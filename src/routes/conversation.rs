@@ -10,7 +10,7 @@ use super::names::Names;
 use super::openapi::{Description, Parameter};
 use super::params::Params;
 use super::query::{Asked, Identity, Misfit, Reading};
-use super::{Base, Canonical, Limits, Name, Request, Route, Scope, date, ids, shown};
+use super::{Base, Canonical, Limits, Listed, Name, Request, Route, Scope, date, ids, shown};
 use crate::error::Fault;
 use crate::json::{Object, Owner, Text};
 use crate::lifecycle::phase::{Phase, Summary};
@@ -20,6 +20,7 @@ pub const ROUTE: Route = Route {
     name: Name::Conversation,
     method: Method::GET,
     names: NAMES,
+    listed: &[Listed { at: &[], members: LISTED }],
     paths: &["/agentassist/api/v1/public/{streamId}/conversations/{conversationId}"],
     scope: Scope::Analytics,
     base: Base::ContactCenter,
@@ -30,6 +31,50 @@ pub const ROUTE: Route = Route {
 
 const MOST_LIMIT: u64 = 100;
 const NAMES: Names = Names { query: &["limit", "dateFrom", "dateTo", "conversationId"], body: &[] };
+
+const LISTED: &[&str] = &[
+    "_id",
+    "__v",
+    "acceptedAt",
+    "accountId",
+    "agentDesktopMeta",
+    "botId",
+    "botSessionId",
+    "botSIPURI",
+    "callbackOpted",
+    "CallIDData",
+    "contactFlow",
+    "conversationId",
+    "conversationType",
+    "createdAt",
+    "dispositions",
+    "endTime",
+    "formData",
+    "isDeveloper",
+    "isProactiveAgentAssistEnabled",
+    "keyIntentName",
+    "keyIntentUserInput",
+    "language",
+    "notes",
+    "orgId",
+    "participants",
+    "phoneNumber",
+    "priority",
+    "queues",
+    "sentimentTone",
+    "skills",
+    "source",
+    "startSessionTime",
+    "startTime",
+    "status",
+    "surveyRequired",
+    "timestampValue",
+    "transferDetails",
+    "updatedAt",
+    "userId",
+    "userInfo",
+    "waitTime",
+];
 
 /// The statuses of a conversation that has ended. ACTIVE, IDLE, OPEN, OVERDUE, and whatever the
 /// vendor comes up with, are live.

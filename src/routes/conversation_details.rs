@@ -13,7 +13,7 @@ use super::names::Names;
 use super::openapi::Description;
 use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading, Transcript};
-use super::{Base, Canonical, Limits, Name, Request, Route, Scope, ids, shown};
+use super::{Base, Canonical, Limits, Listed, Name, Request, Route, Scope, ids, shown};
 use crate::error::Fault;
 use crate::json::{Object, Owner};
 use crate::lifecycle::phase::{Phase, Summary};
@@ -23,6 +23,16 @@ pub const ROUTE: Route = Route {
     name: Name::ConversationDetails,
     method: Method::POST,
     names: NAMES,
+    listed: &[
+        Listed {
+            at: &[],
+            members: &["accountId", "conversationFlow", "conversationHistory", "conversationInfo", "summary"],
+        },
+        Listed { at: &["conversationInfo"], members: LISTED_OF_INFO },
+        Listed { at: &["conversationFlow", "*"], members: &["messageStoreId", "status", "taskName"] },
+        Listed { at: &["conversationHistory", "*"], members: LISTED_OF_MESSAGE },
+        Listed { at: &["summary"], members: &["ConversationSummary", "time"] },
+    ],
     paths: &["/api/public/bot/{botId}/conversationDetails"],
     scope: Scope::ChatHistory,
     base: Base::Automation,
@@ -35,6 +45,36 @@ const NAMES: Names = Names {
     query: &[],
     body: &["sessionId", "callId", "conversationId", "skip", "offset", "limit", "isSummaryRequired", "lang"],
 };
+
+const LISTED_OF_INFO: &[&str] = &[
+    "accountId",
+    "agentHandOffTime",
+    "callId",
+    "currentTask",
+    "sessionId",
+    "sessionStartTime",
+    "userDetails",
+    "userId",
+];
+const LISTED_OF_MESSAGE: &[&str] = &[
+    "agentAssistDetails",
+    "channels",
+    "components",
+    "createdBy",
+    "createdOn",
+    "ire",
+    "isBB",
+    "iv",
+    "lang",
+    "lmodifiedBy",
+    "lmodifiedOn",
+    "ms",
+    "status",
+    "sT",
+    "timestampValue",
+    "tN",
+    "type",
+];
 
 /// An id that can name a transcript: its member, its kind and its shape.
 type Named = (&'static str, Kind, fn(&str) -> Result<(), &'static str>);

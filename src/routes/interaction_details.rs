@@ -13,7 +13,7 @@ use super::names::Names;
 use super::openapi::{Description, Parameter};
 use super::params::{MOST_OFFSET, Params};
 use super::query::{Asked, Identity, Misfit, Reading};
-use super::{Base, Canonical, Limits, Name, Request, Route, Scope, shown};
+use super::{Base, Canonical, Limits, Listed, Name, Request, Route, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
 use crate::json::{Object, Owner, Texts};
@@ -24,6 +24,10 @@ pub const ROUTE: Route = Route {
     name: Name::InteractionDetails,
     method: Method::POST,
     names: NAMES,
+    listed: &[
+        Listed { at: &[], members: &["accountId", "data", "numResults"] },
+        Listed { at: &["data", "*"], members: LISTED_OF_ROW },
+    ],
     paths: &[
         "/agentassist/api/public/analytics/account/{accountId}/v2/interactionDetails",
         "/agentassist/api/public/analytics/account/{accountId}/v2/calldetails",
@@ -50,6 +54,42 @@ const NAMES: Names = Names {
         "isAutomation",
     ],
 };
+const LISTED_OF_ROW: &[&str] = &[
+    "accountId",
+    "automationBotIDs",
+    "botId",
+    "campaigninfo",
+    "channel",
+    "channelSpecificUserId",
+    "conversationId",
+    "csatFeedback",
+    "csatScore",
+    "customerinfo",
+    "destinations",
+    "Direction",
+    "disconnectingEvent",
+    "dispositionRemarks",
+    "dispositions",
+    "errorDetails",
+    "finalStatus",
+    "isVoicemail",
+    "lastIntentuserInput",
+    "likeDislikeScore",
+    "metaInfo",
+    "npsScore",
+    "orgId",
+    "reason",
+    "sessionEndTime",
+    "sessionId",
+    "sessionleveltags",
+    "sessionStartTime",
+    "skills",
+    "smartStatus",
+    "snoozeinfo",
+    "surveyType",
+    "userId",
+    "userleveltags",
+];
 /// Filters: an empty one filters nothing.
 const FILTERS: [&str; 3] = ["bots", "channels", "queues"];
 const DIRECTIONS: [&str; 3] = ["Inbound", "Outbound", "Both"];

@@ -43,6 +43,8 @@ pub struct Route {
     pub paths: &'static [&'static str],
     /// What it takes, in the query string and in the body.
     pub names: Names,
+    /// What its answers have, where the vendor lists that.
+    pub listed: &'static [Listed],
     pub scope: Scope,
     pub base: Base,
     /// Says what the contract is, for [`openapi`].
@@ -52,6 +54,15 @@ pub struct Route {
     pub parse: fn(&Request<'_>) -> Result<Canonical, Vec<Fault>>,
     /// Reads out of a complete body of a 200 what freshness and admission need.
     pub read: fn(&Asked, &[u8]) -> Result<Reading, Misfit>,
+}
+
+/// The members of a place in answers that the vendor lists, in its pages or its samples. What else stands there may
+/// hold anything. What is below a member that is no place of its own, the vendor leaves open.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// The way there; `*` is every element.
+    pub at: &'static [&'static str],
+    pub members: &'static [&'static str],
 }
 
 /// The word for a route in configuration, metrics and logs.

@@ -34,6 +34,7 @@ upstream.breaker = { failures = 100, open_for = "1s" }
 [redaction.no-contact]
 remove = ["/userInfo", "/conversationInfo/userDetails", "/data/*/userInfo", "/data/*/metaInfo"]
 mask = ["/phoneNumber", "/data/*/phoneNumber", "/conversationInfo/phoneNumber"]
+show = ["/note", "/padding"]
 "#;
 
 /// A client, and what it may see.
@@ -195,7 +196,7 @@ fn dates(day: u64) -> (String, String) {
 fn canned_window(day: u64) -> (u16, String) {
     let row = |stream: &str, account: &str, of: &str| {
         format!(
-            r#"{{"sessionId":"s-{day}-{of}","accountId":"{account}","botId":"{stream}","finalStatus":"CLOSED","sessionEndTime":"2026-01-{day:02}T00:00:00","phoneNumber":"{MARK}c-row","userInfo":{{"x":"{MARK}c-row"}},"note":"{MARK}{of}-row","padding":"{}"}}"#,
+            r#"{{"sessionId":"s-{day}-{of}","accountId":"{account}","botId":"{stream}","finalStatus":"CLOSED","sessionEndTime":"2026-01-{day:02}T00:00:00","phoneNumber":"{MARK}c-row","metaInfo":{{"x":"{MARK}c-row"}},"reason":"{MARK}{of}-row","errorDetails":"{}"}}"#,
             "lorem ipsum ".repeat(40)
         )
     };

@@ -18,6 +18,7 @@ const PROFILE: &str = r#"
 [redaction.r]
 remove = ["/secret", "/data/*/secret", "/deep/*/*/secret", "/list/0", "/stra\u00dfe", "/userInfo/ipAddress"]
 mask = ["/phoneNumber", "/*/masked", "/b/*/masked"]
+show = ["/userInfo", "/deep", "/list", "/a", "/b", "/padding"]
 "#;
 
 /// Anything that holds the canary.

@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::world::{Got, REPORTING, World, client, conversation_path, got, until};
 
 const MASKED: &str = "kg_masked";
-const PROFILE: &str = "[redaction.no-phones]\nmask = [\"/phoneNumber\"]\nkinds = [\"email\", \"phone\"]\n";
+const PROFILE: &str = "[redaction.no-phones]\nmask = [\"/phoneNumber\"]\nshow = [\"/padding\"]\nkinds = [\"email\", \"phone\"]\n";
 const MIB: usize = 1 << 20;
 
 /// An answer of about so many bytes, with something to mask at both of its ends.

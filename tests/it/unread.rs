@@ -2,6 +2,7 @@
 //! that is another account's or repeats a credential.
 
 use http::Method;
+use kore_gateway::cache::Purge;
 use kore_gateway::routes::{Name, ROUTES, Route};
 use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT};
 
@@ -98,6 +99,57 @@ async fn another_shape_or_another_success_is_a_502_to_whoever_may_not_see_everyt
             assert_eq!(answer.body, body);
         }
     }
+}
+
+/// A right answer may hold more than the vendor lists: nobody has said what stands there, and no pointer finds it.
+#[tokio::test]
+async fn what_nobody_has_listed_is_not_shown_to_whom_something_is_kept_from() {
+    let world = world().await;
+    for route in &ROUTES {
+        let (_, _, right) = example(route);
+        let text = serde_json::to_string(&right).unwrap();
+        let starts: &[&str] = match route.name {
+            Name::Conversation => &["{"],
+            Name::InteractionDetails => &["{", "[{"],
+            Name::ConversationDetails => &["{", "Info\":{", "[{"],
+        };
+        // A message for the transcript.
+        let right = right.replace("History\":[]", "History\":[{\"type\":\"outgoing\"}]");
+        for start in starts {
+            for extra in [
+                format!(r#""record":{right}"#),
+                format!(r#""records":[{right}]"#),
+                format!(r#""payload":{text}"#),
+                format!(r#""note":"call {CANARY}""#),
+                format!(r#""\u0072ecord":{{"data":{right}}}"#),
+                format!(r#""{CANARY}":1"#),
+            ] {
+                let body = right.replacen(start, &format!("{start}{extra},"), 1);
+                assert!(body.len() > right.len(), "{body}");
+                world.standin.serve_body("/", 200, "application/json", body.clone());
+                for key in [REDACTED, FILTERED] {
+                    let is_shown_part = key == REDACTED || route.name == Name::InteractionDetails;
+                    let answer = ask(&world, route, key).await;
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    let shown = String::from_utf8_lossy(&answer.body);
+                    let expected = if key == REDACTED { masked(&right) } else { listed(&right) };
+                    assert!(!is_shown_part || shown == expected, "{key}: {shown}\n{body}");
+                }
+                assert_eq!(ask(&world, route, REPORTING).await.body, body);
+                world.app.cache.purge(Purge::All);
+            }
+        }
+    }
+}
+
+/// What the profile leaves of an example.
+fn masked(right: &str) -> String {
+    right.replace(CANARY, "***")
+}
+
+/// What is left of it where no profile names the number, which rows do not have.
+fn listed(right: &str) -> String {
+    right.replace(&format!(r#","phoneNumber":"{CANARY}""#), "")
 }
 
 #[tokio::test]

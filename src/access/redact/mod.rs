@@ -15,6 +15,7 @@ use aws_lc_rs::digest;
 
 use crate::config::{Bots, Redaction, Step};
 use crate::error::{Error, Kind};
+use crate::routes::Listed;
 use kinds::Finder;
 use scan::Scan;
 pub use work::Work;
@@ -76,6 +77,8 @@ struct Node {
     is_text: bool,
     /// It is shown only if it is a row of one's own.
     is_row: bool,
+    /// Of its members only those are shown that have a place of their own.
+    is_listed: bool,
 }
 
 /// What is done at a place. The later in this order wins.
@@ -97,6 +100,12 @@ impl Node {
         }
     }
 
+    /// Whether it says anything of what is at its place or below.
+    fn says_something(&self) -> bool {
+        let is_place = self.any.is_some() || !self.named.is_empty();
+        is_place || self.rule != Rule::Keep || self.is_text || self.is_row || self.is_listed
+    }
+
     fn below<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Self> + use<'a> {
         self.named.get(name).into_iter().chain(self.any.as_deref())
     }
@@ -116,7 +125,10 @@ impl Projection {
         let mut root = Node::default();
         let mut kinds = Vec::new();
         let mut description = format!("{rows:?}");
-        for Redaction { name: _, remove, mask, kinds: more, text } in redactions {
+        for Redaction { name: _, remove, mask, show, kinds: more, text } in redactions {
+            for pointer in show {
+                root.at(&pointer.0);
+            }
             for (pointers, rule) in [(mask, Rule::Mask), (remove, Rule::Remove)] {
                 for pointer in pointers {
                     let node = root.at(&pointer.0);
@@ -127,7 +139,7 @@ impl Projection {
                 text.iter().for_each(|pointer| root.at(&pointer.0).is_text = true);
                 kinds.extend(more);
             }
-            description.push_str(&format!("{:?}", (remove, mask, more, text)));
+            description.push_str(&format!("{:?}", (remove, mask, show, more, text)));
         }
         if rows.is_some() {
             root.at(&[Step::Name(scan::ROWS.to_owned()), Step::Any]).is_row = true;
@@ -136,6 +148,20 @@ impl Projection {
         let mut id = [0; 16];
         id.iter_mut().zip(whole.as_ref()).for_each(|(id, byte)| *id = *byte);
         Some(Self { id, root, finder: Finder::new(&kinds), rows: rows.cloned() })
+    }
+
+    /// The same, of answers that have these members. Where they are listed, what else the upstream may put there is
+    /// not shown, unless a profile names it: no pointer was written for it, and it may hold a whole record.
+    pub fn of(mut self, listed: &[Listed]) -> Self {
+        for Listed { at, members } in listed {
+            let step = |name: &&str| if *name == "*" { Step::Any } else { Step::Name((*name).to_owned()) };
+            let place = self.root.at(&at.iter().map(step).collect::<Vec<_>>());
+            place.is_listed = true;
+            for name in *members {
+                place.named.entry(name.to_lowercase()).or_default();
+            }
+        }
+        self
     }
 
     /// The same for every projection that shows the same.

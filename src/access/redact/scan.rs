@@ -22,8 +22,8 @@ pub(super) struct Scan<'a> {
     shown: Vec<u8>,
     projection: &'a Projection,
     work: &'a mut Work,
-    /// Whether rows are chosen, and nothing else at the top is shown.
-    is_of_rows: bool,
+    /// An answer of the route's own shape, not an error.
+    is_whole: bool,
     /// Whether there was a list of rows, where rows are chosen.
     pub(super) has_rows: bool,
     /// Rows shown, and where in `shown` their number belongs.
@@ -54,7 +54,7 @@ impl<'a> Scan<'a> {
             shown: Vec::with_capacity(body.len()),
             projection,
             work,
-            is_of_rows: whole && projection.rows.is_some(),
+            is_whole: whole,
             has_rows: false,
             rows: 0,
             counts: Vec::new(),
@@ -166,11 +166,21 @@ impl<'a> Scan<'a> {
                 // A name that is no text matches what any name does.
                 None => nodes.iter().filter_map(|node| node.any.as_deref()).collect(),
             };
+            let has_place = |node: &&Node| name.as_ref().is_some_and(|name| node.named.contains_key(name));
+            let is_unlisted = self.is_whole
+                && end == b'}'
+                && nodes.iter().any(|node| node.is_listed)
+                && !nodes.iter().any(has_place);
             let rule = below.iter().map(|node| node.rule).max().unwrap_or_default();
             let is_count = depth == 0 && self.projection.rows.is_some() && name.as_deref() == Some(COUNT);
             // What else the vendor may come to tell of a window, it would tell of everybody's rows.
-            let is_foreign = depth == 0 && self.is_of_rows && !is_count && name.as_deref() != Some(ROWS);
-            if rule < Rule::Remove && !is_foreign && self.is_own(&below, depth)? {
+            let is_foreign = depth == 0
+                && self.is_whole
+                && self.projection.rows.is_some()
+                && !is_count
+                && name.as_deref() != Some(ROWS);
+            let is_hidden = rule == Rule::Remove || is_foreign || is_unlisted;
+            if !is_hidden && self.is_own(&below, depth)? {
                 if !is_first {
                     self.shown.push(b',');
                 }
@@ -183,6 +193,7 @@ impl<'a> Scan<'a> {
                     self.counts.push(self.shown.len());
                 } else {
                     let is_text = is_text || below.iter().any(|node| node.is_text);
+                    let below: Vec<_> = below.into_iter().filter(|node| node.says_something()).collect();
                     self.value(&below, is_text, depth + 1)?;
                 }
                 let start = self.at;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::cases::with_cases;
 use crate::config::{Kind, Pointer};
+use crate::routes::ROUTES;
 
 fn pointers(texts: &[&str]) -> Vec<Pointer> {
     let step = |token: &str| match token {
@@ -20,6 +21,7 @@ fn profile(remove: &[&str], mask: &[&str], kinds: &[Kind], text: &[&str]) -> Red
         name: Arc::from("test"),
         remove: pointers(remove),
         mask: pointers(mask),
+        show: Vec::new(),
         kinds: kinds.to_vec(),
         text: pointers(text),
     }
@@ -47,6 +49,55 @@ fn what_is_removed_goes_with_its_comma_and_everything_else_stays_as_it_is_spelle
     ] {
         assert_eq!(shown(&profile, body), expected, "{body}");
     }
+}
+
+#[test]
+fn what_is_not_listed_is_shown_only_if_the_profile_names_it() {
+    let listed = [
+        Listed { at: &[], members: &["id", "Rows", "info"] },
+        Listed { at: &["rows", "*"], members: &["text", "extra"] },
+    ];
+    let mut profile = profile(&["/gone", "/*/*/secret"], &["/masked"], &[Kind::Phone], &["/rows/*/text"]);
+    profile.show = pointers(&["/shown", "/rows/*/also"]);
+    let shown = |whole| {
+        let projection = Projection::new(std::iter::once(&profile), None).expect("a projection").of(&listed);
+        let body = r#"{"id":1, "new":{"id":1},"ID":2,"info":{"any":{"x":1}},"masked":1,"gone":1,"n\u0065w":"t",
+            "rows":[{"text":"+15550599716","new":"+15550599716","secret":1,"also":1},[{"new":1}],{"EXTRA":{"new":1}},1],
+            "sh\u006fwn":{"new":1},"\ud800":1}"#;
+        String::from_utf8(projection.apply(body.as_bytes(), whole).expect("readable")).expect("text")
+    };
+    assert_eq!(
+        shown(true),
+        r#"{"id":1,"ID":2,"info":{"any":{"x":1}},"masked":null,
+            "rows":[{"text":"***","also":1},[{"new":1}],{"EXTRA":{"new":1}},1],
+            "sh\u006fwn":{"new":1}}"#
+    );
+    assert!(shown(false).contains(r#""new":{"id":1}"#), "an error has members of its own");
+}
+
+/// All that the vendor's pages and samples show stays.
+#[test]
+fn what_the_vendor_shows_is_listed() {
+    let profile = profile(&["/nothing"], &["/data/*/nothing", "/conversationHistory/*/nothing"], &[], &[]);
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/samples");
+    let mut seen = 0;
+    for route in &ROUTES {
+        let projection =
+            Projection::new(std::iter::once(&profile), None).expect("a projection").of(route.listed);
+        for file in std::fs::read_dir(samples).expect("samples").map(|file| file.expect("a file").path()) {
+            let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+            let is_routes = name.strip_prefix(route.name.as_str()).is_some_and(|rest| rest.starts_with('.'));
+            if is_routes && (name.ends_with(".response.json") || name.ends_with("_row.json")) {
+                let mut body = std::fs::read(&file).expect("a sample");
+                if name.ends_with("_row.json") {
+                    body = [br#"{"numResults":1,"data":["#, &body[..], b"]}"].concat();
+                }
+                assert!(projection.apply(&body, true).as_ref() == Ok(&body), "{name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= ROUTES.len(), "{seen}");
 }
 
 #[test]
