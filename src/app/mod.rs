@@ -32,7 +32,7 @@ pub struct App {
     /// The bodies that responses hold.
     pub responses: Responses,
     /// The requests that wait.
-    pub waiting: Arc<Waiting>,
+    pub waiting: Waiting,
     /// The limits of those who bring no valid credential, by address.
     pub unauthenticated: Table,
     /// The limits of the bearers of tokens.
@@ -76,7 +76,7 @@ impl App {
             metrics,
             cache,
             responses: Responses::default(),
-            waiting: Arc::default(),
+            waiting: Waiting::default(),
             sources,
             resolver,
             last_read: Mutex::new(files.in_effect()),

@@ -112,7 +112,7 @@ impl Config {
         let tracing = Tracing::read(root.section("tracing"));
         let reload = Reload::read(root.section("reload"));
         let audit = Audit::read(root.section("audit"));
-        let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"));
+        let (upstream, allow_plain_http) = Upstream::read(root.section("upstream"), server.client_share);
         let limits = limits::Limits::read(root.section("limits"));
         let cache = Cache::read(root.section("cache"));
         let accounts = Accounts::read_all(&mut root, allow_plain_http);

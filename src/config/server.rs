@@ -11,6 +11,7 @@ use super::secret::Secret;
 use super::section::Section;
 use super::tls::Tls;
 use super::value::Percent;
+use crate::overload::shares::Bound;
 use crate::overload::waiting::Most;
 
 /// Threads beyond this are a slip of the finger.
@@ -33,8 +34,10 @@ pub struct Server {
     pub workers: Option<usize>,
     /// Requests that wait at the same time, and the shares of them.
     pub most_waiting: Most,
-    /// Bytes of bodies that responses hold at the same time.
-    pub max_bytes_in_flight: usize,
+    /// Percent of a bound that one client may take.
+    pub client_share: Percent,
+    /// Bytes of bodies that responses hold at the same time, and a client's share of them.
+    pub max_bytes_in_flight: Bound,
     pub max_connections: usize,
     pub max_connections_per_address: usize,
     /// Requests under way on one HTTP/2 connection.
@@ -72,13 +75,15 @@ impl Server {
     }
 
     pub(super) fn read(mut section: Section<'_>) -> Self {
+        let client_share: Percent = section.required("client_share");
         let server = Self {
             listen: section.required::<SocketAddr>("listen"),
             share_port: section.required("share_port"),
             tls: section.optional_section("tls").and_then(Tls::read),
             workers: section.optional::<u64>("workers").and_then(|count| usize::try_from(count).ok()),
-            most_waiting: most_waiting(&mut section),
-            max_bytes_in_flight: section.bytes("max_bytes_in_flight"),
+            most_waiting: most_waiting(&mut section, client_share),
+            client_share,
+            max_bytes_in_flight: bound(section.bytes("max_bytes_in_flight"), client_share),
             max_connections: section.count("max_connections"),
             max_connections_per_address: section.count("max_connections_per_address"),
             max_streams: u32::try_from(section.count("max_streams")).unwrap_or(u32::MAX),
@@ -117,14 +122,23 @@ impl Server {
     }
 }
 
-/// A share is one request at least: a client that may have none could as well not be there.
-fn most_waiting(section: &mut Section<'_>) -> Most {
+fn most_waiting(section: &mut Section<'_>, client_share: Percent) -> Most {
     let all = section.count("max_requests");
-    let mut share = |key| {
-        let Percent(percent) = section.required(key);
-        (all.saturating_mul(usize::try_from(percent).unwrap_or_default()) / 100).max(1)
-    };
-    Most { all, of_client: share("client_share"), unauthenticated: share("unauthenticated_share") }
+    Most {
+        all,
+        of_client: share(all, client_share),
+        unauthenticated: share(all, section.required("unauthenticated_share")),
+    }
+}
+
+/// A bound, and how much of it one client may take.
+pub(super) fn bound(all: usize, client_share: Percent) -> Bound {
+    Bound { all, of_one: share(all, client_share) }
+}
+
+/// One at least: a client that may have nothing could as well not be there.
+fn share(all: usize, Percent(percent): Percent) -> usize {
+    (all.saturating_mul(usize::try_from(percent).unwrap_or_default()) / 100).max(1)
 }
 
 impl Ops {

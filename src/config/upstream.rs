@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::certificates::Certificates;
 use super::section::Section;
+use super::server::bound;
 use super::value::Percent;
+use crate::overload::shares::Bound;
 
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -12,8 +14,8 @@ pub struct Upstream {
     pub timeout: Duration,
     /// Bytes of a decoded answer.
     pub max_body: usize,
-    /// Bytes of answers that are being read at the same time.
-    pub max_bytes_in_flight: usize,
+    /// Bytes of answers that are being read at the same time, and a client's share of them.
+    pub max_bytes_in_flight: Bound,
     /// For passing on what is larger than that.
     pub large_timeout: Duration,
     /// Calls that wait for one pool of the quota.
@@ -61,12 +63,12 @@ pub struct Fairness {
 }
 
 impl Upstream {
-    pub(super) fn read(mut section: Section<'_>) -> (Self, bool) {
+    pub(super) fn read(mut section: Section<'_>, client_share: Percent) -> (Self, bool) {
         let upstream = Self {
             connect_timeout: section.positive("connect_timeout"),
             timeout: section.positive("timeout"),
             max_body: section.bytes("max_body"),
-            max_bytes_in_flight: section.bytes("max_bytes_in_flight"),
+            max_bytes_in_flight: bound(section.bytes("max_bytes_in_flight"), client_share),
             large_timeout: section.positive("large_timeout"),
             max_waiting: section.count("max_waiting"),
             max_bots: section.count("max_bots"),

@@ -36,6 +36,11 @@ impl Payers {
         self.0.borrow().first().map_or_else(|| Arc::from(""), |first| first.client.clone())
     }
 
+    /// The clients that wait for it.
+    pub fn clients(&self) -> Vec<Arc<str>> {
+        self.0.borrow().iter().map(|payer| payer.client.clone()).collect()
+    }
+
     /// One more waits for it.
     pub fn join(&self, payer: &Payer) {
         self.0.send_if_modified(|all| {

@@ -194,6 +194,7 @@ mod tests {
 
     use super::*;
     use crate::overload::in_flight::Responses;
+    use crate::overload::shares::Bound;
 
     #[test]
     fn what_is_stored_goes_out_in_any_pieces_and_stays_as_it_is() {
@@ -211,7 +212,9 @@ mod tests {
     fn a_large_body_is_handed_on_piece_by_piece_and_ends_with_the_last_one() {
         let all: Vec<u8> = (0..=250).cycle().take(2 * PIECE + 1).collect();
         let stored = Arc::<[u8]>::from(&*all);
-        let counted = Responses::default().hold(stored.clone(), all.len()).map(Octets::from).expect("room");
+        let bound = Bound { all: all.len(), of_one: all.len() };
+        let counted = Responses::default().hold(stored.clone(), &"a".into(), bound);
+        let counted = counted.map(Octets::from).expect("room");
         for octets in [Octets::from(stored), counted, Octets::Own(Bytes::from(all.clone()))] {
             let mut body = Body::from(octets);
             let (mut got, mut pieces) = (Vec::new(), Vec::new());

@@ -1,14 +1,13 @@
-//! Requests that wait, for the upstream, for their own bodies or for an issuer's keys: so many in all, and of
-//! them a share for each client and one for those whose credential is not known yet. What needs no wait, a
-//! hit above all, needs no place.
+//! Requests that wait, for the upstream, for their own bodies, for an issuer's keys or for what is made of an answer:
+//! so many in all, and of them a share for each client and one for those whose credential is not known yet. What needs
+//! no wait, a hit above all, needs no place.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use super::shares::{Bound, Full, Share, Shares, Who};
 use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
 
@@ -24,61 +23,28 @@ pub struct Most {
     pub unauthenticated: usize,
 }
 
-/// Who waits: a client by its name, or somebody who is not known yet.
-type Who = Option<Arc<str>>;
-
 /// The requests that wait now.
 #[derive(Default)]
-pub struct Waiting(Mutex<Counts>);
-
-#[derive(Default)]
-struct Counts {
-    all: usize,
-    of: HashMap<Who, usize>,
-}
+pub struct Waiting(Shares);
 
 /// A request that waits. It waits no more when this is dropped.
-pub struct Place {
-    waiting: Arc<Waiting>,
-    who: Who,
-}
+pub struct Place(#[expect(dead_code, reason = "it is given back when it is dropped")] Share);
 
 impl Waiting {
     /// A place for one more request of `who`, if there is one.
-    pub fn begin(self: &Arc<Self>, who: Who, most: Most) -> Result<Place, Error> {
-        let mut counts = self.counts();
-        let own = counts.of.get(&who).copied().unwrap_or_default();
-        let (share, whose) = match who {
+    pub fn begin(&self, who: &Who, most: Most) -> Result<Place, Error> {
+        let (of_one, whose) = match who {
             Some(_) => (most.of_client, "this client"),
             None => (most.unauthenticated, "those whose credential is not known yet"),
         };
-        if own >= share {
-            return Err(full(format!("{share} requests of {whose} wait already, which is the share")));
-        }
-        if counts.all >= most.all {
-            return Err(full(format!(
-                "{} requests wait already, and the gateway takes on no more",
-                most.all
-            )));
-        }
-        counts.all += 1;
-        counts.of.insert(who.clone(), own + 1);
-        Ok(Place { waiting: self.clone(), who })
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.waiting.counts();
-        counts.all = counts.all.saturating_sub(1);
-        if let Some(own) = counts.of.get_mut(&self.who) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                counts.of.remove(&self.who);
+        let mut share = self.0.begin(who);
+        match share.grow(1, Bound { all: most.all, of_one }) {
+            Ok(()) => Ok(Place(share)),
+            Err(Full::Share) => {
+                Err(full(format!("{of_one} requests of {whose} wait already, which is the share")))
+            }
+            Err(Full::All) => {
+                Err(full(format!("{} requests wait already, and the gateway takes on no more", most.all)))
             }
         }
     }
@@ -89,10 +55,10 @@ fn full(detail: String) -> Error {
 }
 
 /// Does `work`; if it has to wait, with the place that `begin` gives. Without one it is over `soon` or refused.
-pub async fn with_place<T>(
+pub async fn with_place<T, P>(
     work: impl Future<Output = Result<T, Error>>,
     soon: Duration,
-    begin: impl FnOnce() -> Result<Place, Error>,
+    begin: impl FnOnce() -> Result<P, Error>,
 ) -> Result<T, Error> {
     let mut work = pin!(work);
     if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
@@ -113,8 +79,8 @@ mod tests {
 
     #[test]
     fn each_has_its_share_all_have_the_whole_and_places_come_back() {
-        let waiting = Arc::new(Waiting::default());
-        let begin = |name: Option<&str>| waiting.begin(name.map(Arc::from), MOST);
+        let waiting = Waiting::default();
+        let begin = |name: Option<&str>| waiting.begin(&name.map(Into::into), MOST);
         let of_a: Vec<_> = (0..3).map(|_| begin(Some("a")).expect("within the share")).collect();
         assert!(begin(Some("a")).is_err());
         let stranger = begin(None).expect("their own share");
@@ -122,9 +88,9 @@ mod tests {
         let of_b = begin(Some("b")).expect("the last place");
         assert!(begin(Some("b")).is_err_and(|error| error.wait() == Some(SHED_FOR)));
         drop((of_a, stranger));
-        assert_eq!(waiting.counts().all, 1);
+        assert_eq!(waiting.0.now(), 1);
         assert!(begin(Some("a")).is_ok() && begin(None).is_ok());
         drop(of_b);
-        assert!(waiting.counts().of.is_empty(), "who waits no more is forgotten");
+        assert_eq!(waiting.0.now(), 0, "who waits no more is not counted");
     }
 }

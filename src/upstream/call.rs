@@ -11,6 +11,7 @@ use super::echo;
 use super::exchange::{self, Added, Broken, READING};
 use super::host::{Connection, Host};
 use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
+use super::passed_on;
 use super::pool::{Exhausted, Pool, Reservation};
 use super::retry::Saved;
 use super::secrets::Use;
@@ -24,6 +25,7 @@ use crate::fetch::payer::Payers;
 use crate::observe::metrics::AttemptResult;
 use crate::observe::trace::{self, Trace};
 use crate::overload::in_flight;
+use crate::overload::shares::{Full, Share};
 use crate::routes::{Base, Query};
 
 /// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
@@ -159,9 +161,7 @@ impl Upstream {
         patience: Duration,
     ) -> Result<(Token, Outcome), Error> {
         // Before the quota is asked: nothing is waited for that cannot be used.
-        if self.reading.now() >= self.config.max_bytes_in_flight {
-            return Err(in_flight::full(READING));
-        }
+        let mut share = self.share(call.payers)?;
         call.host.breaker.check().map_err(|wait| left_alone(wait, call.base()))?;
         let mut reservation = self.reserve(call, patience).await?;
         let token = call.minter.token()?;
@@ -179,9 +179,8 @@ impl Upstream {
         };
         let traced = call.trace.and_then(Trace::call);
         let added = Added { token: &token, traceparent: traced.as_ref().and_then(trace::Call::header) };
-        let taken = self.reading.begin();
-        let exchange =
-            exchange::exchange(http, call.query, call.account, added, &self.config, taken, &mut reservation);
+        let (query, account, config) = (call.query, call.account, &self.config);
+        let exchange = exchange::exchange(http, query, account, added, config, &mut share, &mut reservation);
         let ended = tokio::select! {
             biased;
             ended = exchange => ended,
@@ -220,7 +219,20 @@ impl Upstream {
         // Last: for the quota, the breaker and the token it was an answer.
         let (metrics, route) = (self.metrics.clone(), call.query.route);
         let outcome = echo::without_token(outcome, &token, move || metrics.upstream.withheld(route, "token"));
-        Ok((token, outcome))
+        Ok((token, passed_on::counted(outcome, share)))
+    }
+
+    /// The share of what may be read that an answer counts in: that of the first who waits for it and has room.
+    fn share(&self, payers: &Payers) -> Result<Share, Error> {
+        let mut refused = Full::All;
+        for client in payers.clients() {
+            let share = self.reading.begin(&Some(client));
+            match share.room(self.config.max_bytes_in_flight) {
+                Ok(()) => return Ok(share),
+                Err(is_full) => refused = is_full,
+            }
+        }
+        Err(in_flight::full(READING, refused))
     }
 
     /// Tells whoever measures what an attempt came to that took so long.

@@ -24,7 +24,8 @@ use crate::config;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Bounds, Parts};
 use crate::observe::trace::TRACEPARENT;
-use crate::overload::in_flight::{self, Taken};
+use crate::overload::in_flight;
+use crate::overload::shares::Share;
 use crate::routes::Query;
 
 /// An answer, as far as it has been read.
@@ -45,8 +46,8 @@ pub enum Body {
 /// Bytes of a part that is worth handing on alone.
 const SMALL: usize = 16 * 1024;
 
-/// What the gateway does too much of when answers take too much memory.
-pub const READING: &str = "reading as many bytes of answers";
+/// What the gateway does with answers that take memory.
+pub const READING: &str = "reading";
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -93,15 +94,15 @@ pub struct Added<'a> {
     pub traceparent: Option<HeaderValue>,
 }
 
-/// Sends a query and reads the answer, decoded, as far as `max_body` allows. The quota's
-/// reservation is spent as soon as the request may have left.
+/// Sends a query and reads the answer, decoded, as far as `max_body` allows; what has been read counts in `share`.
+/// The quota's reservation is spent as soon as the request may have left.
 pub async fn exchange(
     client: &Client,
     query: &Query,
     account: &config::Account,
     added: Added<'_>,
     config: &config::Upstream,
-    taken: Taken,
+    share: &mut Share,
     reservation: &mut Reservation,
 ) -> Result<Received, Broken> {
     let mut headers = request::headers(query, account, added.token.header.clone()).map_err(|error| {
@@ -133,7 +134,7 @@ pub async fn exchange(
     let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
     let until = Instant::now() + config.large_timeout;
     let bounds = Bounds { is_framed, until, patience: config.timeout };
-    let body = read(body, config, bounds, taken).await?;
+    let body = read(body, config, bounds, share).await?;
     Ok(Received { status, headers, body })
 }
 
@@ -142,21 +143,17 @@ async fn read(
     mut body: client::Body,
     config: &config::Upstream,
     bounds: Bounds,
-    mut taken: Taken,
+    share: &mut Share,
 ) -> Result<Body, Broken> {
     let mut collected = Collected::default();
     while let Some(part) = next(&mut body).await {
         collected.push(part.map_err(broken_off)?);
-        if !taken.grow_to(collected.weight(), config.max_bytes_in_flight) {
-            return Err(Broken::Invalid(in_flight::full(READING)));
-        }
+        share
+            .grow_to(collected.weight(), config.max_bytes_in_flight)
+            .map_err(|is_full| Broken::Invalid(in_flight::full(READING, is_full)))?;
         if collected.weight() > config.max_body {
             let start = stream::iter(collected.into_pieces()).map(Ok);
-            let parts = start.chain(rest(body, bounds.patience)).map(move |part| {
-                // What has been read counts to the end: whoever is slow has it longest.
-                let _still = &taken;
-                part
-            });
+            let parts = start.chain(rest(body, bounds.patience));
             return Ok(Body::Large(Parts::new(parts.boxed()), bounds));
         }
     }

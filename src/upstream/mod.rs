@@ -12,6 +12,7 @@ mod exchange;
 mod host;
 mod outcome;
 mod pace;
+mod passed_on;
 mod pool;
 mod pools;
 mod quota;
@@ -31,7 +32,7 @@ use crate::config::{Account, Config, Rate};
 use crate::error::{Error, Kind};
 use crate::fetch::limit_status::LimitStatus;
 use crate::observe::metrics::Metrics;
-use crate::overload::in_flight::Bytes;
+use crate::overload::shares::Shares;
 use crate::routes::{Base, Query, Route};
 
 use call::{left_alone, quota_used_up};
@@ -57,7 +58,7 @@ pub struct Upstream {
     pools: Arc<Pools>,
     hosts: HashMap<String, Arc<Host>>,
     /// Of answers that are being read.
-    reading: Arc<Bytes>,
+    reading: Arc<Shares>,
     config: crate::config::Upstream,
     clock: Clock,
     metrics: Arc<Metrics>,

@@ -30,6 +30,7 @@ mod cache_variants;
 mod canaries;
 mod canonical;
 mod causes;
+mod client_shares;
 mod coalescing;
 mod command_line;
 mod conditional;

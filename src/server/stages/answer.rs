@@ -15,6 +15,7 @@ use crate::access::redact::Work;
 use crate::app::Snapshot;
 use crate::cache::{Coding, Entry, Part, Served, Source, Terms};
 use crate::clock::UnixMillis;
+use crate::config::Client;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::Answer as Whole;
 use crate::fetch::payer::{Payer, Payers};
@@ -84,7 +85,8 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
         Shown::NotModified(_) => None,
         Shown::Whole(coding) => Some(app.cache.body_at_hand(&entry, coding)?),
     };
-    let held = may_see(grant, query.route, &entry, false, false).and_then(|()| held(call, body));
+    let held =
+        may_see(grant, query.route, &entry, false, false).and_then(|()| held(call, &grant.client, body));
     let body = match held {
         Ok(body) => body,
         Err(error) => {
@@ -110,10 +112,14 @@ fn hidden(valid: &Valid, error: Error) -> Error {
 }
 
 /// A body for one more response, as long as responses do not hold too many bytes.
-fn held(call: &Call, body: Option<(Coding, Arc<[u8]>)>) -> Result<Option<(Coding, Octets)>, Error> {
+fn held(
+    call: &Call,
+    client: &Client,
+    body: Option<(Coding, Arc<[u8]>)>,
+) -> Result<Option<(Coding, Octets)>, Error> {
     let Some((coding, body)) = body else { return Ok(None) };
-    let most = call.snapshot.config.server.max_bytes_in_flight;
-    Ok(Some((coding, call.app.responses.hold(body, most)?.into())))
+    let bound = call.snapshot.config.server.max_bytes_in_flight;
+    Ok(Some((coding, call.app.responses.hold(body, &client.name, bound)?.into())))
 }
 
 /// What the cache or the upstream has to say to `query`.
@@ -226,7 +232,7 @@ impl Asker<'_> {
         let chooses_rows = projection.is_some_and(|projection| projection.chooses_rows());
         may_see(&policy.grant, query.route, entry, projection.is_some(), chooses_rows)?;
         let Some(projection) = projection.cloned() else {
-            return self.response(&query.key, (entry, source)).await;
+            return self.response(policy, &query.key, (entry, source)).await;
         };
         let id = *projection.id();
         let most = policy.snapshot.config.redaction_work;
@@ -248,17 +254,22 @@ impl Asker<'_> {
         let cache = &self.call.app.cache;
         let (key, entry) = cache.projected(&query.key, (entry, source), &id, project).await?;
         let source = if chooses_rows { source.of_a_part(entry.phase) } else { source };
-        self.response(&key, (&entry, source)).await
+        self.response(policy, &key, (&entry, source)).await
     }
 
-    async fn response(&self, key: &Key, (entry, source): (&Arc<Entry>, Source)) -> Result<Response, Error> {
+    async fn response(
+        &self,
+        policy: &Policy,
+        key: &Key,
+        (entry, source): (&Arc<Entry>, Source),
+    ) -> Result<Response, Error> {
         let app = &self.call.app;
         let shown = reply::shown(entry, self.conditions);
         let body = match shown {
             Shown::NotModified(_) => None,
             Shown::Whole(coding) => Some(app.cache.body(key, entry, coding).await),
         };
-        let body = held(self.call, body)?;
+        let body = held(self.call, &policy.grant.client, body)?;
         let (now, headers) = (app.clock.moment(), HeaderMap::new());
         Ok(reply::response(entry, source, shown, body, self.conditions, now, headers))
     }

@@ -32,7 +32,7 @@ impl Check<Box<Call>> for Identify {
             // Its issuer's keys may have to be fetched first.
             (Err(_), Some(token)) => {
                 let (app, most) = (call.app.clone(), call.snapshot.config.server.most_waiting);
-                let place = move || app.waiting.begin(None, most);
+                let place = move || app.waiting.begin(&None, most);
                 Checking::of(with_place(by_token(token.to_vec(), call), Duration::ZERO, place))
             }
         }

@@ -37,6 +37,7 @@ use crate::error::Error;
 use crate::fetch::limit_status::LimitStatuses;
 use crate::http::request_id::RequestId;
 use crate::observe::trace::Trace;
+use crate::overload::shares::Who;
 use crate::overload::waiting::Place;
 use crate::reply::{Conditions, Reply};
 use crate::routes::{self, Ids, Query, Route};
@@ -112,10 +113,15 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// Whose shares of what is bounded it takes.
+    fn who(&self) -> Who {
+        Some(self.grant.client.name.clone())
+    }
+
     /// A place to wait in, out of the client's share.
     fn begin_to_wait(&self) -> Result<Place, Error> {
         let most = self.call.snapshot.config.server.most_waiting;
-        self.call.app.waiting.begin(Some(self.grant.client.name.clone()), most)
+        self.call.app.waiting.begin(&self.who(), most)
     }
 }
 

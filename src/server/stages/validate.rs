@@ -65,7 +65,7 @@ impl Admitted {
         check_media_type(&call.head.method, &call.head.headers)?;
         let server = &call.snapshot.config.server;
         let (waiting, most, name) = (&call.app.waiting, server.most_waiting, &self.grant.client.name);
-        let place = || waiting.begin(Some(name.clone()), most);
+        let place = || waiting.begin(&Some(name.clone()), most);
         let body = read(&mut call.body, server.max_request_body, server.body_timeout);
         let body = with_place(body, ON_ITS_WAY, place).await?;
         // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.

@@ -1,0 +1,33 @@
+//! An answer that is passed on as it comes holds what has been read of it, until that has been sent.
+
+use bytes::Bytes;
+use futures_util::stream::StreamExt;
+
+use super::outcome::Outcome;
+use crate::fetch::answer::{Fetched, Large, Parts};
+use crate::overload::shares::Share;
+
+/// The same outcome. What is passed on counts in `share`, each part until the last who is sent it has it or is gone.
+pub fn counted(outcome: Outcome, mut share: Share) -> Outcome {
+    let Outcome::Answered(Fetched::Large(large, bounds)) = outcome else { return outcome };
+    let parts = large.body.into_stream().map(move |part| {
+        part.map(|bytes| {
+            let share = share.part(bytes.len());
+            Bytes::from_owner(Leaving { bytes, _share: share })
+        })
+    });
+    let body = Parts::new(parts.boxed());
+    Outcome::Answered(Fetched::Large(Large { body, ..large }, bounds))
+}
+
+/// A part on its way out.
+struct Leaving {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Leaving {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
