@@ -1,7 +1,7 @@
 //! An answer too large to be held, passed on as it comes to all who waited for it.
 //!
-//! They go at one pace, so nothing is held but what is on its way. Who has held up the others for a second
-//! is left behind, and so is who takes nothing for too long. A caller whose part ends without its
+//! They go at one pace, so nothing is held but what is on its way. Who has held up the quickest for a second
+//! is left behind, however many are as slow, and so is who takes nothing for too long. A caller whose part ends without its
 //! [`Part::End`] was cut off, and sees a connection that breaks.
 
 use std::sync::Arc;
@@ -19,11 +19,10 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Bounds, ContentType, Large, Parts};
 
-/// Parts that a caller may be behind the others.
+/// Parts that a caller may be behind the quickest.
 const AHEAD: usize = 4;
 
-/// For how long in all a caller may hold up the others; they are at least as many as those who are as slow as
-/// it is.
+/// For how long in all a caller may hold up the quickest, who has nothing left to send then.
 const MOST_BEHIND: Duration = Duration::from_secs(1);
 
 /// What of the time that passes makes up for having held up others: who is a little slower all the time is
@@ -81,7 +80,7 @@ impl Passage {
     }
 }
 
-/// A caller, and for how long it has held up the others.
+/// A caller, and for how long it has held up the quickest.
 struct Caller {
     place: mpsc::Sender<Part>,
     behind: Duration,
@@ -150,10 +149,9 @@ impl Convoy {
         self.since = self.clock.uptime();
     }
 
-    /// Waits for those who had no room for a part: as long as half of all have it, no longer than each may be
-    /// behind.
+    /// Waits for those who had no room for a part: once somebody else has sent all that there is, no longer than each
+    /// may be behind.
     async fn wait_for(&mut self, late: Vec<Caller>, part: &Part) {
-        let half = (self.callers.len() + late.len()).div_ceil(2);
         let mut behind: Vec<_> = late.iter().map(|caller| Some(caller.behind)).collect();
         let mut taking: FuturesUnordered<_> = late
             .into_iter()
@@ -164,12 +162,13 @@ impl Convoy {
             })
             .collect();
         let mut out_of_patience = std::pin::pin!(sleep(self.patience));
-        // From when on they hold up more than are as slow as they are.
-        let mut others_wait_since = (self.callers.len() >= half).then(|| self.clock.uptime());
+        let mut starving: FuturesUnordered<_> =
+            self.callers.iter().map(|caller| has_nothing_left(caller.place.clone())).collect();
+        let mut held_up_since = None;
         loop {
-            let held_up = async {
+            let too_far_behind = async {
                 // The first who must be let go of.
-                match (others_wait_since, behind.iter().flatten().max()) {
+                match (held_up_since, behind.iter().flatten().max()) {
                     (Some(since), Some(most)) => {
                         let waited = self.clock.uptime().saturating_sub(since);
                         self.clock.sleep(MOST_BEHIND.saturating_sub(*most).saturating_sub(waited)).await;
@@ -184,16 +183,17 @@ impl Convoy {
                     // Who was let go of may have taken it in the same moment, and has no place any more.
                     let Some(before) = behind.get_mut(number).and_then(Option::take) else { continue };
                     let now = self.clock.uptime();
-                    caller.behind = before + now.saturating_sub(others_wait_since.unwrap_or(now));
+                    caller.behind = before + now.saturating_sub(held_up_since.unwrap_or(now));
                     if is_taken {
+                        starving.push(has_nothing_left(caller.place.clone()));
                         self.callers.push(caller);
                     }
-                    if self.callers.len() >= half && others_wait_since.is_none() {
-                        others_wait_since = Some(now);
-                    }
                 }
-                () = held_up => {
-                    let since = others_wait_since.unwrap_or_default();
+                Some(()) = starving.next(), if held_up_since.is_none() => {
+                    held_up_since = Some(self.clock.uptime());
+                }
+                () = too_far_behind => {
+                    let since = held_up_since.unwrap_or_default();
                     let waited = self.clock.uptime().saturating_sub(since);
                     for place in &mut behind {
                         *place = place.filter(|before| *before + waited < MOST_BEHIND);
@@ -205,6 +205,13 @@ impl Convoy {
                 () = &mut out_of_patience => return,
             }
         }
+    }
+}
+
+/// When a caller who is still there has sent all that it was given.
+async fn has_nothing_left(place: mpsc::Sender<Part>) {
+    if place.reserve_many(AHEAD).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -307,22 +314,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_is_quicker_than_most_waits_for_them() {
+    async fn one_who_is_quicker_than_most_does_not_wait_for_them_either() {
         let clock = Clock::manual(UnixMillis(0));
         let (passage, asked) = passage(&clock);
         let (mut quick, mut slow) = (boards(&passage), [boards(&passage), boards(&passage)]);
         drop(passage);
-        let mut ends = [None; 3];
-        for _ in 0..2 * PARTS {
-            if ends[0].is_none() {
-                ends[0] = at_hand(&mut quick, PARTS).await.1;
-            }
-            clock.advance(MOST_BEHIND * 2);
-            for (reader, end) in slow.iter_mut().zip(&mut ends[1..]).filter(|(_, end)| end.is_none()) {
+        assert_eq!(at_hand(&mut quick, PARTS).await, (AHEAD + 1, None));
+        clock.advance(MOST_BEHIND);
+        assert_eq!(at_hand(&mut quick, PARTS).await, (PARTS - AHEAD - 1, Some(true)));
+        for reader in &mut slow {
+            assert_eq!(at_hand(reader, PARTS).await, (AHEAD, Some(false)));
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), PARTS);
+    }
+
+    /// They take their parts in turns, so one has each part before the other, and neither has nothing left.
+    #[tokio::test]
+    async fn two_who_are_as_slow_as_each_other_both_get_all_of_it() {
+        let clock = Clock::manual(UnixMillis(0));
+        let (passage, _) = passage(&clock);
+        let mut readers = [boards(&passage), boards(&passage)];
+        drop(passage);
+        let mut ends = [None; 2];
+        for n in 0..3 * PARTS {
+            let (reader, end) = (&mut readers[n % 2], &mut ends[n % 2]);
+            if end.is_none() {
                 *end = at_hand(reader, 1).await.1;
             }
+            clock.advance(MOST_BEHIND / 2);
         }
-        assert_eq!(ends, [Some(true); 3]);
-        assert_eq!(asked.load(Ordering::Relaxed), PARTS);
+        assert_eq!(ends, [Some(true); 2]);
     }
 }

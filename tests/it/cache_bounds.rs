@@ -73,6 +73,15 @@ async fn all_who_ask_at_once_for_a_large_answer_share_one_call_and_each_gets_all
 /// They go at one pace, but not at that of one who stands still.
 #[tokio::test]
 async fn who_stops_reading_a_large_answer_keeps_the_others_from_it_for_a_second_and_no_longer() {
+    keeps_a_reader_for_a_second(1).await;
+}
+
+#[tokio::test]
+async fn many_who_stop_reading_a_large_answer_keep_one_who_reads_for_a_second_and_no_longer() {
+    keeps_a_reader_for_a_second(5).await;
+}
+
+async fn keeps_a_reader_for_a_second(idlers: usize) {
     // More than the sockets on the way can hold.
     const LENGTH: usize = 24_000_000;
     // All parties run on this one thread: if each has had so many turns, and nothing has come, nothing will.
@@ -91,12 +100,17 @@ async fn who_stops_reading_a_large_answer_keeps_the_others_from_it_for_a_second_
     world.standin.serve_body("/conversations/", 200, "application/json", body);
     let gate = Gate::closed();
     world.standin.fault(Some(Fault::Held(gate.clone())));
-    let mut idler = TcpStream::connect(world.address).await.unwrap();
-    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\n\r\n");
-    idler.write_all(head.as_bytes()).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..idlers {
+        let mut idler = TcpStream::connect(world.address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {REPORTING}\r\n\r\n");
+        idler.write_all(head.as_bytes()).await.unwrap();
+        idle.push(idler);
+    }
     let reading = world.request(Method::GET, &path, REPORTING).send();
     let (reader, ()) = futures_util::join!(reading, async {
-        until("both are under way", || world.app.metrics.http.active_requests.get() == 2).await;
+        let all = i64::try_from(idlers + 1).unwrap();
+        until("all are under way", || world.app.metrics.http.active_requests.get() == all).await;
         gate.open();
     });
     let (mut reader, mut got, mut held_up) = (reader.unwrap(), 0, 0);
@@ -118,10 +132,12 @@ async fn who_stops_reading_a_large_answer_keeps_the_others_from_it_for_a_second_
     }
     assert!(got > LENGTH && held_up > 0, "{got} bytes");
     assert_eq!(world.standin.count(), 1);
-    // The other one was left behind, and can see it.
-    let mut rest = Vec::new();
-    idler.read_to_end(&mut rest).await.ok();
-    assert!(rest.len() < LENGTH && !rest.ends_with(b"0\r\n\r\n"), "{} bytes", rest.len());
+    // The others were left behind, and can see it.
+    for mut idler in idle {
+        let mut rest = Vec::new();
+        idler.read_to_end(&mut rest).await.ok();
+        assert!(rest.len() < LENGTH && !rest.ends_with(b"0\r\n\r\n"), "{} bytes", rest.len());
+    }
 }
 
 #[tokio::test]
