@@ -31,6 +31,7 @@ use crate::fetch::payer::{Payer, Payers};
 use crate::lifecycle::phase::{Phase, Rule};
 use crate::lifecycle::sightings::Seen;
 use crate::observe::metrics::Metrics;
+use crate::overload::shares::Who;
 use crate::routes::{Key, Query};
 
 pub use admit::Reason;
@@ -39,7 +40,7 @@ pub use decision::Decision;
 use decision::decide;
 pub use entry::{Entry, Freshness, Tag};
 use fill::{FillOutcome, FillResult};
-use jobs::Jobs;
+use jobs::{Job, Jobs};
 use memory::Memory;
 pub use projected::Part;
 use purge::Meant;
@@ -70,6 +71,13 @@ pub struct Terms {
     pub no_store: bool,
     /// No call is made for this request.
     pub only_stored: bool,
+}
+
+/// In whose turn a body may be made ready, and for how long one waits for it.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    pub client: Who,
+    pub at_most: Duration,
 }
 
 /// What all who wait for one fill have in common.
@@ -315,8 +323,14 @@ impl Cache {
     }
 
     /// The body of what was served, in `coding` if that makes it smaller. Made once; what is stored
-    /// is weighed again with it.
-    pub async fn body(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> (Coding, Arc<[u8]>) {
+    /// is weighed again with it. As it is where that takes too long.
+    pub async fn body(
+        &self,
+        key: &Key,
+        entry: &Arc<Entry>,
+        coding: Coding,
+        turn: &Turn,
+    ) -> (Coding, Arc<[u8]>) {
         if let Some(body) = self.body_at_hand(entry, coding) {
             return body;
         }
@@ -332,16 +346,24 @@ impl Cache {
             }
         };
         let made = if entry.answer.body.len() > jobs::INLINE {
-            let making = entry.variants.making(coding, || self.0.jobs.job(make));
-            match making {
-                // One that was lost: as it is, then.
-                Some(making) => making.await.flatten(),
+            match entry.variants.making(coding, || Jobs::job(make)) {
+                // One that was lost, or comes too late: as it is, then.
+                Some(making) => self.done(making, turn).await.flatten().flatten(),
                 None => None,
             }
         } else {
             make(Arc::default())
         };
         made.map_or_else(|| (Coding::Identity, entry.answer.body.clone()), |made| (coding, made))
+    }
+
+    /// What comes of a piece of work, if it comes in time.
+    async fn done<T: Clone>(&self, job: Job<T>, turn: &Turn) -> Option<Option<T>> {
+        tokio::select! {
+            biased;
+            done = self.0.jobs.done(job, &turn.client) => Some(done),
+            () = self.0.clock.patience(turn.at_most) => None,
+        }
     }
 
     /// The flight that is made anew for `key` and began before now, if there is one, has landed: those who come

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use super::entry::{Entry, Tag};
-use super::jobs::INLINE;
+use super::jobs::{INLINE, Jobs};
 use super::variants::{Shown, Variants};
-use super::{Cache, Source};
+use super::{Cache, Source, Turn};
+use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::Answer;
 use crate::lifecycle::phase::Phase;
@@ -24,6 +26,7 @@ impl Cache {
         key: &Key,
         (whole, source): (&Arc<Entry>, Source),
         id: &[u8],
+        turn: &Turn,
         project: impl FnOnce(&Answer, Arc<AtomicBool>) -> Result<Part, Error> + Send + 'static,
     ) -> Result<(Key, Arc<Entry>), Error> {
         let memory = &self.0.memory;
@@ -49,11 +52,12 @@ impl Cache {
             }
         };
         let shown = if whole.answer.body.len() > INLINE {
-            match whole.variants.view(id, || self.0.jobs.job(make)) {
+            match whole.variants.view(id, || Jobs::job(make)) {
                 Shown::Made(entry) => Ok(entry),
                 Shown::UnderWay(job) => {
                     let lost = || Err(Error::new(Kind::Internal, "the gateway failed"));
-                    job.await.unwrap_or_else(lost)
+                    let done = self.done(job, turn).await.ok_or_else(too_late)?;
+                    done.unwrap_or_else(lost)
                 }
             }
         } else {
@@ -61,6 +65,14 @@ impl Cache {
         };
         Ok((projected, shown?))
     }
+}
+
+/// As long as a body takes that is looked into.
+const BUSY_FOR: Duration = Duration::from_secs(5);
+
+fn too_late() -> Error {
+    let detail = "this answer could not be made ready for this client in time";
+    Error::new(Kind::TemporaryReducedCapacity, detail).retry_after(BUSY_FOR).because(Cause::Overload)
 }
 
 /// What is shown of an answer.
@@ -89,8 +101,6 @@ fn part_of(whole: &Entry, Part { body: shown, phase }: Part) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::StatusCode;
 
     use super::*;
@@ -126,6 +136,8 @@ mod tests {
         Cache::new(limits, clock.clone(), &Arc::new(Metrics::new()))
     }
 
+    const TURN: &Turn = &Turn { client: None, at_most: Duration::from_secs(60) };
+
     const NOT_STORED: Source =
         Source::Upstream { stored: Err(Reason::Live), collapsed: false, because: ForwardReason::Miss };
 
@@ -140,7 +152,7 @@ mod tests {
                 told.send(std::thread::current().id()).expect("the test listens");
                 Ok(Part { body: Vec::new(), phase: None })
             };
-            cache.projected(&key, (&whole, NOT_STORED), b"id", project).await.expect("a view");
+            cache.projected(&key, (&whole, NOT_STORED), b"id", TURN, project).await.expect("a view");
             assert_eq!(thread.recv().expect("it was made") != std::thread::current().id(), is_off);
         }
     }
@@ -154,7 +166,7 @@ mod tests {
             let (whole, other) = (entry(&cache, &vec![b'x'; length]), entry(&cache, &vec![b'y'; length]));
             let shown = async |whole: &Arc<Entry>, id: &'static [u8]| {
                 let project = |answer: &Answer, _| Ok(Part { body: answer.body[..1].to_vec(), phase: None });
-                cache.projected(&key, (whole, NOT_STORED), id, project).await.expect("a view").1
+                cache.projected(&key, (whole, NOT_STORED), id, TURN, project).await.expect("a view").1
             };
             let first = shown(&whole, b"id").await;
             assert!(Arc::ptr_eq(&first, &shown(&whole, b"id").await));
@@ -178,7 +190,7 @@ mod tests {
             assert!(cache.0.memory.put(key.clone(), entry.clone(), began, || false).is_ok());
             let source = Source::Hit { left: entry.lifetime.ttl };
             let project = |answer: &Answer, _| Ok(Part { body: answer.body.to_vec(), phase: None });
-            let shown = cache.projected(&key, (&entry, source), b"id", project).await;
+            let shown = cache.projected(&key, (&entry, source), b"id", TURN, project).await;
             assert_eq!(*shown.expect("a view").1.answer.body, *body.as_bytes());
         }
     }

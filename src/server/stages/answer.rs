@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tower::Service;
@@ -13,7 +14,7 @@ use crate::access::identify::Identity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::Work;
 use crate::app::Snapshot;
-use crate::cache::{Coding, Entry, Part, Served, Source, Terms};
+use crate::cache::{Coding, Entry, Part, Served, Source, Terms, Turn};
 use crate::clock::UnixMillis;
 use crate::config::Client;
 use crate::error::{Error, Kind};
@@ -22,7 +23,7 @@ use crate::fetch::payer::{Payer, Payers};
 use crate::http::body::{Octets, Response};
 use crate::observe::audit::Record;
 use crate::observe::metrics;
-use crate::overload::waiting::Place;
+use crate::overload::waiting::{Place, with_place};
 use crate::reply::{self, Conditions, Reply, Shown};
 use crate::routes::{Asked, Key, Query, phase_of_own_rows};
 
@@ -44,8 +45,7 @@ impl Service<Valid> for Answer {
             None => match place(&valid) {
                 Err(error) => at_once(Err(valid.admitted.refused(error))),
                 Ok(place) => later(async move {
-                    let _place = place;
-                    let mut reply = answer(&valid)
+                    let mut reply = answer(&valid, place)
                         .await
                         .map_err(|error| valid.admitted.refused(hidden(&valid, error)))?;
                     valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
@@ -146,14 +146,15 @@ pub(super) async fn served(
     app.cache.get_or_fill(query, rule, wait, terms, payer, fill).await
 }
 
-async fn answer(valid: &Valid) -> Result<Reply, Error> {
-    let Valid { admitted: Admitted { call, identity, grant, .. }, query, revalidate, conditions, .. } = valid;
+async fn answer(valid: &Valid, place: Option<Place>) -> Result<Reply, Error> {
+    let Valid { admitted, query, revalidate, conditions, .. } = valid;
+    let Admitted { call, identity, grant, .. } = admitted;
     let snapshot = &call.snapshot;
     owner::check(valid).await?;
     let served = served(call, grant, query, *revalidate).await?;
     let outcome = reply::outcome(&served);
 
-    let asker = Asker { call, identity, query, conditions, outcome };
+    let asker = Asker { admitted, place, call, identity, query, conditions, outcome };
     let mut policy = Policy { snapshot: snapshot.clone(), grant: grant.clone() };
     let response = match served {
         Served::Entry(entry, source) => loop {
@@ -203,6 +204,11 @@ impl Policy {
         Ok(Self { snapshot, grant: Grant { client, account } })
     }
 
+    fn turn(&self) -> Turn {
+        let client = Some(self.grant.client.name.clone());
+        Turn { client, at_most: self.snapshot.config.upstream.timeout }
+    }
+
     /// Whether a body may be handed out that nobody has looked into.
     fn may_see_unread(&self, asker: &Asker<'_>, status: StatusCode) -> Result<(), Error> {
         let route = asker.query.route;
@@ -213,6 +219,9 @@ impl Policy {
 
 /// Who asked what, and how.
 struct Asker<'a> {
+    admitted: &'a Admitted,
+    /// Where it waits, if it has waited.
+    place: Option<Place>,
     call: &'a Call,
     identity: &'a Identity,
     query: &'a Query,
@@ -252,7 +261,9 @@ impl Asker<'_> {
             Ok(Part { body, phase })
         };
         let cache = &self.call.app.cache;
-        let (key, entry) = cache.projected(&query.key, (entry, source), &id, project).await?;
+        let turn = policy.turn();
+        let projected = cache.projected(&query.key, (entry, source), &id, &turn, project);
+        let (key, entry) = with_place(projected, Duration::ZERO, || self.begin_to_wait()).await?;
         let source = if chooses_rows { source.of_a_part(entry.phase) } else { source };
         self.response(policy, &key, (&entry, source)).await
     }
@@ -267,11 +278,21 @@ impl Asker<'_> {
         let shown = reply::shown(entry, self.conditions);
         let body = match shown {
             Shown::NotModified(_) => None,
-            Shown::Whole(coding) => Some(app.cache.body(key, entry, coding).await),
+            Shown::Whole(coding) => {
+                let turn = policy.turn();
+                let body = async { Ok(app.cache.body(key, entry, coding, &turn).await) };
+                let as_it_is = |_| (Coding::Identity, entry.answer.body.clone());
+                Some(with_place(body, Duration::ZERO, || self.begin_to_wait()).await.unwrap_or_else(as_it_is))
+            }
         };
         let body = held(self.call, &policy.grant.client, body)?;
         let (now, headers) = (app.clock.moment(), HeaderMap::new());
         Ok(reply::response(entry, source, shown, body, self.conditions, now, headers))
+    }
+
+    /// A place to wait in, unless it has one.
+    fn begin_to_wait(&self) -> Result<Option<Place>, Error> {
+        if self.place.is_some() { Ok(None) } else { self.admitted.begin_to_wait().map(Some) }
     }
 
     /// Writes down who is handed an answer, if it has a body.
