@@ -51,6 +51,24 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 14] = [
+        Self::Live,
+        Self::NotSettled,
+        Self::UnknownPhase,
+        Self::Status,
+        Self::UnexpectedShape,
+        Self::UnprovenIdentity,
+        Self::UnprovenBot,
+        Self::ZeroLifetime,
+        Self::TooLarge,
+        Self::Purged,
+        Self::Superseded,
+        Self::NoRoom,
+        Self::NotStored,
+        Self::NoStore,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",

@@ -168,6 +168,9 @@ pub enum StaleReason {
 }
 
 impl StaleReason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 2] = [Self::Revalidating, Self::Error];
+
     /// The word for it in `Cache-Status`.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The kinds of errors: the closed list that README promises.
+//! The kinds of errors: the closed list that docs/REFERENCE.md promises.
 
 use std::borrow::Cow;
 

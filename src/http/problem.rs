@@ -1,4 +1,4 @@
-//! An error as callers get it: the problem document (RFC 9457) that README promises.
+//! An error as callers get it: the problem document (RFC 9457).
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};

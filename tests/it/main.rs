@@ -66,6 +66,7 @@ mod quota;
 mod rate_limit;
 mod redaction;
 mod redaction_sweep;
+mod reference;
 mod refresh;
 mod reload;
 mod request_directives;

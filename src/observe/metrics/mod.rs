@@ -1,4 +1,4 @@
-//! What is counted, by owner. Names are promises (README, "Watch it"). Labels have closed sets of values, or names
+//! What is counted, by owner. Names are promises (docs/REFERENCE.md). Labels have closed sets of values, or names
 //! that operators have configured (an account, a client, a credential): no other id and no free text.
 //!
 //! A metric is made, named and registered on one line of its owner's `new`, and changed by its owner's methods.
