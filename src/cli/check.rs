@@ -20,7 +20,7 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
     if !faults.is_empty() {
         return Err(Failure::faults(&faults));
     }
-    for warning in config.warnings(now) {
+    for warning in sources.copies_of_the_manual().into_iter().chain(config.warnings(now)) {
         // Where standard error is gone, the configuration is good all the same.
         let _ = writeln!(std::io::stderr(), "warning: {warning}");
     }

@@ -29,7 +29,11 @@ pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
 async fn serve(sources: Sources) -> Result<(), Failure> {
     take_all_descriptors();
     let stop = CancellationToken::new();
+    let copies = sources.copies_of_the_manual();
     let (app, log) = start(sources)?;
+    for copy in copies {
+        tracing::warn!("{copy}");
+    }
     stop_on_signal(&stop)?;
     triggers::on_hangup(&app).map_err(|error| Failure::new("cannot listen for signals", error))?;
     tokio::spawn(triggers::on_changed_files(app.clone()));

@@ -12,6 +12,7 @@ mod cache;
 mod certificates;
 mod client;
 mod clients;
+mod copied;
 mod effective;
 mod fault;
 mod findings;

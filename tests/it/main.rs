@@ -38,6 +38,7 @@ mod configuration;
 mod configuration_faults;
 mod cors;
 mod drain;
+mod example;
 mod explain;
 mod fairness;
 mod floods;
