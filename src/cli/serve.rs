@@ -12,7 +12,7 @@ use super::{Failure, runtime};
 use crate::app::{App, triggers};
 use crate::clock::Clock;
 use crate::config::{self, Sources};
-use crate::observe::logging::{self, Log};
+use crate::observe::logging::{self, ProcessLog};
 use crate::server::Server;
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
@@ -66,7 +66,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
 
 /// Writes what is still to be told: of the log, of the access lines and of spans. All of it until the process is to
 /// end, for whoever takes it may be stalled.
-async fn finish(app: &App, log: &Log, ends: Instant) {
+async fn finish(app: &App, log: &ProcessLog, ends: Instant) {
     let snapshot = app.snapshot();
     let left = || ends.saturating_duration_since(Instant::now());
     if let Some(tracer) = &snapshot.tracer {
@@ -93,10 +93,10 @@ fn take_all_descriptors() {
 }
 
 /// The app of `sources`, and its log.
-pub(super) fn start(sources: Sources) -> Result<(Arc<App>, Log), Failure> {
+pub(super) fn start(sources: Sources) -> Result<(Arc<App>, ProcessLog), Failure> {
     let app = App::new(sources, Clock::system()).map_err(|faults| Failure::faults(&faults))?;
     let dropped = app.metrics.process.log_lines_dropped.clone();
-    let log = Log::install(&app.snapshot().config.log, dropped)
+    let log = ProcessLog::install(&app.snapshot().config.log, dropped)
         .map_err(|error| Failure::new("cannot start the log", error))?;
     logging::log_panics(app.metrics.process.panics.clone());
     Ok((app, log))

@@ -1,5 +1,5 @@
-//! One line for each request, written off its thread (`Lines`): no path, no query string, no body, no
-//! credential. What must not be lost is the audit's.
+//! One line for each request, written by another thread (`Lines`): no path, no query string, no body, no credential.
+//! Lines may be dropped; what must not be lost belongs to the audit.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use serde::Serialize;
 
 use crate::clock::UnixMillis;
 use crate::config::{Log, LogFormat, LogTo};
-use crate::observe::lines::{Lines, MOST_WAITING};
+use crate::observe::lines::{Lines, MAX_BUFFERED};
 
-/// Bytes that may wait for the writer, of which a line of nobody's is the last: the rest is for clients' lines.
-const UNAUTHENTICATED: usize = MOST_WAITING / 2;
+/// A line without a client is dropped once so many bytes wait: the rest of the room is for clients' lines.
+const UNAUTHENTICATED_SHARE: usize = MAX_BUFFERED / 2;
 
-/// What a line says. The order is the line's.
+/// What a line says. The order of the fields is that of the line.
 #[derive(Debug, Serialize)]
-pub struct Line<'a> {
+pub struct AccessLine<'a> {
     #[serde(serialize_with = "rfc3339")]
     pub timestamp: UnixMillis,
     pub level: &'static str,
@@ -34,17 +34,17 @@ pub struct Line<'a> {
     pub duration_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'a str>,
-    /// The cache's outcome.
+    /// How the cache was used ([`super::metrics::CacheOutcome`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<&'static str>,
-    /// The name of what it is about: a credential, an account, a base URL.
+    /// The name of the credential, account or base URL that the error is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concerns: Option<&'a str>,
-    /// What lies behind it, in words.
+    /// The underlying error, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<&'a str>,
 }
@@ -86,11 +86,11 @@ impl AccessLog {
     }
 
     /// Takes a line, or counts it as dropped.
-    pub fn take(&self, line: &Line<'_>) {
+    pub fn take(&self, line: &AccessLine<'_>) {
         let Some(lines) = &self.lines else { return };
-        let share = if line.client.is_some() { MOST_WAITING } else { UNAUTHENTICATED };
+        let share = if line.client.is_some() { MAX_BUFFERED } else { UNAUTHENTICATED_SHARE };
         lines.take_within(share, |lines| {
-            // Writing to memory fails for want of memory only.
+            // Writing to memory does not fail.
             let _ = match self.format {
                 LogFormat::Json => serde_json::to_writer(&mut *lines, line).map_err(io::Error::from),
                 LogFormat::Text => text(lines, line),
@@ -99,16 +99,16 @@ impl AccessLog {
         });
     }
 
-    /// Writes what has been gathered, waiting `at_most` for so long. Whether it was written.
+    /// Writes what is buffered, and waits for it `at_most` so long. Whether it was written.
     pub fn flush(&self, at_most: Duration) -> bool {
         self.lines.as_ref().is_none_or(|lines| lines.flush(at_most))
     }
 }
 
-/// As people read it: the members of the JSON line, without what is always the same.
-fn text(out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
+/// The members of the JSON line, as people read them.
+fn text(out: &mut Vec<u8>, line: &AccessLine<'_>) -> io::Result<()> {
     let time = jiff::Timestamp::from_millisecond(line.timestamp.0).unwrap_or_default();
-    let Line { level, target, request_id, method, status, duration_ms, .. } = line;
+    let AccessLine { level, target, request_id, method, status, duration_ms, .. } = line;
     write!(out, "{time}  {level} {target}: request_id={request_id:?} ")?;
     if let Some(trace_id) = line.trace_id {
         write!(out, "trace_id=\"{trace_id}\" ")?;
@@ -130,8 +130,8 @@ fn text(out: &mut Vec<u8>, line: &Line<'_>) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn line(request_id: &str) -> Line<'_> {
-        Line {
+    fn line(request_id: &str) -> AccessLine<'_> {
+        AccessLine {
             timestamp: UnixMillis(1_771_200_000_000),
             level: "INFO",
             target: "access",

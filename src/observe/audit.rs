@@ -1,8 +1,7 @@
-//! Who was handed what: one line of JSON for each body that leaves, never the body.
+//! The audit: one line of JSON for each body that leaves, saying who got it, without the body.
 //!
-//! A line is on the disk before its body is handed out, put there by a thread of its own that takes
-//! what has gathered in one write and one sync. A line that cannot be written is counted, and if so
-//! configured its body is not handed out.
+//! A line is on the disk before its body is sent. A thread of its own writes all waiting lines with one write and one
+//! sync. A line that cannot be written is counted, and with `audit.refuse_on_failure` its body is not sent.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,14 +17,14 @@ use crate::error::{Error, Kind};
 use crate::observe::lines::open_to_append;
 use crate::observe::metrics::Metrics;
 
-/// Lines that wait for the thread; whoever comes then waits for room.
-const MOST_WAITING: usize = 1024;
+/// Lines that may wait for the thread; one more waits for room.
+const MAX_WAITING: usize = 1024;
 /// Lines of one write, and of one sync.
-const MOST_AT_ONCE: usize = MOST_WAITING;
+const MAX_BATCH: usize = MAX_WAITING;
 
-/// What is known of a body that is handed out. The order is that of the line.
+/// What a line says. The order of the fields is that of the line.
 #[derive(Debug, Serialize)]
-pub struct Record<'a> {
+pub struct AuditRecord<'a> {
     /// RFC 3339.
     pub time: String,
     pub request_id: &'a str,
@@ -50,17 +49,17 @@ pub struct Record<'a> {
     pub own_rows_only: bool,
 }
 
-/// Takes records. Cheap to ask where nothing is audited.
+/// Takes records. It costs nothing where the audit is off.
 pub struct Audit {
     to: AuditTo,
-    lines: Option<mpsc::Sender<Line>>,
+    lines: Option<mpsc::Sender<AuditLine>>,
     refuses: bool,
     timeout: Duration,
     written: Counter,
     failed: Counter,
 }
 
-struct Line {
+struct AuditLine {
     text: Vec<u8>,
     written: oneshot::Sender<bool>,
 }
@@ -80,14 +79,14 @@ impl Audit {
     }
 
     /// A thread that writes to what `config` names; none where that is nowhere.
-    fn start(config: &config::Audit) -> io::Result<Option<mpsc::Sender<Line>>> {
+    fn start(config: &config::Audit) -> io::Result<Option<mpsc::Sender<AuditLine>>> {
         let sink: Option<Box<dyn Sink>> = match &config.to {
             AuditTo::Nowhere => None,
             AuditTo::Stdout => Some(Box::new(io::stdout())),
             AuditTo::File(path) => Some(Box::new(AppendOnly::open(path, config.sync)?)),
         };
         let Some(sink) = sink else { return Ok(None) };
-        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_lines(receiver, sink))?;
         Ok(Some(sender))
     }
@@ -96,17 +95,17 @@ impl Audit {
         self.lines.is_some()
     }
 
-    /// Writes a record; an error where it could not be written and its body must not be handed out.
-    pub async fn record(&self, record: &Record<'_>) -> Result<(), Error> {
+    /// Writes a record; an error if it could not be written and its body must not be sent.
+    pub async fn record(&self, record: &AuditRecord<'_>) -> Result<(), Error> {
         let Some(lines) = &self.lines else { return Ok(()) };
         let written = async {
             let mut text = serde_json::to_vec(record).ok()?;
             text.push(b'\n');
             let (sender, written) = oneshot::channel();
-            lines.send(Line { text, written: sender }).await.ok()?;
+            lines.send(AuditLine { text, written: sender }).await.ok()?;
             written.await.ok().filter(|written| *written)
         };
-        // Somebody else's disk can take its time; a caller's is his.
+        // A request waits for a slow disk no longer than `audit.timeout`.
         match tokio::time::timeout(self.timeout, written).await {
             Ok(Some(_)) => {
                 self.written.inc();
@@ -122,14 +121,14 @@ impl Audit {
     }
 }
 
-/// Where lines end up.
+/// Where lines are written to.
 trait Sink: Send {
-    /// Whether what is there ends in the middle of a line.
+    /// Whether it ends in the middle of a line.
     fn is_torn(&self) -> bool {
         false
     }
 
-    /// Writes all of it, to where it outlasts what has to be outlasted.
+    /// Writes all lines, durably where that was asked for.
     fn write(&mut self, lines: &[u8]) -> io::Result<()>;
 }
 
@@ -156,7 +155,7 @@ impl AppendOnly {
     }
 }
 
-/// Whether the last line of a file has no end: the machine was stopped while it was written.
+/// Whether the last line of a file has no newline: the machine stopped while it was written.
 fn ends_in_a_line(path: &Path) -> io::Result<bool> {
     let mut file = File::open(path)?;
     if file.metadata()?.len() == 0 {
@@ -179,17 +178,17 @@ impl Sink for AppendOnly {
     }
 }
 
-/// Ends when nobody can send any more.
-fn write_lines(mut lines: mpsc::Receiver<Line>, mut sink: Box<dyn Sink>) {
+/// Ends when all senders are gone.
+fn write_lines(mut lines: mpsc::Receiver<AuditLine>, mut sink: Box<dyn Sink>) {
     let (mut is_torn, mut has_failed) = (sink.is_torn(), false);
     while let Some(first) = lines.blocking_recv() {
         let mut batch = vec![first];
-        while batch.len() < MOST_AT_ONCE
+        while batch.len() < MAX_BATCH
             && let Ok(line) = lines.try_recv()
         {
             batch.push(line);
         }
-        // What a failed write has left of a line ends there.
+        // A failed write may have left a part of a line: a newline ends it.
         let mut text = if is_torn { vec![b'\n'] } else { Vec::new() };
         batch.iter().for_each(|line| text.extend_from_slice(&line.text));
         let written = sink.write(&text);
@@ -201,7 +200,7 @@ fn write_lines(mut lines: mpsc::Receiver<Line>, mut sink: Box<dyn Sink>) {
         has_failed = written.is_err();
         is_torn = has_failed;
         for line in batch {
-            // Whoever has stopped waiting has counted it already.
+            // A request that no longer waits has counted it already.
             let _ = line.written.send(!has_failed);
         }
     }
@@ -239,7 +238,7 @@ mod tests {
             .map(|text| {
                 let (done, outcome) = oneshot::channel();
                 let text = format!("{text}\n").into_bytes();
-                assert!(sender.blocking_send(Line { text, written: done }).is_ok());
+                assert!(sender.blocking_send(AuditLine { text, written: done }).is_ok());
                 outcome.blocking_recv().expect("an outcome")
             })
             .collect();

@@ -1,7 +1,7 @@
 //! Lines of text for standard output or a file, written by a thread of their own.
 //!
-//! Lines gather in memory and go out together some milliseconds later. A slow disk, or a pipe that
-//! nobody reads, holds up nobody: a line that finds no room is dropped and counted.
+//! Lines are buffered in memory and written together some milliseconds later. No request waits for a slow disk or
+//! for a pipe that nobody reads: a line that finds no room is dropped and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,20 +18,20 @@ use rustix::io::Errno;
 
 use crate::config::LogTo;
 
-/// How long lines gather before they are written.
-const GATHERED_FOR: Duration = Duration::from_millis(10);
-/// Bytes that wait for the writer in each shard.
-pub const MOST_WAITING: usize = 256 * 1024;
-/// Threads that gather in places of their own, so that they do not wait for one another.
+/// How long the writer waits for more lines.
+const WRITE_DELAY: Duration = Duration::from_millis(10);
+/// Bytes that may wait for the writer in each shard.
+pub const MAX_BUFFERED: usize = 256 * 1024;
+/// Buffers. Threads with different ones do not wait for one another.
 const SHARDS: usize = 16;
 
-/// Takes lines. Ends its thread when it is dropped, after everything gathered was written.
+/// Takes lines. When it is dropped, its thread writes what is buffered and ends.
 pub struct Lines {
-    gathered: Arc<Gathered>,
+    buffers: Arc<Buffers>,
     writer: Thread,
 }
 
-struct Gathered {
+struct Buffers {
     shards: [Mutex<Vec<u8>>; SHARDS],
     sink: Mutex<Box<dyn Write + Send>>,
     has_ended: AtomicBool,
@@ -70,7 +70,7 @@ impl Lines {
             LogTo::Stdout => Box::new(io::stdout()),
             LogTo::File(path) => Box::new(open_to_append(path)?),
         };
-        let gathered = Arc::new(Gathered {
+        let buffers = Arc::new(Buffers {
             shards: Default::default(),
             sink: Mutex::new(sink),
             has_ended: AtomicBool::new(false),
@@ -78,21 +78,21 @@ impl Lines {
             pass_done: Condvar::new(),
             dropped,
         });
-        let writing = gathered.clone();
+        let writing = buffers.clone();
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || writing.write())?;
-        Ok(Self { gathered, writer: thread.thread().clone() })
+        Ok(Self { buffers, writer: thread.thread().clone() })
     }
 
-    /// Takes the line that `write` appends, with its end, or counts it as dropped.
+    /// Takes the line that `write` appends, with its newline, or counts it as dropped.
     pub fn take(&self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.take_within(MOST_WAITING, write);
+        self.take_within(MAX_BUFFERED, write);
     }
 
-    /// The same for a line that finds room only as long as fewer than `share` bytes wait.
+    /// The same for a line that is taken only if fewer than `share` bytes wait in its shard.
     pub fn take_within(&self, share: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut lines = locked(self.gathered.shard());
-        if lines.len() >= share.min(MOST_WAITING) {
-            self.gathered.dropped.inc();
+        let mut lines = locked(self.buffers.shard());
+        if lines.len() >= share.min(MAX_BUFFERED) {
+            self.buffers.dropped.inc();
             return;
         }
         let is_first = lines.is_empty();
@@ -105,17 +105,17 @@ impl Lines {
 
     /// Waits until everything taken so far was written, `at_most` for so long. Whether it was.
     pub fn flush(&self, at_most: Duration) -> bool {
-        let passes = locked(&self.gathered.passes);
-        // One that begins after this sees all of it.
+        let passes = locked(&self.buffers.passes);
+        // A pass that begins after this sees everything taken so far.
         let wanted = passes.begun + 1;
         self.writer.unpark();
         let waited =
-            self.gathered.pass_done.wait_timeout_while(passes, at_most, |passes| passes.done < wanted);
+            self.buffers.pass_done.wait_timeout_while(passes, at_most, |passes| passes.done < wanted);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 
-/// A write is a line, with its end.
+/// Each write is a line with its newline.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.take(|lines| lines.extend_from_slice(line));
@@ -130,22 +130,22 @@ impl Write for &Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        self.gathered.has_ended.store(true, Ordering::Release);
+        self.buffers.has_ended.store(true, Ordering::Release);
         self.writer.unpark();
     }
 }
 
-impl Gathered {
-    /// The place of this thread.
+impl Buffers {
+    /// The shard of this thread.
     fn shard(&self) -> &Mutex<Vec<u8>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static PLACE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            static SHARD: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARDS;
         }
-        &self.shards[PLACE.with(|place| *place)]
+        &self.shards[SHARD.with(|shard| *shard)]
     }
 
-    /// The writer's thread.
+    /// The loop of the writer's thread.
     fn write(&self) {
         loop {
             let ends = self.has_ended.load(Ordering::Acquire);
@@ -159,7 +159,7 @@ impl Gathered {
                 return;
             }
             std::thread::park();
-            std::thread::sleep(GATHERED_FOR);
+            std::thread::sleep(WRITE_DELAY);
         }
     }
 
@@ -197,9 +197,9 @@ mod tests {
         assert!(lines.flush(SOON));
         assert_eq!(dropped.get(), 10);
         // Nobody writes while the sink is held: what comes now can only gather.
-        let sink = locked(&lines.gathered.sink);
+        let sink = locked(&lines.buffers.sink);
         let line = [b'r'; 64];
-        (0..=MOST_WAITING / 64).for_each(|_| lines.take(|lines| lines.extend_from_slice(&line)));
+        (0..=MAX_BUFFERED / 64).for_each(|_| lines.take(|lines| lines.extend_from_slice(&line)));
         assert!(dropped.get() > 10, "{}", dropped.get());
         assert!(!lines.flush(Duration::from_millis(20)), "a flush waits for so long and no longer");
         drop(sink);
@@ -209,10 +209,10 @@ mod tests {
     fn a_line_with_a_share_leaves_the_rest_of_the_room_to_the_others() {
         let dropped = Counter::default();
         let lines = Lines::open("test", &LogTo::File("/dev/null".into()), dropped.clone()).expect("a device");
-        let sink = locked(&lines.gathered.sink);
+        let sink = locked(&lines.buffers.sink);
         let line = [b'r'; 1024];
-        let share = MOST_WAITING / 2;
-        for _ in 0..MOST_WAITING / line.len() {
+        let share = MAX_BUFFERED / 2;
+        for _ in 0..MAX_BUFFERED / line.len() {
             lines.take_within(share, |lines| lines.extend_from_slice(&line));
         }
         let own = (share / line.len()) as u64;

@@ -1,5 +1,5 @@
-//! Logging: one line an event, on standard output, JSON or text. Lines are written by a thread of their
-//! own (`Lines`), so that nobody waits for who reads them.
+//! Logging: one line an event, on standard output, JSON or text. A thread of its own writes the lines (`Lines`), so
+//! that nothing waits for their reader.
 
 use std::io;
 use std::panic::PanicHookInfo;
@@ -15,11 +15,11 @@ use crate::config::{self, LogFormat, LogTo};
 use crate::observe::lines::Lines;
 
 /// The log of the process.
-pub struct Log(Arc<Lines>);
+pub struct ProcessLog(Arc<Lines>);
 
-impl Log {
-    /// Sets up logging for the process. Another one after it is given nothing. `dropped` counts the lines
-    /// that were not written.
+impl ProcessLog {
+    /// Sets up logging for the process, once: later calls change nothing. `dropped` counts the lines that were not
+    /// written.
     pub fn install(log: &config::Log, dropped: Counter) -> io::Result<Self> {
         let lines = Arc::new(Lines::open("log", &LogTo::Stdout, dropped)?);
         let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
@@ -41,8 +41,8 @@ impl Log {
     }
 }
 
-/// Logs each panic and has it counted in `panics`, in place of the message on standard error: nobody waits
-/// for who reads that, and a message that was made at run time may hold what was being worked on.
+/// Logs each panic and counts it in `panics`, in place of the message on standard error: writing there may block, and
+/// a message that was formatted at run time may hold a caller's data.
 pub fn log_panics(panics: Counter) {
     std::panic::set_hook(Box::new(move |panic| {
         panics.inc();
@@ -54,7 +54,7 @@ fn place(panic: &PanicHookInfo<'_>) -> String {
     panic.location().map(ToString::to_string).unwrap_or_default()
 }
 
-/// What is in the program's text, and nothing that was made from data.
+/// The message if it is a literal of the program; one that was formatted from data is left out.
 fn message(panic: &PanicHookInfo<'_>) -> &'static str {
     panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("")
 }

@@ -1,4 +1,5 @@
-//! What operators see: numbers, lines and spans. Nothing here changes an answer, and no request waits for it.
+//! What operators see: metrics, lines and spans. Nothing here changes an answer, and no request waits for it, but
+//! for the audit.
 
 pub mod access_log;
 pub mod audit;

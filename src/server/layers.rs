@@ -29,9 +29,9 @@ use crate::error::{Error, Kind};
 use crate::http::body::{Body, Response};
 use crate::http::problem;
 use crate::http::request_id::{REQUEST_ID, RequestId};
-use crate::observe::access_log::Line;
+use crate::observe::access_log::AccessLine;
 use crate::observe::metrics::{CacheOutcome, method_name};
-use crate::observe::trace::{Asked, Trace};
+use crate::observe::trace::{ServerSpan, Trace};
 use crate::reply::Reply;
 use crate::routes::{self, Found, Route};
 
@@ -224,7 +224,7 @@ impl Exchange {
 impl Exchange {
     fn log(&self, told: &Told, status: StatusCode, duration: Duration) {
         let failed = told.error.as_ref();
-        self.snapshot.access_log.take(&Line {
+        self.snapshot.access_log.take(&AccessLine {
             timestamp: self.app.clock.now(),
             level: "INFO",
             target: "access",
@@ -247,7 +247,7 @@ impl Exchange {
     /// Tells whoever collects traces, once.
     fn tell(&mut self, status: Option<StatusCode>, told: &Told) {
         let Some(trace) = self.trace.take() else { return };
-        trace.end(&Asked {
+        trace.end(&ServerSpan {
             method: method_name(&self.method),
             route: self.route.and_then(|route| route.paths.first().copied()),
             is_tls: self.snapshot.config.server.tls.is_some(),

@@ -177,8 +177,9 @@ impl Upstream {
             Connection::Kept(_) => &self.http,
             Connection::UsedOnce => &self.http_once,
         };
-        let traced = call.trace.and_then(Trace::call);
-        let added = Added { token: &token, traceparent: traced.as_ref().and_then(trace::Call::header) };
+        let traced = call.trace.and_then(Trace::client_span);
+        let added =
+            Added { token: &token, traceparent: traced.as_ref().and_then(trace::OpenClientSpan::header) };
         let (query, account, config) = (call.query, call.account, &self.config);
         let exchange = exchange::exchange(http, query, account, added, config, &mut share, &mut reservation);
         let ended = tokio::select! {
@@ -236,7 +237,13 @@ impl Upstream {
     }
 
     /// Tells whoever measures what an attempt came to that took so long.
-    fn tell(&self, call: &Call<'_>, outcome: &Outcome, taken: Duration, traced: Option<trace::Call>) {
+    fn tell(
+        &self,
+        call: &Call<'_>,
+        outcome: &Outcome,
+        taken: Duration,
+        traced: Option<trace::OpenClientSpan>,
+    ) {
         let (status, result) = match outcome {
             Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
             Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
@@ -250,7 +257,7 @@ impl Upstream {
         self.metrics.upstream.attempt(call.query.route, status, result, taken);
         let before = call.attempts.fetch_add(1, Ordering::Relaxed);
         if let Some(traced) = traced {
-            traced.end(&trace::Attempt {
+            traced.end(&trace::ClientSpan {
                 method: call.query.route.method.as_str(),
                 route: call.query.route.paths.first().copied().unwrap_or_default(),
                 base: call.base(),

@@ -1,4 +1,5 @@
-//! Series that carry a name of the configuration, and end with it: an alert about what is gone helps nobody.
+//! Series with a name of the configuration in a label. They end when the name leaves the configuration: an alert
+//! about something that no longer exists helps nobody.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! `traceparent` (W3C Trace Context, §3.2): which trace a request belongs to, and below what.
+//! `traceparent` (W3C Trace Context, §3.2): which trace a request belongs to, and which span is its parent.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::{SpanId, TraceId};
@@ -9,16 +9,16 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const LENGTH: usize = 55;
 const IS_SAMPLED: u8 = 1;
 
-/// A place in a trace: a span of it.
+/// A span of a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Context {
+pub struct TraceContext {
     pub trace: TraceId,
     pub span: SpanId,
     pub is_sampled: bool,
 }
 
-impl Context {
-    /// What a request says it belongs to, if it says so once and well.
+impl TraceContext {
+    /// The parent span that a request names; none unless it has exactly one valid field.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut fields = headers.get_all(TRACEPARENT).iter();
         let field = fields.next()?;
@@ -32,7 +32,7 @@ impl Context {
         let (known, later) = text.split_at_checked(LENGTH)?;
         let dashes = [2, 35, 52].iter().all(|dash| known[*dash] == b'-');
         let [version] = digits(&known[..2])?;
-        // A later version may have more to say, behind another dash.
+        // A later version may append more, after another dash.
         let is_whole = match version {
             0 => later.is_empty(),
             0xff => false,
@@ -45,7 +45,7 @@ impl Context {
         is_valid.then_some(Self { trace, span, is_sampled: flags & IS_SAMPLED != 0 })
     }
 
-    /// The same for whoever is asked on its behalf.
+    /// The field that makes this span the parent of what the receiver records.
     pub fn header(&self) -> Option<HeaderValue> {
         let flags = if self.is_sampled { IS_SAMPLED } else { 0 };
         HeaderValue::try_from(format!("00-{}-{}-{flags:02x}", self.trace, self.span)).ok()
@@ -66,8 +66,8 @@ mod tests {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const SPAN: &str = "00f067aa0ba902b7";
 
-    fn read(text: &str) -> Option<Context> {
-        Context::read(text.as_bytes())
+    fn read(text: &str) -> Option<TraceContext> {
+        TraceContext::read(text.as_bytes())
     }
 
     #[test]
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_versions_that_are_not_known_yet_are_passed_over() {
+    fn unknown_flags_and_later_versions_are_ignored() {
         for text in [
             format!("00-{TRACE}-{SPAN}-03"),
             format!("cc-{TRACE}-{SPAN}-01"),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_context_is_none() {
+    fn an_invalid_field_is_no_context() {
         for text in [
             String::new(),
             "x".repeat(LENGTH),
@@ -113,8 +113,8 @@ mod tests {
         let mut twice = HeaderMap::new();
         let text = HeaderValue::try_from(format!("00-{TRACE}-{SPAN}-01")).expect("visible");
         twice.append(TRACEPARENT, text.clone());
-        assert!(Context::of(&twice).is_some());
+        assert!(TraceContext::of(&twice).is_some());
         twice.append(TRACEPARENT, text);
-        assert_eq!(Context::of(&twice), None, "two are none");
+        assert_eq!(TraceContext::of(&twice), None, "two are none");
     }
 }

@@ -1,4 +1,4 @@
-//! The way of spans to a collector: a bounded queue, batches, and a time for each to be taken in.
+//! Sends spans to a collector: a bounded queue, batches, and a timeout for each batch.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,29 +17,29 @@ use crate::clock::Clock;
 use crate::config::Tracing;
 use crate::observe::metrics::VERSION;
 
-/// How long spans gather before they go out together.
-const GATHERED_FOR: Duration = Duration::from_secs(1);
-/// Spans that go out together at most: some half a megabyte.
-const MOST_TOGETHER: usize = 512;
+/// How long a batch waits for more spans.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+/// Spans of one batch at most: some half a megabyte.
+const MAX_BATCH: usize = 512;
 
-/// The end of the way that takes spans.
+/// The queue of spans, and the task that sends them.
 pub struct Export {
     spans: mpsc::Sender<SpanData>,
     finishing: CancellationToken,
     running: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A collector cannot be spoken to: there are no certificates to trust, or its URL is none.
-pub type NotMade = Box<dyn std::error::Error + Send + Sync>;
+/// No exporter can be made: there are no certificates to trust, or the URL is invalid.
+pub type ExporterError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Export {
-    /// Tells the collector at `endpoint`, in a task that ends when this is dropped.
+    /// Sends to the collector at `endpoint`, in a task that ends when this is dropped.
     pub fn start(
         endpoint: &Url,
         config: &Tracing,
         clock: &Clock,
         (exported, dropped): (Counter, Counter),
-    ) -> Result<Self, NotMade> {
+    ) -> Result<Self, ExporterError> {
         let (spans, queue) = mpsc::channel(config.queue);
         let finishing = CancellationToken::new();
         let collector = Collector {
@@ -47,30 +47,30 @@ impl Export {
             timeout: config.timeout,
             exported,
             dropped,
-            takes_spans: true,
+            is_reachable: true,
         };
-        let running = tokio::spawn(pass_on(queue, collector, clock.clone(), finishing.clone()));
+        let running = tokio::spawn(send_batches(queue, collector, clock.clone(), finishing.clone()));
         Ok(Self { spans, finishing, running: Mutex::new(Some(running)) })
     }
 
-    /// Whether there was room for it.
+    /// Adds a span to the queue. Whether there was room for it.
     pub fn take(&self, span: SpanData) -> bool {
         self.spans.try_send(span).is_ok()
     }
 
-    /// Takes no more, and waits until what there is has gone out; at most for so long.
+    /// Closes the queue, and waits until the rest of it is sent; at most `within`.
     pub async fn finish(&self, within: Duration) {
         self.finishing.cancel();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(running) = running {
-            // What is late is lost with the process.
+            // What is sent later is lost with the process.
             let _ = tokio::time::timeout(within, running).await;
         }
     }
 }
 
-/// Passes spans on until there will be no more.
-async fn pass_on(
+/// Sends spans until the queue is closed and empty.
+async fn send_batches(
     mut queue: mpsc::Receiver<SpanData>,
     mut collector: Collector,
     clock: Clock,
@@ -78,25 +78,25 @@ async fn pass_on(
 ) {
     let mut batch = Vec::new();
     loop {
-        // One, to begin with; then those that come soon after it.
+        // Waits for a first span, then for those that come soon after it.
         tokio::select! {
             () = finishing.cancelled() => queue.close(),
-            _ = queue.recv_many(&mut batch, MOST_TOGETHER) => {}
+            _ = queue.recv_many(&mut batch, MAX_BATCH) => {}
         }
-        let mut gathered = std::pin::pin!(clock.sleep(GATHERED_FOR));
-        while batch.len() < MOST_TOGETHER {
-            let room = MOST_TOGETHER - batch.len();
+        let mut delay = std::pin::pin!(clock.sleep(BATCH_DELAY));
+        while batch.len() < MAX_BATCH {
+            let room = MAX_BATCH - batch.len();
             tokio::select! {
                 biased;
                 more = queue.recv_many(&mut batch, room) => if more == 0 { break },
                 () = finishing.cancelled(), if !queue.is_closed() => queue.close(),
-                () = &mut gathered => break,
+                () = &mut delay => break,
             }
         }
         if batch.is_empty() {
             return;
         }
-        collector.tell(std::mem::take(&mut batch)).await;
+        collector.send(std::mem::take(&mut batch)).await;
     }
 }
 
@@ -105,44 +105,44 @@ struct Collector {
     timeout: Duration,
     exported: Counter,
     dropped: Counter,
-    /// As far as is known.
-    takes_spans: bool,
+    /// Whether it took the last batch.
+    is_reachable: bool,
 }
 
 impl Collector {
-    async fn tell(&mut self, batch: Vec<SpanData>) {
+    async fn send(&mut self, batch: Vec<SpanData>) {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-        let told = tokio::time::timeout(self.timeout, self.exporter.export(batch)).await;
-        let problem = match told {
+        let sent = tokio::time::timeout(self.timeout, self.exporter.export(batch)).await;
+        let problem = match sent {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("it did not answer in time".to_owned()),
+            Err(_) => Some("it did not answer within tracing.timeout".to_owned()),
         };
         if problem.is_none() {
             self.exported.inc_by(count)
         } else {
             self.dropped.inc_by(count)
         };
-        let took_spans = std::mem::replace(&mut self.takes_spans, problem.is_none());
+        let was_reachable = std::mem::replace(&mut self.is_reachable, problem.is_none());
         match problem {
-            Some(problem) if took_spans => tracing::warn!(%problem, "the collector takes no spans"),
-            None if !took_spans => tracing::info!("the collector takes spans again"),
+            Some(problem) if was_reachable => tracing::warn!(%problem, "the collector takes no spans"),
+            None if !was_reachable => tracing::info!("the collector takes spans again"),
             _ => {}
         }
     }
 }
 
-fn exporter(endpoint: &Url, config: &Tracing) -> Result<opentelemetry_otlp::SpanExporter, NotMade> {
+fn exporter(endpoint: &Url, config: &Tracing) -> Result<opentelemetry_otlp::SpanExporter, ExporterError> {
     let mut http = reqwest::Client::builder()
         .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
         .timeout(config.timeout)
-        // A batch now and then, each over a connection of its own: one that is kept would go to where the
-        // collector was once, for as long as somebody answers there.
+        // Batches are rare, so each has a connection of its own. A kept connection would stay with the
+        // collector's old address for as long as something answers there.
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy();
     if endpoint.scheme() == "http" {
-        // There is nobody to trust.
+        // No certificate is needed.
         http = http.tls_certs_only([]);
     } else if let Some(pem) = &config.ca {
         http = http.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?);

@@ -1,7 +1,7 @@
-//! Traces: which one a request belongs to (W3C Trace Context), and what a collector is told of it
+//! Traces: which one a request belongs to (W3C Trace Context), and the spans that a collector gets
 //! (OpenTelemetry's OTLP).
 //!
-//! A span says what an access line says. Ids of conversations and accounts, keys, paths, query strings
+//! A span has what an access line has. Ids of conversations and accounts, keys, paths, query strings
 //! and bodies are in none, so `url.path` and `url.full` are left out, against the conventions.
 
 mod context;
@@ -20,12 +20,12 @@ use crate::clock::{Clock, UnixMillis};
 use crate::config::Tracing;
 use crate::observe::metrics::Metrics;
 
-pub use context::{Context, TRACEPARENT};
+pub use context::{TRACEPARENT, TraceContext};
 use export::Export;
-pub use export::NotMade;
-pub use span::{Asked, Attempt, Call};
+pub use export::ExporterError;
+pub use span::{ClientSpan, OpenClientSpan, ServerSpan};
 
-/// Decides what is recorded, and takes the spans of it.
+/// Decides which requests are recorded, and exports their spans.
 pub struct Tracer {
     config: Tracing,
     export: Export,
@@ -34,14 +34,14 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Tells the collector that `config` names, in a task that ends with this; none without one.
-    /// `previous` goes on where it does the same.
+    /// Exports to the collector that `config` names, in a task that ends with this; `None` if it names none.
+    /// `previous` is kept if its configuration is the same.
     pub fn start(
         config: &Tracing,
         clock: &Clock,
         metrics: &Metrics,
         previous: Option<&Arc<Self>>,
-    ) -> Result<Option<Arc<Self>>, NotMade> {
+    ) -> Result<Option<Arc<Self>>, ExporterError> {
         let Some(endpoint) = &config.endpoint else { return Ok(None) };
         if let Some(same) = previous.filter(|previous| previous.config == *config) {
             return Ok(Some(same.clone()));
@@ -51,21 +51,21 @@ impl Tracer {
         Ok(Some(Arc::new(Self { config: config.clone(), export, dropped, clock: clock.clone() })))
     }
 
-    /// Takes no more, and tells the collector what is left, as far as it takes that in time.
+    /// Takes no more spans, and sends the rest within `tracing.timeout`.
     pub async fn finish(&self) {
         self.export.finish(self.config.timeout).await;
     }
 
-    /// Whether a request is recorded, whose caller belongs to `caller`.
-    fn records(&self, caller: Option<&Context>, chance: u32) -> bool {
+    /// Whether a request is recorded. `caller` is its caller's span.
+    fn records(&self, caller: Option<&TraceContext>, chance: u32) -> bool {
         match caller {
             Some(caller) if self.config.follow_callers => caller.is_sampled,
-            // One more than there are chances: at 1 it is all of them, at 0 none.
+            // `chance` is below 2^32: at a ratio of 1 every request is recorded, at 0 none.
             _ => f64::from(chance) < self.config.ratio * (f64::from(u32::MAX) + 1.0),
         }
     }
 
-    /// Never waits: a request must not pay for a collector that is slow.
+    /// Never waits: a slow collector must not slow a request down.
     fn take(&self, span: SpanData) {
         if !self.export.take(span) {
             self.dropped.inc();
@@ -75,23 +75,23 @@ impl Tracer {
 
 /// A request's place in its trace.
 pub struct Trace {
-    /// Nobody: the trace is its caller's alone.
+    /// `None`: the gateway exports nothing, and only the caller traces.
     tracer: Option<Arc<Tracer>>,
-    /// Of the request itself.
-    context: Context,
-    /// What it is below: its caller's span.
+    /// The request's own span.
+    context: TraceContext,
+    /// The caller's span.
     parent: Option<SpanId>,
     began: (UnixMillis, Instant),
 }
 
 impl Trace {
-    /// Of a request that has just come. None where nobody asks for one: there is no `tracer`, and either
-    /// its caller has none, or it would not be `noted`.
-    pub fn begin(tracer: Option<&Arc<Tracer>>, noted: bool, head: &request::Parts) -> Option<Arc<Self>> {
-        if tracer.is_none() && !noted {
+    /// Of a request that has just come. `None` where nothing uses it: there is no `tracer`, and the caller has no
+    /// trace or the request is not logged.
+    pub fn begin(tracer: Option<&Arc<Tracer>>, is_logged: bool, head: &request::Parts) -> Option<Arc<Self>> {
+        if tracer.is_none() && !is_logged {
             return None;
         }
-        let caller = Context::of(&head.headers);
+        let caller = TraceContext::of(&head.headers);
         let Some(tracer) = tracer else {
             let began = (UnixMillis(0), Instant::now());
             return caller.map(|context| Arc::new(Self { tracer: None, context, parent: None, began }));
@@ -103,29 +103,29 @@ impl Trace {
         };
         let is_sampled = tracer.records(caller.as_ref(), chance);
         Some(Arc::new(Self {
-            context: Context { trace, span: SpanId::from_bytes(random()?), is_sampled },
+            context: TraceContext { trace, span: SpanId::from_bytes(random()?), is_sampled },
             parent: caller.map(|caller| caller.span),
             began: (tracer.clock.now(), Instant::now()),
             tracer: Some(tracer.clone()),
         }))
     }
 
-    /// What finds it among others.
+    /// The trace's id.
     pub fn id(&self) -> TraceId {
         self.context.trace
     }
 
-    /// The same, if somebody can look at it.
+    /// The trace's id, if the collector gets its spans.
     pub fn recorded_id(&self) -> Option<TraceId> {
         self.recorder().map(|_| self.id())
     }
 
-    /// A call to the upstream on this request's behalf begins; none where nothing is to be told of it,
-    /// neither to a collector nor to the upstream.
-    pub fn call(&self) -> Option<Call<'_>> {
+    /// Begins the span of a call to the upstream for this request; `None` where neither a collector nor the
+    /// upstream gets it.
+    pub fn client_span(&self) -> Option<OpenClientSpan<'_>> {
         self.tracer.as_ref()?;
-        let context = Context { span: SpanId::from_bytes(random()?), ..self.context };
-        Some(Call { trace: self, context, began: Instant::now() })
+        let context = TraceContext { span: SpanId::from_bytes(random()?), ..self.context };
+        Some(OpenClientSpan { trace: self, context, began: Instant::now() })
     }
 
     fn recorder(&self) -> Option<&Arc<Tracer>> {

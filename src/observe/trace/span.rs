@@ -1,4 +1,4 @@
-//! What spans say, under the names of OpenTelemetry's conventions for HTTP.
+//! The attributes of spans, under the names of OpenTelemetry's conventions for HTTP.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,17 +8,17 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, Tr
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::{Context, Trace};
+use super::{Trace, TraceContext};
 
-/// What a request was, and came to.
-pub struct Asked<'a> {
-    /// One of those that are known.
+/// A request and its result: the attributes of a server span.
+pub struct ServerSpan<'a> {
+    /// One of the known methods, or `_OTHER`.
     pub method: &'static str,
-    /// Its path's pattern.
+    /// The pattern of its path.
     pub route: Option<&'static str>,
     pub is_tls: bool,
     pub version: Version,
-    /// None: its caller left before there was an answer.
+    /// `None`: the caller left before there was an answer.
     pub status: Option<u16>,
     pub client: Option<&'a str>,
     pub outcome: Option<&'static str>,
@@ -26,56 +26,56 @@ pub struct Asked<'a> {
     pub error: Option<&'static str>,
 }
 
-/// What a call to the upstream was, and came to.
-pub struct Attempt<'a> {
+/// A call to the upstream and its result: the attributes of a client span.
+pub struct ClientSpan<'a> {
     pub method: &'a str,
-    /// Its path's pattern.
+    /// The pattern of its path.
     pub route: &'static str,
-    /// Where it went.
+    /// The base URL it went to.
     pub base: &'a str,
-    /// None: no answer came.
+    /// `None`: no answer came.
     pub status: Option<u16>,
     pub result: &'static str,
     /// Why none came.
     pub error: Option<&'static str>,
-    /// How many were made for the same request before it.
+    /// How many calls were made for the same request before it.
     pub before: u32,
 }
 
-/// A call to the upstream under way.
-pub struct Call<'a> {
+/// The span of a call to the upstream that has not ended yet.
+pub struct OpenClientSpan<'a> {
     pub(super) trace: &'a Trace,
-    pub(super) context: Context,
+    pub(super) context: TraceContext,
     pub(super) began: Instant,
 }
 
 impl Trace {
-    /// The request is over.
-    pub fn end(&self, asked: &Asked<'_>) {
+    /// Records the request's span; it ends now.
+    pub fn end(&self, request: &ServerSpan<'_>) {
         let Some(tracer) = self.recorder() else { return };
         let mut attributes = vec![
-            KeyValue::new("http.request.method", asked.method),
-            KeyValue::new("url.scheme", if asked.is_tls { "https" } else { "http" }),
+            KeyValue::new("http.request.method", request.method),
+            KeyValue::new("url.scheme", if request.is_tls { "https" } else { "http" }),
         ];
         let mut note = |name: &'static str, value: Option<Value>| {
             attributes.extend(value.map(|value| KeyValue::new(name, value)));
         };
-        note("network.protocol.version", version(asked.version).map(Value::from));
-        note("http.route", asked.route.map(Value::from));
-        note("http.response.status_code", asked.status.map(|status| i64::from(status).into()));
-        note("kore_gateway.client", asked.client.map(|client| client.to_owned().into()));
-        note("kore_gateway.cache.outcome", asked.outcome.map(Value::from));
-        // A refusal is no failure of the server's.
-        let failed = match asked.status {
+        note("network.protocol.version", version(request.version).map(Value::from));
+        note("http.route", request.route.map(Value::from));
+        note("http.response.status_code", request.status.map(|status| i64::from(status).into()));
+        note("kore_gateway.client", request.client.map(|client| client.to_owned().into()));
+        note("kore_gateway.cache.outcome", request.outcome.map(Value::from));
+        // A refused request is not a failure of the server.
+        let failed = match request.status {
             None => Some("unanswered".into()),
             Some(status) if status >= 500 => {
-                Some(asked.error.map_or_else(|| status.to_string().into(), Value::from))
+                Some(request.error.map_or_else(|| status.to_string().into(), Value::from))
             }
             Some(_) => None,
         };
         let status = if failed.is_some() { Status::error("") } else { Status::Unset };
         note("error.type", failed);
-        let name = name(asked.method, asked.route);
+        let name = name(request.method, request.route);
         let span = self.span(&self.context, self.parent, SpanKind::Server, name, self.began.1);
         tracer.take(SpanData { parent_span_is_remote: self.parent.is_some(), attributes, status, ..span });
     }
@@ -83,7 +83,7 @@ impl Trace {
     /// A span of this trace that ends now.
     fn span(
         &self,
-        context: &Context,
+        context: &TraceContext,
         parent: Option<SpanId>,
         span_kind: SpanKind,
         name: Cow<'static, str>,
@@ -108,8 +108,8 @@ impl Trace {
         }
     }
 
-    /// The time of day at some moment of the request: of one clock, so that what is below something else
-    /// lies within it.
+    /// The wall-clock time of a moment of the request. All moments are measured on one clock, so that a child span
+    /// lies within its parent.
     fn time(&self, moment: Instant) -> SystemTime {
         let (wall, began) = self.began;
         let since_epoch = Duration::from_millis(u64::try_from(wall.0).unwrap_or_default());
@@ -117,39 +117,39 @@ impl Trace {
     }
 }
 
-impl Call<'_> {
-    /// What the upstream is told.
+impl OpenClientSpan<'_> {
+    /// `traceparent` for the upstream.
     pub fn header(&self) -> Option<HeaderValue> {
         self.context.header()
     }
 
-    /// The call is over.
-    pub fn end(self, attempt: &Attempt<'_>) {
+    /// Records the call's span; it ends now.
+    pub fn end(self, call: &ClientSpan<'_>) {
         let Some(tracer) = self.trace.recorder() else { return };
         let mut attributes = vec![
-            KeyValue::new("http.request.method", attempt.method.to_owned()),
-            KeyValue::new("url.template", attempt.route),
-            KeyValue::new("kore_gateway.upstream.result", attempt.result),
+            KeyValue::new("http.request.method", call.method.to_owned()),
+            KeyValue::new("url.template", call.route),
+            KeyValue::new("kore_gateway.upstream.result", call.result),
         ];
         let mut note = |name: &'static str, value: Option<Value>| {
             attributes.extend(value.map(|value| KeyValue::new(name, value)));
         };
-        let base = reqwest::Url::parse(attempt.base).ok();
+        let base = reqwest::Url::parse(call.base).ok();
         let host = base.as_ref().and_then(reqwest::Url::host_str);
         note("server.address", host.map(|host| host.to_owned().into()));
         let port = base.as_ref().and_then(reqwest::Url::port_or_known_default);
         note("server.port", port.map(|port| i64::from(port).into()));
-        note("http.response.status_code", attempt.status.map(|status| i64::from(status).into()));
-        note("http.request.resend_count", (attempt.before > 0).then(|| i64::from(attempt.before).into()));
-        let failed = match attempt.status {
-            None => Some(attempt.error.unwrap_or(attempt.result).into()),
+        note("http.response.status_code", call.status.map(|status| i64::from(status).into()));
+        note("http.request.resend_count", (call.before > 0).then(|| i64::from(call.before).into()));
+        let failed = match call.status {
+            None => Some(call.error.unwrap_or(call.result).into()),
             Some(status) if status >= 400 => Some(status.to_string().into()),
             Some(_) => None,
         };
         let status = if failed.is_some() { Status::error("") } else { Status::Unset };
         note("error.type", failed);
         let parent = Some(self.trace.context.span);
-        let name = name(attempt.method, Some(attempt.route));
+        let name = name(call.method, Some(call.route));
         let span = self.trace.span(&self.context, parent, SpanKind::Client, name, self.began);
         tracer.take(SpanData { attributes, status, ..span });
     }

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind};
 use crate::fetch::answer::Answer as Whole;
 use crate::fetch::payer::{Payer, Payers};
 use crate::http::body::{Octets, Response};
-use crate::observe::audit::Record;
+use crate::observe::audit::AuditRecord;
 use crate::observe::metrics;
 use crate::overload::waiting::{Place, with_place};
 use crate::reply::{self, Conditions, Reply, Shown};
@@ -306,7 +306,7 @@ impl Asker<'_> {
             Asked::Window { start, end, .. } => Some([rfc3339(start), rfc3339(end)]),
             _ => None,
         };
-        let record = Record {
+        let record = AuditRecord {
             time: rfc3339(self.call.app.clock.now()),
             request_id: self.call.request_id.as_str(),
             client: &client.name,
