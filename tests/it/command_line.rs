@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use http::Method;
 use kore_gateway::access::identify::key_digest;
 
+use crate::process::{MINIMAL, with_key};
 use crate::tls_listener::{self, Authority};
 use crate::world::{DAY, REPORTING, World, got};
 
@@ -41,37 +42,17 @@ impl Running {
     }
 }
 
-const GOOD: &str = r#"
-server.listen = "127.0.0.1:0"
-ops.listen = "127.0.0.1:0"
-[[accounts]]
-id = "a1"
-contact_center_url = "http://127.0.0.1:9"
-automation_url = "http://127.0.0.1:9"
-bots = ["*"]
-[[accounts.credentials]]
-client_id = "cs-1"
-client_secret = { env = "TEST_SECRET" }
-scopes = ["analytics"]
-[[clients]]
-name = "reporting"
-api_key_sha256 = "@digest"
-accounts = ["a1"]
-bots = ["*"]
-routes = ["conversation"]
-"#;
-
 fn config_file(text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
-    std::fs::write(&file, text.replace("@digest", &hex::encode(key_digest(b"kg_x")))).unwrap();
+    std::fs::write(&file, with_key(text)).unwrap();
     let path = file.to_str().unwrap().to_owned();
     (folder, path)
 }
 
 #[test]
 fn check_prints_what_is_in_effect_and_no_secret() {
-    let (_folder, file) = config_file(GOOD);
+    let (_folder, file) = config_file(MINIMAL);
     let output = program()
         .args(["check", "--config", &file])
         .env("TEST_SECRET", "hunter2-canary")
@@ -90,7 +71,7 @@ fn check_prints_what_is_in_effect_and_no_secret() {
 #[test]
 fn check_and_serve_print_every_fault_on_a_line_and_exit_1() {
     let (_folder, file) =
-        config_file(&GOOD.replace("id = \"a1\"", "id = 5").replace("\"conversation\"", "\"x\""));
+        config_file(&MINIMAL.replace("id = \"a1\"", "id = 5").replace("\"conversation\"", "\"x\""));
     for command in ["check", "serve"] {
         let output = run(&[command, "--config", &file]);
         assert_eq!(output.status.code(), Some(1), "{command}");
@@ -141,7 +122,7 @@ async fn healthcheck_exits_0_when_ready_and_1_when_not() {
 
 #[test]
 fn serve_logs_one_json_line_a_request_and_stops_on_sigterm() {
-    let (_folder, file) = config_file(GOOD);
+    let (_folder, file) = config_file(MINIMAL);
     let mut child = program()
         .args(["serve", "--config", &file])
         .env("TEST_SECRET", "hunter2-canary")
@@ -233,7 +214,7 @@ async fn an_unknown_key_costs_the_upstream_nothing() {
 /// What was to be written and was not is a failure, and no panic.
 #[test]
 fn output_that_cannot_be_written_is_a_failure_with_its_reason() {
-    let (_folder, file) = config_file(GOOD);
+    let (_folder, file) = config_file(MINIMAL);
     let commands: [&[&str]; 6] = [
         &["key"],
         &["check", "--config", &file],
@@ -309,10 +290,10 @@ fn check_of(file: &str) -> Output {
 
 #[test]
 fn check_refuses_files_that_serve_cannot_write() {
-    let (folder, _) = config_file(GOOD);
+    let (folder, _) = config_file(MINIMAL);
     let missing = folder.path().join("missing/lines");
     for (key, path) in [("log.access_to", &missing), ("audit.to", &missing)] {
-        let (_folder, file) = config_file(&format!("{key} = \"{}\"\n{GOOD}", path.display()));
+        let (_folder, file) = config_file(&format!("{key} = \"{}\"\n{MINIMAL}", path.display()));
         let serve = program()
             .args(["serve", "--config", &file])
             .env("TEST_SECRET", "hunter2-canary")
@@ -326,7 +307,7 @@ fn check_refuses_files_that_serve_cannot_write() {
     }
     // What `serve` would make, `check` does not.
     let file = folder.path().join("lines");
-    let (_folder, configured) = config_file(&format!("audit.to = \"{}\"\n{GOOD}", file.display()));
+    let (_folder, configured) = config_file(&format!("audit.to = \"{}\"\n{MINIMAL}", file.display()));
     assert_eq!(check_of(&configured).status.code(), Some(0));
     assert!(!file.exists());
 }
@@ -338,7 +319,7 @@ fn an_expired_certificate_is_a_fault_of_check_and_one_that_expires_soon_a_warnin
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = tls_listener::files(folder.path());
     let tls = format!("server.tls = {{ cert = \"{}\", key = \"{}\" }}\n", cert.display(), key.display());
-    let (_folder, file) = config_file(&(tls + GOOD));
+    let (_folder, file) = config_file(&(tls + MINIMAL));
     let now = SystemTime::now();
     for (not_after, code, said) in [
         (now - DAY, 1, "server.tls.cert: has expired at 20"),
@@ -367,10 +348,10 @@ fn check_refuses_whatever_serve_would_for_want_of_certificates_to_trust() {
     let folder = tempfile::tempdir().unwrap();
     let nothing = folder.path().join("none.pem");
     std::fs::write(&nothing, "").unwrap();
-    let https = GOOD.replace("http://127.0.0.1:9", "https://127.0.0.1:9");
-    let tracing = format!("tracing.endpoint = \"https://127.0.0.1:9\"\n{GOOD}");
+    let https = MINIMAL.replace("http://127.0.0.1:9", "https://127.0.0.1:9");
+    let tracing = format!("tracing.endpoint = \"https://127.0.0.1:9\"\n{MINIMAL}");
     let oidc = format!(
-        "{GOOD}oidc = {{ issuer = \"i\", audience = \"a\", jwks_url = \"https://127.0.0.1:9/jwks\" }}\n"
+        "{MINIMAL}oidc = {{ issuer = \"i\", audience = \"a\", jwks_url = \"https://127.0.0.1:9/jwks\" }}\n"
     );
     let ended = |command: &str, file: &str| {
         let mut program = program();
@@ -403,14 +384,14 @@ fn check_refuses_whatever_serve_would_for_want_of_certificates_to_trust() {
     let (code, said) = ended("check", &file);
     assert_eq!((code, said.lines().count()), (Some(1), 2), "{said}");
     // Of plain http nobody has to be trusted.
-    let (_folder, file) = config_file(GOOD);
+    let (_folder, file) = config_file(MINIMAL);
     assert_eq!(ended("check", &file), (Some(0), String::new()));
 }
 
 /// Also where it is made by nobody yet, and as a user who may not make it.
 #[test]
 fn check_refuses_a_folder_that_serve_may_not_write_to() {
-    let (folder, _) = config_file(GOOD);
+    let (folder, _) = config_file(MINIMAL);
     let open = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
@@ -421,12 +402,7 @@ fn check_refuses_a_folder_that_serve_may_not_write_to() {
         .unwrap();
     let lines = folder.path().join("lines");
     let file = folder.path().join("gateway.toml");
-    std::fs::write(
-        &file,
-        format!("audit.to = \"{}\"\n{GOOD}", lines.display())
-            .replace("@digest", &hex::encode(key_digest(b"kg_x"))),
-    )
-    .unwrap();
+    std::fs::write(&file, with_key(&format!("audit.to = \"{}\"\n{MINIMAL}", lines.display()))).unwrap();
     open(folder.path(), 0o555);
     for command in ["serve", "check"] {
         let mut program = Command::new(&program_file);
@@ -446,9 +422,9 @@ fn check_refuses_a_folder_that_serve_may_not_write_to() {
 #[test]
 fn check_warns_of_what_only_looks_wrong() {
     let expired = "api_keys = [{ sha256 = \"@digest\", expires = \"2020-01-01T00:00:00Z\" }]";
-    let path = GOOD.replacen("http://127.0.0.1:9", "http://127.0.0.1:9/some/path", 1);
+    let path = MINIMAL.replacen("http://127.0.0.1:9", "http://127.0.0.1:9/some/path", 1);
     let cases = [
-        ("clients[0].api_keys: ", GOOD.replace("api_key_sha256 = \"@digest\"", expired)),
+        ("clients[0].api_keys: ", MINIMAL.replace("api_key_sha256 = \"@digest\"", expired)),
         ("accounts[0].contact_center_url: ", path),
     ];
     for (warning, written) in cases {
@@ -459,6 +435,6 @@ fn check_warns_of_what_only_looks_wrong() {
         assert_eq!(printed.lines().count(), 1, "{printed}");
         assert!(printed.starts_with(&format!("warning: {warning}")), "{printed}");
     }
-    let (_folder, file) = config_file(GOOD);
+    let (_folder, file) = config_file(MINIMAL);
     assert_eq!(text(&check_of(&file).stderr), "");
 }

@@ -10,14 +10,11 @@ use std::time::{Duration, Instant};
 
 use kore_gateway::access::identify::key_digest;
 
-/// One account without an upstream, one client; any ports, no access line.
-const CONFIG: &str = r#"
+/// The smallest configuration of a process: one account without an upstream, one client, any ports. Its secret is
+/// the variable `TEST_SECRET`, its key `kg_x`, once [`with_key`] has been there.
+pub const MINIMAL: &str = r#"
 server.listen = "127.0.0.1:0"
 ops.listen = "127.0.0.1:0"
-limits.unauthenticated = "100000000/min"
-server.max_connections_per_address = 10000
-[log]
-access = false
 [[accounts]]
 id = "a1"
 contact_center_url = "http://127.0.0.1:9"
@@ -34,6 +31,18 @@ accounts = ["a1"]
 bots = ["*"]
 routes = ["conversation"]
 "#;
+
+/// No access line, and limits that no test reaches.
+const UNDISTURBED: &str = r#"
+log.access = false
+limits.unauthenticated = "100000000/min"
+server.max_connections_per_address = 10000
+"#;
+
+/// A configuration with the digest of `kg_x` where it says `@digest`.
+pub fn with_key(text: &str) -> String {
+    text.replace("@digest", &hex::encode(key_digest(b"kg_x")))
+}
 
 /// Whether somebody reads what the gateway writes.
 #[derive(Clone, Copy)]
@@ -102,7 +111,7 @@ impl Process {
     fn run(line: &str, stdin: Stdio, keys: &[(&str, &str)], output: Output) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("gateway.toml");
-        std::fs::write(&config, CONFIG.replace("@digest", &hex::encode(key_digest(b"kg_x")))).unwrap();
+        std::fs::write(&config, with_key(&format!("{UNDISTURBED}{MINIMAL}"))).unwrap();
         let keys = keys.iter().map(|(key, value)| (format!("KORE_GATEWAY__{key}"), *value));
         let mut child = Command::new("bash")
             .args(["-c", line, env!("CARGO_BIN_EXE_kore-gateway")])
