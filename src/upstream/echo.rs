@@ -16,7 +16,7 @@ use crate::fetch::answer::{ContentType, Fetched, Large, Parts};
 /// The outcome, unless it is an answer with the signature of `token` in it: then `count` is called, and it is
 /// broken. Of an answer that is passed on as it comes, no byte of the signature leaves.
 pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + Sync + 'static) -> Outcome {
-    let Some(finder) = signature(token) else { return outcome };
+    let Some(finder) = token.signature.clone() else { return outcome };
     let Outcome::Answered(fetched) = outcome else { return outcome };
     let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
     // Of the head, only the type is handed on as it is.
@@ -38,16 +38,10 @@ pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + 
     })
 }
 
-fn signature(token: &Token) -> Option<Finder<'static>> {
-    let text = token.header.as_bytes();
-    let start = memchr::memrchr(b'.', text)? + 1;
-    text.get(start..).filter(|signature| !signature.is_empty()).map(|it| Finder::new(it).into_owned())
-}
-
 /// The same parts, each held back by as much as may be the beginning of what is looked for.
-fn watched(parts: Parts, finder: Finder<'static>, count: impl Fn() + Send + Sync + 'static) -> Parts {
+fn watched(parts: Parts, finder: Arc<Finder<'static>>, count: impl Fn() + Send + Sync + 'static) -> Parts {
     let keep = finder.needle().len().saturating_sub(1);
-    let (finder, count) = (Arc::new(finder), Arc::new(count));
+    let count = Arc::new(count);
     let state = Some((parts.into_stream(), Vec::new()));
     Parts::new(
         stream::unfold(state, move |state| {
@@ -96,6 +90,10 @@ mod tests {
         Parts::new(stream::iter(parts).boxed())
     }
 
+    fn finder() -> Arc<Finder<'static>> {
+        Arc::new(Finder::new("SIGNATURE"))
+    }
+
     #[tokio::test]
     async fn what_is_passed_on_stops_before_the_first_byte_of_a_signature_however_it_is_cut() {
         for cut in
@@ -107,7 +105,7 @@ mod tests {
                 counted.fetch_add(1, Ordering::Relaxed);
             };
             let mut passed = Vec::new();
-            let mut stream = watched(parts(cut), Finder::new("SIGNATURE"), count).into_stream();
+            let mut stream = watched(parts(cut), finder(), count).into_stream();
             let ended = loop {
                 match stream.try_next().await {
                     Ok(Some(part)) => passed.extend_from_slice(&part),
@@ -123,8 +121,7 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_hold_it_is_passed_on_to_the_last_byte() {
         let text = ["SIGNATUR", "", "SIGNATUR", "e"];
-        let stream =
-            watched(parts(&text), Finder::new("SIGNATURE"), || panic!("it is not there")).into_stream();
+        let stream = watched(parts(&text), finder(), || panic!("it is not there")).into_stream();
         let passed: Vec<Bytes> = stream.try_collect().await.expect("no error");
         assert_eq!(passed.concat(), text.concat().as_bytes());
     }
