@@ -3,6 +3,7 @@
 
 use kore_standin::{Account, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 
+use crate::upstream_answers::own_process;
 use crate::world::{
     Got, HOUR, ONE_BOT, REPORTING, SECOND, World, change_config, client, conversation_path, got,
     transcript_path, until,
@@ -51,6 +52,30 @@ async fn bots_that_are_made_up_take_no_pool_from_any_other() {
     world.advance(HOUR);
     until("they are forgotten", || !world.app.snapshot().upstream.counts_bots()).await;
     assert_eq!(transcript(&world, &stream(110), 110, REPORTING).await.status, 200);
+}
+
+/// The same of the gateway as a process: by its own clock, and many at once.
+#[tokio::test]
+async fn made_up_bots_leave_a_process_its_pools() {
+    let world = World::new().await;
+    change_config(&world, |written| format!("upstream.max_bots = 20\n{written}"));
+    let (_gateway, url) = own_process(&world, "32MiB").await;
+    let ask = async |bot: String, n: u32| {
+        let url = format!("{url}{}", transcript_path().replace(EXAMPLE_STREAM, &bot));
+        let request = world.http.post(url).header("x-api-key", REPORTING);
+        let body = format!(r#"{{"sessionId":"s-{n}"}}"#);
+        got(request.header("content-type", "application/json").body(body)).await
+    };
+    for first in (0..200).step_by(10) {
+        let asked = (first..first + 10).map(|n| ask(stream(n), n));
+        for answer in futures_util::future::join_all(asked).await {
+            assert_eq!(answer.status, 400, "nobody's: {answer:?}");
+        }
+    }
+    let named = ask(EXAMPLE_STREAM.to_owned(), 0).await;
+    assert!(![503, 400].contains(&named.status.as_u16()), "{named:?}");
+    // Each of them, and some once more until the token's clock was right.
+    assert!(world.standin.count() > 200);
 }
 
 #[tokio::test]
