@@ -77,7 +77,8 @@ fn date(time: UnixMillis) -> String {
 /// Whether it can be opened as `serve` opens it, or made.
 fn writable(path: &Path) -> io::Result<()> {
     match path.metadata() {
-        // A pipe would wait for its reader.
+        // A pipe is not opened for a look: its reader would take that for the end. Whether somebody reads it when
+        // `serve` starts is that moment's affair, as a free port is.
         Ok(found) if found.is_file() => OpenOptions::new().append(true).open(path).map(drop),
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(_) => Ok(()),
