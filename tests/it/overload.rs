@@ -137,7 +137,7 @@ async fn a_hit_whose_body_comes_behind_its_head_needs_no_place() {
         stream
     };
     let (mut prompt, mut late) = (begun().await, begun().await);
-    while world.metric("http_server_active_requests").await < 4.0 {}
+    until("both heads are in", || world.app.metrics.http.active_requests.get() == 4).await;
     prompt.write_all(WINDOW.as_bytes()).await.unwrap();
     for (stream, status) in [(&mut prompt, b"HTTP/1.1 200"), (&mut late, b"HTTP/1.1 503")] {
         let mut answer = [0; 12];
