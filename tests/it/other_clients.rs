@@ -127,6 +127,9 @@ async fn what_http1_refuses_is_refused_over_http2() {
         let status = stream(world.address, post().header(name, value), body).await.unwrap();
         assert_eq!(status, 400, "{name}: {value:?}");
     }
+    let no_token = http::HeaderName::from_lowercase(b"x\"any").unwrap();
+    let get = request(world.address, Method::GET, "/nowhere").header(no_token, "a");
+    assert_eq!(stream(world.address, get, &[]).await.unwrap(), 400);
     assert_eq!(world.standin.count(), 0);
 }
 

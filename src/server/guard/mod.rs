@@ -309,6 +309,14 @@ mod tests {
     }
 
     #[test]
+    fn http2_with_a_name_that_is_no_token_is_refused() {
+        let name = HeaderName::from_lowercase(b"x\"").unwrap();
+        let request = http::Request::get("https://gw/a").version(Version::HTTP_2).header(name, "y");
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        assert_eq!(check_http2(&head, false, &LIMITS), Err(Refusal::NameInvalid));
+    }
+
+    #[test]
     fn http2_is_held_to_the_same_rules() {
         let ok = "https://gw.example:8443/a?b=c";
         assert_eq!(http2("GET", ok, &[], false), Ok(()));
@@ -337,7 +345,6 @@ mod tests {
             ("POST", ok, &[("content-length", "+4")], true, Refusal::LengthInvalid),
             ("POST", ok, &[("content-length", "1001")], true, Refusal::ContentTooLarge),
             ("POST", ok, &[("x", " y")], true, Refusal::ValuePadded),
-            ("POST", ok, &[("x\"", "y")], true, Refusal::NameInvalid),
             ("POST", ok, &[("x", "y\t")], true, Refusal::ValuePadded),
         ] {
             assert_eq!(http2(method, uri, headers, has_body), Err(refusal), "{method} {uri} {headers:?}");
