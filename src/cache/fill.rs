@@ -14,8 +14,9 @@ use super::purge::Began;
 use super::variants::Variants;
 use super::{FlightContext, Inner};
 use crate::clock::Moment;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::fetch::answer::{Answer, Fetched};
+use crate::fetch::ending::Ending;
 use crate::lifecycle::phase::{Phase, Rule, RulePart, Summary};
 use crate::lifecycle::sightings::Name;
 use crate::routes::{Query, without_summary};
@@ -64,7 +65,8 @@ impl Inner {
             }
         }
         let filled = self.fetch(query, rule, context, fill()).await;
-        self.back_off.note(&query.key, is_failure(&filled), self.clock.uptime());
+        let backs_off = ending(&filled).is_some_and(|ending| ending.consequences().backs_off);
+        self.back_off.note(&query.key, backs_off, self.clock.uptime());
         filled
     }
 
@@ -128,7 +130,7 @@ impl Inner {
                 })
             }
             Err(reason) => {
-                if takes_its_place(reason, entry.answer.status) {
+                if not_stored(reason, entry.answer.status).consequences().replaces_stored {
                     self.memory.remove(&query.key, asked_at);
                 }
                 Err(reason)
@@ -197,26 +199,22 @@ impl Inner {
     }
 }
 
-/// Whether the next fill had better wait. Where the gateway itself held a call back there was none
-/// to be repeated, and what holds it back knows how long.
-fn is_failure(filled: &FillResult) -> bool {
+/// How the call of a fill ended; none where no call was made, and where nothing more follows from it: what it brought
+/// is stored.
+pub fn ending(filled: &FillResult) -> Option<Ending> {
     match filled {
-        Ok(FillOutcome::Fetched(_, Err(reason))) => {
-            matches!(reason, Reason::Status | Reason::UnexpectedShape)
-        }
-        Ok(FillOutcome::Large(passage)) => passage.status() != StatusCode::OK,
-        Ok(_) => false,
-        Err(error) => error.kind != Kind::TemporaryReducedCapacity,
+        Ok(FillOutcome::Held(_) | FillOutcome::Fetched(_, Ok(()))) => None,
+        Ok(FillOutcome::Fetched(entry, Err(reason))) => Some(not_stored(*reason, entry.answer.status)),
+        Ok(FillOutcome::Large(passage)) => Some(Ending::Status(passage.status())),
+        Err(error) => Some(error.into()),
     }
 }
 
-/// Whether an answer that is not stored makes what is stored void. An error says nothing about it,
-/// nor does what cannot be read or told apart.
-fn takes_its_place(reason: Reason, status: StatusCode) -> bool {
+/// How a call ended whose answer is not stored.
+fn not_stored(reason: Reason, status: StatusCode) -> Ending {
     match reason {
-        Reason::UnexpectedShape | Reason::UnprovenIdentity | Reason::UnprovenBot => false,
-        // "There is none": deleted, or never there. Any other refusal is about the request.
-        Reason::Status => matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE),
-        _ => true,
+        Reason::UnexpectedShape => Ending::Unreadable,
+        Reason::UnprovenIdentity | Reason::UnprovenBot => Ending::Unproven,
+        _ => Ending::Status(status),
     }
 }

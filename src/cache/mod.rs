@@ -245,17 +245,18 @@ impl Cache {
             return inner.without_a_call(query, rule, terms);
         }
 
+        let mut collapsed = false;
         let filled = within(inner.clock.patience(wait), async {
             if terms.revalidate {
                 self.wait_for_revalidation(&query.key).await;
             }
             let waiter = self.join_or_start(query, *rule, terms, &payer, fill);
-            let collapsed = waiter.joined;
+            collapsed = waiter.joined;
             let died = || Err(Error::new(Kind::Internal, "the gateway failed while it fetched the answer"));
-            Ok((waiter.outcome().await.unwrap_or_else(died)?, collapsed))
+            waiter.outcome().await.unwrap_or_else(died)
         })
         .await;
-        inner.served(query, filled, fallback, because)
+        inner.served(query, filled, collapsed, fallback, because)
     }
 
     /// Whether an answer to `query` is stored, however old, or one that it is cut from.
@@ -442,7 +443,8 @@ impl Inner {
     fn served(
         &self,
         query: &Query,
-        filled: Result<(FillOutcome, bool), Error>,
+        filled: FillResult,
+        collapsed: bool,
         fallback: Option<(Arc<Entry>, Source)>,
         because: ForwardReason,
     ) -> Result<Served, Error> {
@@ -457,29 +459,21 @@ impl Inner {
                 _ => None,
             }
         });
-        match (filled, fallback) {
-            (Ok((FillOutcome::Fetched(entry, _), _)), Some((stale, source))) if failed(&entry) => {
-                Ok(Served::Entry(stale, source))
-            }
-            (Ok((FillOutcome::Large(passage), _)), Some((stale, source)))
-                if passage.status().is_server_error() =>
-            {
-                Ok(Served::Entry(stale, source))
-            }
-            (Err(_), Some((stale, source))) => Ok(Served::Entry(stale, source)),
-            (Err(error), None) => Err(error),
-            (Ok((FillOutcome::Held(entry), _)), _) => {
-                let source = self.hit(&entry);
-                Ok(Served::Entry(entry, source))
-            }
-            (Ok((FillOutcome::Fetched(entry, stored), collapsed)), _) => {
-                Ok(Served::Entry(entry, Source::Upstream { stored, collapsed, because }))
-            }
-            (Ok((FillOutcome::Large(passage), collapsed)), _) => {
-                let source = Source::Upstream { stored: Err(Reason::TooLarge), collapsed, because };
-                Ok(Served::Large(passage.board(), source))
-            }
+        let ending = fill::ending(&filled);
+        if let Some((stale, source)) = fallback
+            && ending.is_some_and(|ending| ending.consequences().loses_to_stale)
+        {
+            return Ok(Served::Entry(stale, source));
         }
+        let upstream = |stored| Source::Upstream { stored, collapsed, because };
+        Ok(match filled? {
+            FillOutcome::Held(entry) => {
+                let source = self.hit(&entry);
+                Served::Entry(entry, source)
+            }
+            FillOutcome::Fetched(entry, stored) => Served::Entry(entry, upstream(stored)),
+            FillOutcome::Large(passage) => Served::Large(passage.board(), upstream(Err(Reason::TooLarge))),
+        })
     }
 }
 
@@ -493,10 +487,4 @@ async fn within<T>(
         () = patience => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
             .proxy_status("http_response_timeout")),
     }
-}
-
-/// Whether an answer is a failure that a stale one is better than (RFC 5861 §4): an error of the
-/// upstream's own, also one that looks like a success (a page of its proxy's, an error envelope).
-fn failed(entry: &Entry) -> bool {
-    entry.answer.status.is_server_error() || entry.is_opaque
 }

@@ -124,7 +124,7 @@ impl Upstream {
                 }
                 // The repeat was paid for before the connection was used.
                 Outcome::Broken(Broken::Stale(_)) => Turn::again(call.deadline.grant, Some(outcome)),
-                failed if retries < MOST_RETRIES && failed.is_worth_a_retry() => {
+                failed if retries < MOST_RETRIES && failed.ending().consequences().is_retried => {
                     match self.pause(&call, retries).await {
                         Some(saved) => {
                             Turn { saved: Some(saved), ..Turn::again(self.clock.uptime(), Some(failed)) }
@@ -209,7 +209,7 @@ impl Upstream {
             call.pool.prove();
         }
         drop(reservation);
-        permit.report(!outcome.is_failure());
+        permit.report(!outcome.ending().consequences().counts_for_breaker);
         // Who is unwell may not have looked at the token.
         if let Outcome::Answered(answer) = &outcome
             && !answer.status().is_server_error()

@@ -10,6 +10,7 @@ use super::exchange::{Body, Broken, Received};
 use crate::clock::{Moment, UnixMillis};
 use crate::error::{Error, Kind, whole_seconds};
 use crate::fetch::answer::{Answer, ContentType, Fetched, Large};
+use crate::fetch::ending::Ending;
 
 /// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
 pub const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);
@@ -72,13 +73,17 @@ impl Outcome {
         })
     }
 
-    /// Whether the upstream showed itself to be unwell. A refusal and an answer that is merely wrong
-    /// do not: one bad record must not take the upstream away from everybody.
-    pub fn is_failure(&self) -> bool {
+    /// The row of the table that says what follows from it.
+    pub fn ending(&self) -> Ending {
         match self {
-            Self::Answered(fetched) => fetched.status().is_server_error(),
-            Self::TokenRefused { .. } | Self::QuotaRefused(_) => false,
-            Self::Broken(broken) => !matches!(broken, Broken::Invalid(_)),
+            Self::Answered(fetched) => Ending::Status(fetched.status()),
+            Self::TokenRefused { .. } => Ending::TokenRefused,
+            Self::QuotaRefused(_) => Ending::QuotaRefused,
+            Self::Broken(Broken::NotSent(_)) => Ending::Unsent,
+            Self::Broken(Broken::Stale(_)) => Ending::StaleConnection,
+            Self::Broken(Broken::Cut(_)) => Ending::Cut,
+            Self::Broken(Broken::TimedOut(_)) => Ending::TimedOut,
+            Self::Broken(Broken::Invalid(_)) => Ending::Invalid,
         }
     }
 
@@ -101,21 +106,6 @@ impl Outcome {
         match self {
             Self::Broken(broken) => Some(broken.kind()),
             Self::Answered(_) | Self::TokenRefused { .. } | Self::QuotaRefused(_) => None,
-        }
-    }
-
-    /// Whether the same call may fare better a moment later. All calls only read, so making one
-    /// twice does no harm.
-    pub fn is_worth_a_retry(&self) -> bool {
-        match self {
-            Self::Answered(fetched) => matches!(
-                fetched.status(),
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-            ),
-            Self::Broken(broken) => {
-                matches!(broken, Broken::NotSent(_) | Broken::Stale(_) | Broken::Cut(_))
-            }
-            Self::TokenRefused { .. } | Self::QuotaRefused(_) => false,
         }
     }
 }
@@ -340,19 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again_and_only_illness_counts_against_the_upstream() {
-        for (status, retry, failure) in [
-            (200, false, false),
-            (404, false, false),
-            (500, false, true),
-            (502, true, true),
-            (503, true, true),
-            (504, true, true),
-        ] {
-            let outcome = of(status, &[], "{}");
-            assert_eq!((outcome.is_worth_a_retry(), outcome.is_failure()), (retry, failure), "{status}");
-        }
-        let redirect = of(302, &[], "");
-        assert!(!redirect.is_worth_a_retry() && !redirect.is_failure());
+    fn a_redirect_is_an_invalid_answer() {
+        assert_eq!(of(302, &[], "").ending(), Ending::Invalid);
     }
 }
