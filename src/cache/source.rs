@@ -85,16 +85,6 @@ pub enum StaleReason {
 }
 
 impl StaleReason {
-    /// The word for it in `Cache-Status`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Revalidating => "stale-while-revalidate",
-            Self::Error => "stale-if-error",
-        }
-    }
-}
-
-impl StaleReason {
     /// All of them, in their order.
     pub const ALL: [Self; 2] = [Self::Revalidating, Self::Error];
 
