@@ -4,6 +4,7 @@
 //! Tests hold a manual clock and move it; nothing in the crate waits for time in another way than
 //! [`Clock::sleep`], except the deadlines of real exchanges on real sockets.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,13 @@ impl UnixMillis {
     /// Whole seconds since the epoch, as JWT's `NumericDate` wants them (RFC 7519 §2).
     pub fn seconds(self) -> i64 {
         self.0.div_euclid(1000)
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond: the one format of all lines that the gateway writes.
+impl fmt::Display for UnixMillis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", jiff::Timestamp::from_millisecond(self.0).unwrap_or_default())
     }
 }
 

@@ -131,22 +131,19 @@ impl App {
         // Whether it is taken up or refused on the way: its names may have been given to series by then.
         let named = loaded.as_ref().map(|(_, config)| SeriesNames::of(config)).unwrap_or_default();
         let swapped = loaded.and_then(|(written, config)| self.next(written, config)).map(|snapshot| {
-            let previous = self.current.swap(Arc::new(snapshot));
+            let snapshot = Arc::new(snapshot);
+            let previous = self.current.swap(snapshot.clone());
             // After the swap: whoever sees that his is not the one of now finds the one that is.
             previous.supersede();
             self.forget_but_current(&SeriesNames::of(&previous.config));
+            log_change(&previous, &snapshot);
         });
         self.forget_but_current(&named);
         let read = if swapped.is_ok() { read.in_effect() } else { read };
         *self.last_read.lock().unwrap_or_else(PoisonError::into_inner) = read;
         self.metrics.process.config_loaded(swapped.is_ok(), self.clock.now());
-        match &swapped {
-            Ok(()) => tracing::info!("the configuration was reloaded"),
-            Err(faults) => {
-                for fault in faults {
-                    tracing::warn!(%fault, "the configuration was not reloaded");
-                }
-            }
+        for fault in swapped.as_ref().err().into_iter().flatten() {
+            tracing::warn!(%fault, "the configuration was not reloaded");
         }
         swapped
     }
@@ -190,4 +187,19 @@ impl App {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
+}
+
+/// What is different now: the sections by name, and how many there are of what is listed.
+fn log_change(before: &Snapshot, after: &Snapshot) {
+    let (old, new) = (&before.config, &after.config);
+    tracing::info!(
+        changed = config::changed_sections(&before.written, &after.written),
+        accounts_before = old.accounts.len(),
+        accounts = new.accounts.len(),
+        clients_before = old.clients.iter().count(),
+        clients = new.clients.iter().count(),
+        issuers_before = old.issuers(),
+        issuers = new.issuers(),
+        "the configuration was reloaded"
+    );
 }

@@ -1,10 +1,12 @@
 //! `kore-gateway serve`.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +15,7 @@ use crate::app::{App, triggers};
 use crate::clock::Clock;
 use crate::config::{self, Sources};
 use crate::observe::logging::{self, ProcessLog};
+use crate::observe::metrics::{COMMIT, MAIN_LISTENER, VERSION};
 use crate::server::Server;
 
 pub(super) fn run(sources: &Sources) -> Result<(), Failure> {
@@ -30,6 +33,7 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     take_all_descriptors();
     let stop = CancellationToken::new();
     let copies = sources.copies_of_the_manual();
+    let files = sources.files();
     let (app, log) = start(sources)?;
     for copy in copies {
         tracing::warn!("{copy}");
@@ -44,24 +48,54 @@ async fn serve(sources: Sources) -> Result<(), Failure> {
     }
     drop(snapshot);
     let server = Server::take_over(app.clone()).map_err(|error| Failure::new("cannot start", error))?;
-    tracing::info!(
-        listen = %address(server.address())?,
-        ops = %address(server.ops_address())?,
-        version = crate::observe::metrics::VERSION,
-        "serving"
-    );
+    log_start(&app, address(server.address())?, address(server.ops_address())?, &files);
     let patience = app.snapshot().config.server.drain_timeout;
     let mut running = pin!(server.run(stop.clone()));
     tokio::select! {
-        () = &mut running => return Ok(()),
+        // First, so that what is under way is counted before the drain begins.
+        biased;
         () = stop.cancelled() => {}
+        () = &mut running => return Ok(()),
     }
-    let ends = Instant::now() + patience;
+    let began = Instant::now();
+    let connections = app.metrics.http.connections(MAIN_LISTENER);
+    let requests = app.metrics.http.active_requests.get();
+    tracing::info!(requests, connections = connections.open_now(), within = ?patience, "draining");
+    let ends = began + patience;
     // What connections leave of that time is shared by whoever watches the drain, and by the log and spans.
     let left_for_the_log = config::Server::kept_back(patience) / 2;
     let _ = tokio::time::timeout_at((ends - left_for_the_log).into(), running).await;
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(took_ms, connections_cut = connections.cut(), "stopped");
     finish(&app, &log, ends).await;
     Ok(())
+}
+
+/// Says in one line what was read and what runs, and warns of what the machine does not grant.
+fn log_start(app: &App, listen: SocketAddr, ops: SocketAddr, files: &str) {
+    let snapshot = app.snapshot();
+    let config = &snapshot.config;
+    let capacity = snapshot.written.get("cache").and_then(|cache| cache.get("capacity"));
+    tracing::info!(
+        %listen,
+        %ops,
+        version = VERSION,
+        commit = COMMIT,
+        files,
+        accounts = config.accounts.len(),
+        clients = config.clients.iter().count(),
+        issuers = config.issuers(),
+        tls = config.tls_end(),
+        cache_capacity = capacity.and_then(toml::Value::as_str),
+        quota = config.quotas(),
+        workers = Handle::current().metrics().num_workers(),
+        audit = config.audit_to(),
+        "serving"
+    );
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if let Some(problem) = config.too_few_descriptors(limit) {
+        tracing::warn!(problem, "too few file descriptors");
+    }
 }
 
 /// Writes what is still to be told: of the log, of the access lines and of spans. All of it until the process is to
@@ -72,7 +106,6 @@ async fn finish(app: &App, log: &ProcessLog, ends: Instant) {
     if let Some(tracer) = &snapshot.tracer {
         let _ = tokio::time::timeout(left(), tracer.finish()).await;
     }
-    tracing::info!("stopped");
     snapshot.access_log.flush(left());
     log.flush(left());
 }
@@ -125,7 +158,6 @@ pub(super) fn stop_on_signal(stop: &CancellationToken) -> Result<(), Failure> {
             if stop.is_cancelled() {
                 std::process::exit(1);
             }
-            tracing::info!("draining");
             stop.cancel();
         }
     });

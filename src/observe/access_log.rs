@@ -1,13 +1,16 @@
 //! One line for each request, written by another thread (`Lines`): no path, no query string, no body, no credential.
 //! Lines may be dropped; what must not be lost belongs to the audit.
 
+use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::trace::TraceId;
 use prometheus_client::metrics::counter::Counter;
-use serde::Serialize;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::clock::UnixMillis;
 use crate::config::{Log, LogFormat, LogTo};
@@ -19,19 +22,19 @@ const UNAUTHENTICATED_SHARE: usize = MAX_BUFFERED / 2;
 /// What a line says. The order of the fields is that of the line.
 #[derive(Debug, Serialize)]
 pub struct AccessLine<'a> {
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "as_text")]
     pub timestamp: UnixMillis,
     pub level: &'static str,
     pub target: &'static str,
     pub request_id: &'a str,
     /// The trace it belongs to: the caller's, or one of ours.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_optional_text")]
     pub trace_id: Option<TraceId>,
     pub method: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'static str>,
     pub status: u16,
-    pub duration_ms: f64,
+    pub duration_ms: Milliseconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'a str>,
     /// How the cache was used ([`super::metrics::CacheOutcome`]).
@@ -49,14 +52,32 @@ pub struct AccessLine<'a> {
     pub detail: Option<&'a str>,
 }
 
-fn rfc3339<S: serde::Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&jiff::Timestamp::from_millisecond(time.0).unwrap_or_default())
+fn as_text<S: Serializer, T: Display>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
-fn as_text<S: serde::Serializer>(id: &Option<TraceId>, serializer: S) -> Result<S::Ok, S::Error> {
-    match id {
-        Some(id) => serializer.collect_str(id),
+fn as_optional_text<S: Serializer, T: Display>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
         None => serializer.serialize_none(),
+    }
+}
+
+/// Milliseconds as people read them: three digits after the point, always.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Milliseconds(pub Duration);
+
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+/// A number of JSON, with its last zeros.
+impl Serialize for Milliseconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.to_string()).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -107,9 +128,8 @@ impl AccessLog {
 
 /// The members of the JSON line, as people read them.
 fn text(out: &mut Vec<u8>, line: &AccessLine<'_>) -> io::Result<()> {
-    let time = jiff::Timestamp::from_millisecond(line.timestamp.0).unwrap_or_default();
-    let AccessLine { level, target, request_id, method, status, duration_ms, .. } = line;
-    write!(out, "{time}  {level} {target}: request_id={request_id:?} ")?;
+    let AccessLine { timestamp, level, target, request_id, method, status, duration_ms, .. } = line;
+    write!(out, "{timestamp}  {level} {target}: request_id={request_id:?} ")?;
     if let Some(trace_id) = line.trace_id {
         write!(out, "trace_id=\"{trace_id}\" ")?;
     }
@@ -140,7 +160,7 @@ mod tests {
             method: "GET",
             route: Some("conversation"),
             status: 200,
-            duration_ms: 0.25,
+            duration_ms: Milliseconds(Duration::from_micros(430)),
             client: Some("a \"client\""),
             cache: Some("hit"),
             error: None,
@@ -178,7 +198,7 @@ mod tests {
         ids.dedup();
         assert_eq!((ids.len(), dropped.get()), (400, 0));
         assert!(
-            written.starts_with(r#"{"timestamp":"2026-02-16T00:00:00Z","level":"INFO""#),
+            written.starts_with(r#"{"timestamp":"2026-02-16T00:00:00.000Z","level":"INFO""#),
             "{written:.80}"
         );
     }

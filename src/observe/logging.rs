@@ -1,6 +1,7 @@
 //! Logging: one line an event, on standard output, JSON or text. A thread of its own writes the lines (`Lines`), so
 //! that nothing waits for their reader.
 
+use std::fmt;
 use std::io;
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -24,7 +27,7 @@ impl ProcessLog {
         let lines = Arc::new(Lines::open("log", &LogTo::Stdout, dropped)?);
         let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
         let registry = tracing_subscriber::registry().with(filter);
-        let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
+        let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone()).with_timer(WallClock);
         let _ = match log.format {
             LogFormat::Json => {
                 let layer = layer.json().flatten_event(true).with_current_span(false).with_span_list(false);
@@ -38,6 +41,15 @@ impl ProcessLog {
     /// Waits until everything logged so far was written, `at_most` for so long.
     pub fn flush(&self, at_most: Duration) {
         self.0.flush(at_most);
+    }
+}
+
+/// The time of a line, in the format of access lines.
+struct WallClock;
+
+impl FormatTime for WallClock {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:.3}", jiff::Timestamp::now())
     }
 }
 

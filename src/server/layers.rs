@@ -29,7 +29,7 @@ use crate::error::{Error, Kind};
 use crate::http::body::{Body, Response};
 use crate::http::problem;
 use crate::http::request_id::{REQUEST_ID, RequestId};
-use crate::observe::access_log::AccessLine;
+use crate::observe::access_log::{AccessLine, Milliseconds};
 use crate::observe::metrics::{CacheOutcome, method_name};
 use crate::observe::trace::{ServerSpan, Trace};
 use crate::reply::Reply;
@@ -234,7 +234,7 @@ impl Exchange {
             method: method_name(&self.method),
             route: self.route.map(|route| route.name.as_str()),
             status: status.as_u16(),
-            duration_ms: duration.as_secs_f64() * 1000.0,
+            duration_ms: Milliseconds(duration),
             client: told.client.as_deref(),
             cache: told.outcome.map(CacheOutcome::as_str),
             error: failed.map(|failed| failed.kind),

@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::App;
 use crate::config;
+use crate::observe::metrics::{MAIN_LISTENER, OPS_LISTENER};
 #[doc(hidden)]
 pub use listener::serve_http2;
 use listener::{Limits, Listener};
@@ -71,7 +72,7 @@ impl Server {
             socket: ops,
             tls: Arc::new(|| None),
             limits: ops_limits(limits),
-            connections: app.metrics.http.connections("ops"),
+            connections: app.metrics.http.connections(OPS_LISTENER),
         };
         let ops_service = TowerToHyperService::new(ops::service(app.clone()));
         let ops_service = move |_| ops_service.clone();
@@ -84,7 +85,7 @@ impl Server {
             socket: main,
             tls: Arc::new(move || tls.snapshot().tls.load().as_ref().map(|tls| tls.server().clone())),
             limits,
-            connections: app.metrics.http.connections("main"),
+            connections: app.metrics.http.connections(MAIN_LISTENER),
         };
         let service = |peer| layers::service(app.clone(), peer);
         let certificates = AbortOnDropHandle::new(tokio::spawn(certificates::renew(app.clone())));

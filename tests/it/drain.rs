@@ -165,7 +165,10 @@ async fn without_descriptors_callers_wait_until_others_leave() {
     }
     // Looked at from another thread: this one's callers go on.
     let running = tokio::task::spawn_blocking(move || {
-        let line = running.log.recv_timeout(Duration::from_secs(10)).expect("it says so");
+        let line = || running.log.recv_timeout(Duration::from_secs(10)).expect("it says so");
+        let warning = line();
+        assert!(warning.contains("may open 40 files (nofile)"), "{warning}");
+        let line = line();
         assert!(line.contains("cannot accept"), "{line}");
         running
     });

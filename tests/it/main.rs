@@ -52,6 +52,7 @@ mod issuer;
 mod keys;
 mod late_body;
 mod limits;
+mod log_lines;
 mod oidc;
 mod oidc_fetch;
 mod openapi;

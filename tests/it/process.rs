@@ -58,7 +58,9 @@ pub struct Process {
     pub ops: SocketAddr,
     /// Its configuration, for tests that change it.
     pub config: PathBuf,
-    /// The lines of its log, after the one that says that it serves.
+    /// The line that says that it serves.
+    pub serving: serde_json::Value,
+    /// The lines of its log after that one.
     pub log: Receiver<String>,
     _folder: tempfile::TempDir,
 }
@@ -140,7 +142,7 @@ impl Process {
                 log
             }
         };
-        Self { child, address, ops, config, log, _folder: folder }
+        Self { child, address, ops, config, serving, log, _folder: folder }
     }
 
     /// Sends it a signal, for example `HUP`.

@@ -29,6 +29,11 @@ struct TraceLabels {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct EndLabels {
     listener: &'static str,
     reason: &'static str,
@@ -48,6 +53,7 @@ pub struct Http {
     /// whether it was a 200 or a 304.
     hits: [[[OnceLock<Traced>; 2]; METHODS.len()]; ROUTES.len()],
     pub active_requests: Gauge,
+    connections: Family<ListenerLabels, Gauge>,
     connections_ended: Family<EndLabels, Counter>,
 }
 
@@ -63,6 +69,7 @@ impl Http {
                 "Requests under way",
                 Gauge::default(),
             ),
+            connections: register(r, "kore_gateway_connections", "Open connections", Family::default()),
             connections_ended: register(
                 r,
                 "kore_gateway_connections_ended",
@@ -70,7 +77,8 @@ impl Http {
                 Family::default(),
             ),
         };
-        for listener in LISTENERS {
+        for listener in [MAIN_LISTENER, OPS_LISTENER] {
+            http.connections.get_or_create_owned(&ListenerLabels { listener });
             for reason in Ended::ALL.map(Ended::as_str) {
                 http.connections_ended.get_or_create_owned(&EndLabels { listener, reason });
             }
@@ -107,7 +115,8 @@ impl Http {
 
     /// What is counted of a listener's connections.
     pub fn connections(&self, listener: &'static str) -> Connections {
-        Connections { listener, ended: self.connections_ended.clone() }
+        let open = self.connections.get_or_create_owned(&ListenerLabels { listener });
+        Connections { listener, open, ended: self.connections_ended.clone() }
     }
 }
 
@@ -115,18 +124,48 @@ impl Http {
 #[derive(Clone)]
 pub struct Connections {
     listener: &'static str,
+    open: Gauge,
     ended: Family<EndLabels, Counter>,
 }
 
 impl Connections {
+    /// There is one more, until what this returns is dropped.
+    pub fn open(&self) -> OpenConnection {
+        self.open.inc();
+        OpenConnection(self.open.clone())
+    }
+
+    pub fn open_now(&self) -> i64 {
+        self.open.get()
+    }
+
     /// The gateway ended one.
     pub fn ended(&self, reason: Ended) {
+        self.ended_for(reason).inc();
+    }
+
+    /// Those that did not end within the time for a drain.
+    pub fn cut(&self) -> u64 {
+        self.ended_for(Ended::DrainTimeout).get()
+    }
+
+    fn ended_for(&self, reason: Ended) -> Counter {
         let labels = EndLabels { listener: self.listener, reason: reason.as_str() };
-        self.ended.get_or_create_owned(&labels).inc();
+        self.ended.get_or_create_owned(&labels)
     }
 }
 
-const LISTENERS: [&str; 2] = ["main", "ops"];
+/// A connection that is counted as open.
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+pub const MAIN_LISTENER: &str = "main";
+pub const OPS_LISTENER: &str = "ops";
 
 /// Why the gateway ended a connection that its peer did not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,10 +187,12 @@ pub enum Ended {
     Unresponsive,
     /// The process is to end.
     Drained,
+    /// The process is to end, and it had a request under way for longer than `server.drain_timeout` allows.
+    DrainTimeout,
 }
 
 impl Ended {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::AddressLimit,
         Self::NotAccepted,
         Self::Handshake,
@@ -162,6 +203,7 @@ impl Ended {
         Self::Flood,
         Self::Unresponsive,
         Self::Drained,
+        Self::DrainTimeout,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -176,6 +218,7 @@ impl Ended {
             Self::Flood => "flood",
             Self::Unresponsive => "unresponsive",
             Self::Drained => "drained",
+            Self::DrainTimeout => "drain-timeout",
         }
     }
 }

@@ -17,7 +17,7 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 pub use self::access::Access;
 pub use self::cache::{Cache, CacheOutcome};
-pub use self::http::{Connections, Ended, Http, method_name};
+pub use self::http::{Connections, Ended, Http, MAIN_LISTENER, OPS_LISTENER, OpenConnection, method_name};
 pub use self::process::{COMMIT, Process, VERSION};
 pub use self::series::SeriesNames;
 pub use self::text::prometheus_text;
@@ -92,7 +92,7 @@ mod tests {
     /// How many series each counter begins with. A counter of names of the configuration begins with none, and is
     /// not written out before it has one.
     const COUNTERS: [(&str, usize); 18] = [
-        ("kore_gateway_connections_ended_total", 20),
+        ("kore_gateway_connections_ended_total", 22),
         ("kore_gateway_cache_requests_total", 15),
         ("kore_gateway_cache_evictions_total", 1),
         ("kore_gateway_cache_bodies_made_total", 3),

@@ -185,6 +185,7 @@ where
         let socket = Socket::new(tcp, pulse.clone());
         let tls = (self.tls)();
         let (patience, connections) = (self.limits.handshake_timeout, self.connections.clone());
+        let open = connections.open();
         self.tasks.spawn(async move {
             let stream = match tls {
                 None => Some(Stream::clear(socket)),
@@ -199,7 +200,7 @@ where
             if pulse.is_flooded() {
                 connections.ended(Ended::Flood);
             }
-            drop(place);
+            drop((place, open));
         });
     }
 
@@ -216,7 +217,8 @@ where
                 () = tokio::time::sleep_until(until) => break,
             }
         }
-        tracing::warn!(after = ?patience, connections = self.watch.connections(), "connections were cut that did not end in time");
+        tracing::warn!(after = ?patience, connections = self.tasks.len(), "connections were cut that did not end in time");
+        (0..self.tasks.len()).for_each(|_| self.connections.ended(Ended::DrainTimeout));
         self.watch.tell_all(Order::Reset);
         self.tasks.wait().await;
     }

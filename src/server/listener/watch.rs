@@ -105,11 +105,6 @@ impl Watch {
     pub fn tell_all(&self, order: Order) {
         self.watched.iter().for_each(|watched| watched.pulse.tell(order));
     }
-
-    /// The connections that were there at the last look, or came since.
-    pub fn connections(&self) -> usize {
-        self.watched.len()
-    }
 }
 
 struct Watched {

@@ -15,7 +15,6 @@ use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::Work;
 use crate::app::Snapshot;
 use crate::cache::{Coding, Entry, Part, Served, Source, Terms, Turn};
-use crate::clock::UnixMillis;
 use crate::config::Client;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::Answer as Whole;
@@ -303,11 +302,11 @@ impl Asker<'_> {
         }
         let Grant { client, account } = &policy.grant;
         let window = match self.query.asked {
-            Asked::Window { start, end, .. } => Some([rfc3339(start), rfc3339(end)]),
+            Asked::Window { start, end, .. } => Some([start.to_string(), end.to_string()]),
             _ => None,
         };
         let record = AuditRecord {
-            time: rfc3339(self.call.app.clock.now()),
+            time: self.call.app.clock.now().to_string(),
             request_id: self.call.request_id.as_str(),
             client: &client.name,
             who: &self.identity.who(),
@@ -324,8 +323,4 @@ impl Asker<'_> {
         };
         audit.record(&record).await
     }
-}
-
-fn rfc3339(time: UnixMillis) -> String {
-    jiff::Timestamp::from_millisecond(time.0).unwrap_or_default().to_string()
 }
