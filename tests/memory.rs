@@ -16,7 +16,7 @@ use kore_gateway::fetch::answer::{Answer, Fetched};
 use kore_gateway::fetch::payer::Payer;
 use kore_gateway::lifecycle::phase::Rule;
 use kore_gateway::observe::metrics::Metrics;
-use kore_gateway::routes::{self, Found, Key, Limits as Contract, Query};
+use kore_gateway::routes::{self, Found, Key, Query, RequestLimits as Contract};
 
 const CAPACITY: u64 = 128 << 20;
 /// The store is full after a fifth of them.
@@ -59,7 +59,7 @@ fn query(account: &Arc<str>, n: u64) -> (Query, String) {
             key,
             plain: None,
             drops_text: false,
-            asked: canonical.asked,
+            requested: canonical.requested,
         },
         id,
     )

@@ -12,7 +12,7 @@ use kore_gateway::fetch::answer::Answer;
 use kore_gateway::cache::admit::judge;
 use kore_gateway::clock::{Clock, UnixMillis};
 use kore_gateway::lifecycle::phase::Rule;
-use kore_gateway::routes::{self, Asked, Found, Key, Limits, Query, Request};
+use kore_gateway::routes::{self, Requested, Found, Key, RequestLimits, Query, Request};
 use kore_gateway::lifecycle::sightings::Seen;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 /// 2026-03-02T12:00:00Z.
 const NOON: i64 = 1_772_452_800_000;
 const HOUR: Duration = Duration::from_secs(3600);
-const LIMITS: Limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+const LIMITS: RequestLimits = RequestLimits { conversation_details_limit: 100, max_json_depth: 32 };
 
 fn query(method: &Method, target: &'static str, body: &str) -> Query {
     let target = PathAndQuery::from_static(target);
@@ -35,7 +35,7 @@ fn query(method: &Method, target: &'static str, body: &str) -> Query {
         key: Key::new("account", route, &ids, &canonical),
         plain: None,
         drops_text: false,
-        asked: canonical.asked,
+        requested: canonical.requested,
     }
 }
 
@@ -83,10 +83,10 @@ fuzz_target!(|input: &[u8]| {
     serde_json::from_slice::<&RawValue>(body).expect("what is kept is whole");
     // The grammar bounds neither a number nor the nesting (RFC 8259, sections 6 and 9); a `Value` does.
     if let Ok(value) = serde_json::from_slice::<Value>(body) {
-        match &query.asked {
-            Asked::Conversation { id } => assert_eq!(value["_id"], **id),
-            Asked::Window { .. } => assert!(value["data"].is_array()),
-            Asked::Transcript(transcript) => {
+        match &query.requested {
+            Requested::Conversation { id } => assert_eq!(value["_id"], **id),
+            Requested::Window { .. } => assert!(value["data"].is_array()),
+            Requested::Transcript(transcript) => {
                 assert_eq!(value["conversationInfo"]["sessionId"], *transcript.id);
             }
         }

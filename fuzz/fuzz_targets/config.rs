@@ -25,7 +25,7 @@ fuzz_target!(|text: &str| {
                 assert!(!fault.to_string().contains('\n'), "{fault:?}");
             }
             let Err(again) = load(&sources) else { panic!("good the second time") };
-            let told = |faults: &[kore_gateway::config::Fault]| {
+            let told = |faults: &[kore_gateway::config::ConfigFault]| {
                 faults.iter().map(ToString::to_string).collect::<Vec<_>>()
             };
             assert_eq!(told(&faults), told(&again));

@@ -6,7 +6,7 @@
 use std::sync::{Arc, LazyLock};
 
 use kore_gateway::access::redact::{Projection, Work};
-use kore_gateway::config::{Kind, Pointer, Redaction, Step};
+use kore_gateway::config::{RedactionKind, Pointer, Redaction, Step};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ static ALL: LazyLock<Projection> = LazyLock::new(|| {
         remove: Vec::new(),
         mask: Vec::new(),
         show: Vec::new(),
-        kinds: vec![Kind::Email, Kind::Phone, Kind::Ip, Kind::Card],
+        kinds: vec![RedactionKind::Email, RedactionKind::Phone, RedactionKind::Ip, RedactionKind::Card],
         text: vec![Pointer(vec![Step::Name("text".to_owned())])],
     };
     Projection::new(std::iter::once(&profile), None).expect("a projection")

@@ -5,10 +5,10 @@
 
 use http::Method;
 use http::uri::PathAndQuery;
-use kore_gateway::routes::{self, Found, Key, Limits, Request};
+use kore_gateway::routes::{self, Found, Key, RequestLimits, Request};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: Limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+const LIMITS: RequestLimits = RequestLimits { conversation_details_limit: 100, max_json_depth: 32 };
 
 /// Method and path of each route.
 const PATHS: [(Method, &str); 3] = [

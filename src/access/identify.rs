@@ -30,14 +30,14 @@ pub fn key_digest(key: &[u8]) -> [u8; 32] {
 
 /// By what a caller is known. Kept with the request, for it may come to be nobody's in the meantime.
 #[derive(Clone)]
-pub enum Identity {
+pub enum CallerIdentity {
     /// An API key, by its digest.
     Key([u8; 32]),
     /// An identity token, by what it proves.
     Token(Arc<Claims>),
 }
 
-impl Identity {
+impl CallerIdentity {
     /// Who it is, for the audit alone: the first digits of a key's digest, or a token's subject.
     pub fn who(&self) -> String {
         match self {
@@ -116,8 +116,8 @@ impl<'a> Presented<'a> {
 
     /// Who the caller is if it is an API key, and which client that makes it at `now`. An unknown, a
     /// wrong and an expired one are the same answer.
-    pub fn as_key(&self, clients: &Clients, now: UnixMillis) -> Result<(Identity, Arc<Client>), Error> {
-        let key = Identity::Key(key_digest(self.bytes));
+    pub fn as_key(&self, clients: &Clients, now: UnixMillis) -> Result<(CallerIdentity, Arc<Client>), Error> {
+        let key = CallerIdentity::Key(key_digest(self.bytes));
         let client = key.client(clients, now)?;
         Ok((key, client))
     }
@@ -134,8 +134,8 @@ pub async fn bearer_of(
     clients: &Clients,
     issuers: &Issuers,
     clock: &Clock,
-) -> Result<(Identity, Arc<Client>), Error> {
-    let token = Identity::Token(Arc::new(issuers.verify(token).await?));
+) -> Result<(CallerIdentity, Arc<Client>), Error> {
+    let token = CallerIdentity::Token(Arc::new(issuers.verify(token).await?));
     let client = token.client(clients, clock.now())?;
     Ok((token, client))
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::config::{Account, Bots, Client, Config, UnprovenSessions};
 use crate::error::cause::Cause;
 use crate::error::{Error, Kind};
-use crate::routes::{Ids, Name, Route};
+use crate::routes::{Ids, Route, RouteName};
 
 /// After the upstream's own 503, whose `Retry-After` is not passed on either.
 const WAIT_AFTER_503: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ impl Grant {
     /// client limited to some bots does not learn which conversations and sessions of other bots there are.
     pub fn refused_upstream(&self, route: &Route, status: StatusCode) -> Error {
         match route.name {
-            Name::Conversation | Name::ConversationDetails
+            RouteName::Conversation | RouteName::ConversationDetails
                 if self.is_limited() && status.is_client_error() =>
             {
                 forbidden().because(Cause::UpstreamError)

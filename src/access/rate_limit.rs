@@ -116,7 +116,7 @@ impl Limiter {
     /// The same as [`headers`], for an answer on `route` to whom this limits.
     pub fn headers(
         &self,
-        route: routes::Name,
+        route: routes::RouteName,
         limit_statuses: &LimitStatuses,
     ) -> [(HeaderName, HeaderValue); 2] {
         let rates = limit_statuses.rates();
@@ -268,7 +268,7 @@ mod tests {
             let pool = LimitStatus { policy: "upstream", rate: rate(upstream), ..client };
             let limit_statuses = LimitStatuses { upstream: Some(pool), ..client.into() };
             assert_eq!(
-                limiter.headers(routes::Name::Conversation, &limit_statuses),
+                limiter.headers(routes::RouteName::Conversation, &limit_statuses),
                 headers(&limit_statuses)
             );
         }

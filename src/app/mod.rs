@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::access::rate_limit::Table;
 use crate::cache::{Cache, CacheLimits};
 use crate::clock::Clock;
-use crate::config::{self, Config, Fault, Fingerprint, Sources};
+use crate::config::{self, Config, ConfigFault, Fingerprint, Sources};
 use crate::http::request_id::RequestIds;
 use crate::observe::metrics::{Metrics, SeriesNames};
 use crate::overload::in_flight::Responses;
@@ -49,7 +49,7 @@ pub struct App {
 
 impl App {
     /// The app that `sources` describe; all their faults at once if they do not.
-    pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<Fault>> {
+    pub fn new(sources: Sources, clock: Clock) -> Result<Arc<Self>, Vec<ConfigFault>> {
         Self::resolving(sources, clock, None)
     }
 
@@ -58,7 +58,7 @@ impl App {
         sources: Sources,
         clock: Clock,
         resolver: Option<Resolver>,
-    ) -> Result<Arc<Self>, Vec<Fault>> {
+    ) -> Result<Arc<Self>, Vec<ConfigFault>> {
         let mut files = Fingerprint::default();
         let (written, config) = config::load_noting(&sources, &mut files)?;
         let metrics = Arc::new(Metrics::new());
@@ -149,7 +149,7 @@ impl App {
     }
 
     /// What is made of a configuration that takes the place of the one in effect.
-    fn next(&self, written: toml::Table, config: Config) -> Result<Snapshot, Vec<Fault>> {
+    fn next(&self, written: toml::Table, config: Config) -> Result<Snapshot, Vec<ConfigFault>> {
         let previous = self.snapshot();
         let faults = config.needs_restart(&previous.config);
         if faults.is_empty() {

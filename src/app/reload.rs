@@ -6,13 +6,13 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Fault, Fingerprint};
+use crate::config::{ConfigFault, Fingerprint};
 
 /// Who wait to ask.
 const MOST_WAITING: usize = 16;
 
 /// Whether the configuration as it is written is in effect now.
-pub type ReloadOutcome = Result<(), Vec<Fault>>;
+pub type ReloadOutcome = Result<(), Vec<ConfigFault>>;
 
 /// Somebody who wants a reload.
 pub struct ReloadRequest {
@@ -62,7 +62,7 @@ pub async fn serve<Reloading: Future<Output = Option<ReloadOutcome>>>(
 }
 
 /// What a reload that did not end comes to.
-pub fn given_up() -> Vec<Fault> {
+pub fn given_up() -> Vec<ConfigFault> {
     let problem = "the reload was given up; the log says why".to_owned();
-    vec![Fault { path: "reload".to_owned(), problem }]
+    vec![ConfigFault { path: "reload".to_owned(), problem }]
 }

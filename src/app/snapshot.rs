@@ -9,14 +9,14 @@ use crate::access::oidc::Issuers;
 use crate::access::rate_limit::Limiter;
 use crate::access::redact::Projection;
 use crate::clock::Clock;
-use crate::config::{self, Client, Config, Fault};
+use crate::config::{self, Client, Config, ConfigFault};
 use crate::error::{Error, Kind};
 use crate::observe::access_log::AccessLog;
 use crate::observe::audit::Audit;
 use crate::observe::metrics::{Metrics, VERSION};
 use crate::observe::trace::Tracer;
 use crate::routes::openapi::Contract;
-use crate::routes::{Name, ROUTES, Route};
+use crate::routes::{ROUTES, Route, RouteName};
 use crate::upstream::{Resolver, Upstream};
 
 /// One configuration and what was made from it. Immutable: a request takes one when it comes in and
@@ -50,10 +50,10 @@ impl Snapshot {
         metrics: &Arc<Metrics>,
         resolver: Option<&Resolver>,
         previous: Option<&Self>,
-    ) -> Result<Self, Vec<Fault>> {
+    ) -> Result<Self, Vec<ConfigFault>> {
         let issuers = issuers(&config, clock, metrics, previous)?;
         let cannot_write = |path: &'static str, error: std::io::Error| {
-            vec![Fault { path: path.to_owned(), problem: format!("cannot be written: {error}") }]
+            vec![ConfigFault { path: path.to_owned(), problem: format!("cannot be written: {error}") }]
         };
         let known = previous.map(|previous| &previous.access_log);
         let access_log = AccessLog::open(&config.log, metrics.process.access_lines_dropped.clone(), known)
@@ -79,8 +79,8 @@ impl Snapshot {
         let limiters = config.clients.iter().map(limiter).collect();
         let projections = config.clients.iter().map(|client| {
             ROUTES.each_ref().map(|route| {
-                let rows =
-                    (client.filter_rows && route.name == Name::InteractionDetails).then_some(&client.bots);
+                let rows = (client.filter_rows && route.name == RouteName::InteractionDetails)
+                    .then_some(&client.bots);
                 let shown = Projection::new(client.redact.iter().map(Arc::as_ref), rows)?;
                 Some(Arc::new(shown.of(route.listed)))
             })
@@ -107,7 +107,7 @@ impl Snapshot {
     /// What keeps `config` from being served on this machine, beside files that cannot be written
     /// ([`Config::unwritable`]) and ports. Makes what [`Self::new`] makes, and drops it: in a runtime that does not
     /// run, nobody hears of it.
-    pub fn refusals(config: &Config, clock: &Clock) -> Vec<Fault> {
+    pub fn refusals(config: &Config, clock: &Clock) -> Vec<ConfigFault> {
         let metrics = Arc::new(Metrics::new());
         let tried = [
             issuers(config, clock, &metrics, None).err(),
@@ -158,7 +158,7 @@ fn issuers(
     clock: &Clock,
     metrics: &Metrics,
     previous: Option<&Snapshot>,
-) -> Result<Issuers, Vec<Fault>> {
+) -> Result<Issuers, Vec<ConfigFault>> {
     let known = previous.map(|previous| &previous.issuers);
     Issuers::new(config, clock, metrics, known).map_err(|error| no_https("oidc", &error))
 }
@@ -168,7 +168,7 @@ fn tracer(
     clock: &Clock,
     metrics: &Metrics,
     previous: Option<&Snapshot>,
-) -> Result<Option<Arc<Tracer>>, Vec<Fault>> {
+) -> Result<Option<Arc<Tracer>>, Vec<ConfigFault>> {
     let known = previous.and_then(|previous| previous.tracer.as_ref());
     Tracer::start(&config.tracing, clock, metrics, known)
         .map_err(|error| no_https("tracing.endpoint", &*error))
@@ -180,18 +180,18 @@ fn upstream(
     metrics: &Arc<Metrics>,
     resolver: Option<&Resolver>,
     previous: Option<&Snapshot>,
-) -> Result<Arc<Upstream>, Vec<Fault>> {
+) -> Result<Arc<Upstream>, Vec<ConfigFault>> {
     let known = previous.map(|previous| &*previous.upstream);
     Upstream::start(config, clock, metrics, resolver, known).map_err(|error| no_https("upstream", &error))
 }
 
 /// Where the machine has no certificates to trust and something is https. The errors of libraries tell that last.
-fn no_https(path: &str, error: &dyn std::error::Error) -> Vec<Fault> {
+fn no_https(path: &str, error: &dyn std::error::Error) -> Vec<ConfigFault> {
     let mut reason = error;
     while let Some(deeper) = reason.source() {
         reason = deeper;
     }
     let problem =
         format!("cannot make https connections: {reason}; on Debian, `apt-get install ca-certificates`");
-    vec![Fault { path: path.to_owned(), problem }]
+    vec![ConfigFault { path: path.to_owned(), problem }]
 }

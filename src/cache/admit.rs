@@ -1,4 +1,4 @@
-//! Whether an answer may be kept, and for how long. Pure, but for what [`Seen`] remembers.
+//! Whether an answer may be kept, and for how long. Pure, but for what [`Sightings`] remembers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Answer, ContentType};
 use crate::lifecycle::phase::{Phase, Rule, RulePart};
-use crate::lifecycle::sightings::{Name, Seen, Sighting};
-use crate::routes::{Asked, Identity, Misfit, Query, Reading};
+use crate::lifecycle::sightings::{HashedId, Sighting, Sightings};
+use crate::routes::{IdentityProof, Misfit, Query, Reading, Requested};
 
 /// Why an answer that callers get is not stored. The same word in `Cache-Status`, log, metric and
 /// test.
@@ -131,7 +131,7 @@ pub struct Judgement {
     /// Whether it may be stored.
     pub verdict: Result<(), Reason>,
     /// What the conversations in it are called.
-    pub names: Vec<Name>,
+    pub names: Vec<HashedId>,
     /// What it told of them.
     pub sightings: Vec<Sighting>,
 }
@@ -141,12 +141,12 @@ pub struct Judgement {
 ///
 /// Phases and lifetimes are judged at the moment the answer was asked for: what it tells was true
 /// then, and perhaps not any more when it came.
-pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<Judgement, Withheld> {
+pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Result<Judgement, Withheld> {
     if answer.status != StatusCode::OK {
         of_this_account(&query.account, &answer.body)?;
         return Ok(without_reading(query, rule, answer));
     }
-    let read = (query.route.read)(&query.asked, &answer.body);
+    let read = (query.route.read)(&query.requested, &answer.body);
     // The reader does not look into what it passes over, and what is no text is no JSON (RFC 8259 §8.1).
     let is_text = |_: &_| std::str::from_utf8(&answer.body).is_ok();
     let reading = match read.and_then(|reading| Some(reading).filter(is_text).ok_or(Misfit::Shape)) {
@@ -181,14 +181,14 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Seen, answer: Answer) -> Result<
         }
         told => (told, Word::Told),
     };
-    let phase = match query.asked {
-        Asked::Window { end, .. } => told.and(rule.window(end, wall)),
+    let phase = match query.requested {
+        Requested::Window { end, .. } => told.and(rule.window(end, wall)),
         _ => told,
     };
 
     // A transcript names no bot. The policy of who may see it is held against the bot in its key.
-    let (bots, is_of_its_bot) = match query.asked {
-        Asked::Transcript(_) => {
+    let (bots, is_of_its_bot) = match query.requested {
+        Requested::Transcript(_) => {
             let bots = seen.bots(account, &reading.known_by);
             let is_named = query.bot.as_deref().is_some_and(|bot| bots.iter().any(|named| **named == *bot));
             (bots, is_named)
@@ -260,20 +260,20 @@ fn of_this_account(account: &str, body: &[u8]) -> Result<(), Withheld> {
 }
 
 /// Whether the body is what was asked for, by its own word or by what was seen before.
-fn is_proven(query: &Query, seen: &Seen, reading: &Reading) -> bool {
+fn is_proven(query: &Query, seen: &Sightings, reading: &Reading) -> bool {
     match &reading.identity {
-        Identity::Proven => true,
-        Identity::ProvenIf(name) => {
-            let known = query.asked.name().and_then(|asked| seen.get(&query.account, asked));
+        IdentityProof::Proven => true,
+        IdentityProof::ProvenIf(name) => {
+            let known = query.requested.name().and_then(|asked| seen.get(&query.account, asked));
             known.is_some_and(|known| known.names.contains(name))
         }
-        Identity::Unproven => false,
+        IdentityProof::Unproven => false,
     }
 }
 
 /// What other answers have said of the conversation: over only if every name of it that is known
 /// is. One that ended after this answer was asked for was not over in it.
-fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: Moment) -> Phase {
+fn learnt(query: &Query, seen: &Sightings, reading: &Reading, asked_at: Moment) -> Phase {
     let known = reading.known_by.iter().filter_map(|name| seen.get(&query.account, *name));
     match known.map(|known| known.phase).reduce(Phase::and) {
         Some(Phase::Closed { since }) if since > asked_at.wall => Phase::Live,
@@ -283,9 +283,9 @@ fn learnt(query: &Query, seen: &Seen, reading: &Reading, asked_at: Moment) -> Ph
 }
 
 /// All that the conversations in a body are called, here and in other answers.
-fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
+fn names(query: &Query, seen: &Sightings, reading: &Reading) -> Vec<HashedId> {
     let told = reading.sightings.iter().flat_map(|sighting| &sighting.names);
-    let mut names: Vec<Name> = query.asked.name().into_iter().chain(told.copied()).collect();
+    let mut names: Vec<HashedId> = query.requested.name().into_iter().chain(told.copied()).collect();
     for name in &reading.known_by {
         names.push(*name);
         if let Some(known) = seen.get(&query.account, *name) {
@@ -297,7 +297,7 @@ fn names(query: &Query, seen: &Seen, reading: &Reading) -> Vec<Name> {
     names
 }
 
-fn groups(query: &Query, bots: &[Box<str>], names: &[Name]) -> Arc<[Group]> {
+fn groups(query: &Query, bots: &[Box<str>], names: &[HashedId]) -> Arc<[Group]> {
     let bots = query.bot.as_deref().into_iter().chain(bots.iter().map(AsRef::as_ref)).map(Group::bot);
     let mut groups: Vec<Group> = std::iter::once(Group::account(&query.account))
         .chain(bots)
@@ -315,7 +315,7 @@ fn without_reading(query: &Query, rule: &Rule, answer: Answer) -> Judgement {
         return unread(query, answer, Reason::Status);
     }
     let ttl = jittered(rule.not_found_ttl, &query.key, answer.asked_at);
-    let names: Vec<Name> = query.asked.name().into_iter().collect();
+    let names: Vec<HashedId> = query.requested.name().into_iter().collect();
     let entry = Entry { lifetime: Lifetime { ttl, ..Lifetime::default() }, ..bare(query, answer, &names) };
     Judgement { entry: entry.into(), verdict: Ok(()), names, sightings: Vec::new() }
 }
@@ -326,7 +326,7 @@ fn unread(query: &Query, answer: Answer, reason: Reason) -> Judgement {
     Judgement { entry: entry.into(), verdict: Err(reason), names: Vec::new(), sightings: Vec::new() }
 }
 
-fn bare(query: &Query, answer: Answer, names: &[Name]) -> Entry {
+fn bare(query: &Query, answer: Answer, names: &[HashedId]) -> Entry {
     Entry {
         tag: Tag::of(&answer.body),
         answer,

@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use http::StatusCode;
 
 use super::admit::{self, Reason};
+use super::broadcast::Broadcast;
 use super::entry::{Entry, Freshness, Lifetime, Tag, jittered};
 use super::group::Group;
 use super::memory::Refused;
-use super::passage::Passage;
 use super::purge::Began;
 use super::variants::Variants;
 use super::{FlightContext, Inner};
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::fetch::answer::{Answer, Fetched};
 use crate::fetch::ending::Ending;
 use crate::lifecycle::phase::{Phase, Rule, RulePart, Summary};
-use crate::lifecycle::sightings::Name;
+use crate::lifecycle::sightings::HashedId;
 use crate::routes::{Query, without_summary};
 
 /// What a fill leaves to everyone who waits for it.
@@ -31,7 +31,7 @@ pub enum FillOutcome {
     Held(Arc<Entry>),
     Fetched(Arc<Entry>, Result<(), Reason>),
     /// Too large to be held.
-    Large(Arc<Passage>),
+    Large(Arc<Broadcast>),
 }
 
 impl Inner {
@@ -81,7 +81,7 @@ impl Inner {
         let began = self.memory.now();
         match call.await? {
             Fetched::Large(large, bounds) => {
-                Ok(FillOutcome::Large(Passage::open(large, bounds, self.clock.clone())))
+                Ok(FillOutcome::Large(Broadcast::open(large, bounds, self.clock.clone())))
             }
             Fetched::Whole(answer) => {
                 let may_store = context.may_store.load(Ordering::Relaxed);
@@ -107,7 +107,8 @@ impl Inner {
         self.compare(query, &entry);
 
         // Names seen live, in this answer or in a later one that came before it.
-        let live_at = |name: &Name| self.seen.get(account, *name).filter(|known| known.phase == Phase::Live);
+        let live_at =
+            |name: &HashedId| self.seen.get(account, *name).filter(|known| known.phase == Phase::Live);
         let live = names.iter().filter(|name| live_at(name).is_some_and(|known| known.asked_at == asked_at));
         let live: Vec<Group> = live.copied().map(Group::named).collect();
         if !live.is_empty() {
@@ -142,7 +143,7 @@ impl Inner {
     /// Counts how often what was called settled has changed after all.
     fn compare(&self, query: &Query, new: &Entry) {
         // A summary is worded anew each time; that says nothing about the conversation.
-        if new.answer.status != StatusCode::OK || new.rule_part.is_none() || query.asked.with_summary() {
+        if new.answer.status != StatusCode::OK || new.rule_part.is_none() || query.requested.with_summary() {
             return;
         }
         if let Some(old) = self.memory.peek(&query.key)
@@ -205,7 +206,7 @@ pub fn ending(filled: &FillResult) -> Option<Ending> {
     match filled {
         Ok(FillOutcome::Held(_) | FillOutcome::Fetched(_, Ok(()))) => None,
         Ok(FillOutcome::Fetched(entry, Err(reason))) => Some(not_stored(*reason, entry.answer.status)),
-        Ok(FillOutcome::Large(passage)) => Some(Ending::Status(passage.status())),
+        Ok(FillOutcome::Large(broadcast)) => Some(Ending::Status(broadcast.status())),
         Err(error) => Some(error.into()),
     }
 }

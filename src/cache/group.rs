@@ -8,12 +8,12 @@ use crate::routes::{self, Key};
 /// id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Group {
-    kind: Kind,
+    kind: GroupKind,
     digest: [u8; 15],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-enum Kind {
+enum GroupKind {
     Account,
     Bot,
     Conversation,
@@ -25,46 +25,46 @@ enum Kind {
 
 impl Group {
     pub fn account(id: &str) -> Self {
-        Self::new(Kind::Account, id.as_bytes())
+        Self::new(GroupKind::Account, id.as_bytes())
     }
 
     /// A bot, which is a stream.
     pub fn bot(id: &str) -> Self {
-        Self::new(Kind::Bot, id.as_bytes())
+        Self::new(GroupKind::Bot, id.as_bytes())
     }
 
-    pub fn named(name: sightings::Name) -> Self {
+    pub fn named(name: sightings::HashedId) -> Self {
         let kind = match name.kind {
-            sightings::Kind::Conversation => Kind::Conversation,
-            sightings::Kind::Session => Kind::Session,
-            sightings::Kind::Call => Kind::Call,
+            sightings::IdKind::Conversation => GroupKind::Conversation,
+            sightings::IdKind::Session => GroupKind::Session,
+            sightings::IdKind::Call => GroupKind::Call,
         };
         Self { kind, digest: name.digest }
     }
 
     /// The transcripts with a summary that answer `key`, which asks for none.
     pub fn plain(key: &Key) -> Self {
-        Self::new(Kind::Plain, key.as_bytes())
+        Self::new(GroupKind::Plain, key.as_bytes())
     }
 
     /// Whether it is the group of [`Group::plain`].
     pub fn is_of_a_plain_one(&self) -> bool {
-        self.kind == Kind::Plain
+        self.kind == GroupKind::Plain
     }
 
-    fn new(kind: Kind, bytes: &[u8]) -> Self {
+    fn new(kind: GroupKind, bytes: &[u8]) -> Self {
         Self { kind, digest: digest::short(bytes) }
     }
 
     /// Whether all of a route's answers in it are about what it is linked to. A session, or a call, can
     /// have been part of more than one conversation, and each of those has a record of its own.
-    pub fn takes_along(&self, route: routes::Name) -> bool {
-        self.kind == Kind::Conversation || route != routes::Name::Conversation
+    pub fn takes_along(&self, route: routes::RouteName) -> bool {
+        self.kind == GroupKind::Conversation || route != routes::RouteName::Conversation
     }
 
     /// Whether it is small enough for an index. Accounts and bots have most entries among their
     /// members, so they are looked for by going through all.
     pub fn is_indexed(&self) -> bool {
-        !matches!(self.kind, Kind::Account | Kind::Bot)
+        !matches!(self.kind, GroupKind::Account | GroupKind::Bot)
     }
 }

@@ -22,7 +22,7 @@ use super::index::{Index, Serial};
 use super::purge::{Began, Meant, Removed, Tombstones};
 use crate::clock::{Clock, Moment};
 use crate::lifecycle::sightings::Sighting;
-use crate::routes::{Key, Name};
+use crate::routes::{Key, RouteName};
 
 /// Answers remembered that made what was stored void: more than there are calls within a deadline.
 const MOST_VOIDED: usize = 1024;
@@ -326,7 +326,7 @@ impl Memory {
     /// A fresh transcript with a summary that holds all that the one under `plain` would.
     pub fn summarised(&self, plain: &Key, now: Moment) -> Option<(Key, Arc<Entry>)> {
         // No other route's answers hold one another.
-        if plain.route().name != Name::ConversationDetails {
+        if plain.route().name != RouteName::ConversationDetails {
             return None;
         }
         let keys = locked(&self.writes).index.keys(Group::plain(plain));

@@ -5,6 +5,7 @@
 
 pub mod admit;
 mod back_off;
+mod broadcast;
 mod decision;
 mod doorkeeper;
 mod entry;
@@ -14,7 +15,6 @@ mod index;
 mod jobs;
 mod json_end;
 mod memory;
-mod passage;
 mod projected;
 mod purge;
 mod single_flight;
@@ -30,7 +30,7 @@ use crate::error::{Error, Kind};
 use crate::fetch::answer::Fetched;
 use crate::fetch::payer::{Payer, Payers};
 use crate::lifecycle::phase::Rule;
-use crate::lifecycle::sightings::Seen;
+use crate::lifecycle::sightings::Sightings;
 use crate::observe::metrics::Metrics;
 use crate::overload::shares::Who;
 use crate::routes::{Key, Query};
@@ -59,7 +59,7 @@ struct Inner {
     flights: SingleFlight<Key, FillResult, FlightContext>,
     back_off: BackOff,
     jobs: Jobs,
-    seen: Seen,
+    seen: Sightings,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -99,7 +99,7 @@ impl Cache {
             flights: SingleFlight::new(),
             back_off: BackOff::new(limits.back_off),
             jobs: Jobs::new(),
-            seen: Seen::new(limits.seen),
+            seen: Sightings::new(limits.seen),
             clock,
             metrics: metrics.clone(),
         }))
@@ -180,13 +180,13 @@ impl Cache {
 
     /// The bots that answers have named as those of what `query` asks for by an id; none if none has.
     pub fn bots(&self, query: &Query) -> Box<[Box<str>]> {
-        query.asked.name().map_or_else(Box::default, |name| self.0.seen.bots(&query.account, &[name]))
+        query.requested.name().map_or_else(Box::default, |name| self.0.seen.bots(&query.account, &[name]))
     }
 
     /// Remembers again what an answer to `query` says of ids.
     pub fn note(&self, query: &Query, entry: &Entry) {
         if entry.is_read()
-            && let Ok(reading) = (query.route.read)(&query.asked, &entry.answer.body)
+            && let Ok(reading) = (query.route.read)(&query.requested, &entry.answer.body)
         {
             self.0.seen.note(&query.account, &reading.sightings, entry.answer.asked_at);
         }
@@ -384,7 +384,9 @@ impl Inner {
                 Served::Entry(entry, source)
             }
             FillOutcome::Fetched(entry, stored) => Served::Entry(entry, upstream(stored)),
-            FillOutcome::Large(passage) => Served::Large(passage.board(), upstream(Err(Reason::TooLarge))),
+            FillOutcome::Large(broadcast) => {
+                Served::Large(broadcast.subscribe(), upstream(Err(Reason::TooLarge)))
+            }
         })
     }
 }

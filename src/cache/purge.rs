@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::group::Group;
 use crate::lifecycle::sightings;
-use crate::routes::{Name, ROUTES};
+use crate::routes::{ROUTES, RouteName};
 
 /// Purges remembered for fills that were under way. A fill that began before the oldest of them
 /// stores nothing: it cannot be known whether it may.
@@ -17,16 +17,16 @@ pub enum Purge {
     Account(String),
     Bot(String),
     /// A conversation or a session: what names it, and what is known to be about it.
-    Named(sightings::Name),
+    Named(sightings::HashedId),
 }
 
 impl Purge {
     pub fn conversation(id: &str) -> Self {
-        Self::Named(sightings::Name::new(sightings::Kind::Conversation, id))
+        Self::Named(sightings::HashedId::new(sightings::IdKind::Conversation, id))
     }
 
     pub fn session(id: &str) -> Self {
-        Self::Named(sightings::Name::new(sightings::Kind::Session, id))
+        Self::Named(sightings::HashedId::new(sightings::IdKind::Session, id))
     }
 
     pub fn bot(id: &str) -> Self {
@@ -53,7 +53,7 @@ pub enum Meant {
 
 impl Meant {
     /// What `purge` means, where what it names is also called `links`.
-    pub fn by(purge: &Purge, links: &[sightings::Name]) -> Self {
+    pub fn by(purge: &Purge, links: &[sightings::HashedId]) -> Self {
         match purge {
             Purge::All => Self::All,
             Purge::Account(id) => Self::Group(Group::account(id)),
@@ -66,7 +66,7 @@ impl Meant {
     }
 
     /// Whether an entry of that route, in these groups, is meant.
-    pub fn takes(&self, route: Name, groups: &[Group]) -> bool {
+    pub fn takes(&self, route: RouteName, groups: &[Group]) -> bool {
         match self {
             Self::All => true,
             Self::Group(group) => groups.contains(group),
@@ -110,12 +110,12 @@ pub struct Removed {
 }
 
 impl Removed {
-    pub fn count(&mut self, route: Name, bytes: u64) {
+    pub fn count(&mut self, route: RouteName, bytes: u64) {
         self.entries[route as usize] += 1;
         self.bytes += bytes;
     }
 
-    pub fn of(&self, route: Name) -> u64 {
+    pub fn of(&self, route: RouteName) -> u64 {
         self.entries[route as usize]
     }
 
@@ -148,7 +148,7 @@ impl Tombstones {
     }
 
     /// Whether what began then, is of that route and in these groups has been purged since.
-    pub fn forbid(&self, began: Began, route: Name, groups: &[Group]) -> bool {
+    pub fn forbid(&self, began: Began, route: RouteName, groups: &[Group]) -> bool {
         let since = usize::try_from(self.count - began.0).unwrap_or(usize::MAX);
         let mut latest = self.latest.iter().take(since);
         since > self.latest.len() || latest.any(|meant| meant.takes(route, groups))
@@ -176,11 +176,11 @@ mod tests {
         let (mine, other) = ([Group::bot("st-1")], [Group::bot("st-2")]);
         let before = tombstones.now();
         tombstones.put_up(Meant::by(&Purge::bot("st-1"), &[]));
-        assert!(tombstones.forbid(before, Name::Conversation, &mine));
-        assert!(!tombstones.forbid(before, Name::Conversation, &other));
-        assert!(!tombstones.forbid(tombstones.now(), Name::Conversation, &mine));
+        assert!(tombstones.forbid(before, RouteName::Conversation, &mine));
+        assert!(!tombstones.forbid(before, RouteName::Conversation, &other));
+        assert!(!tombstones.forbid(tombstones.now(), RouteName::Conversation, &mine));
         tombstones.put_up(Meant::All);
-        assert!(tombstones.forbid(before, Name::Conversation, &other));
+        assert!(tombstones.forbid(before, RouteName::Conversation, &other));
     }
 
     #[test]
@@ -191,9 +191,9 @@ mod tests {
         for _ in 0..MOST_REMEMBERED {
             tombstones.put_up(meant());
         }
-        assert!(!tombstones.forbid(before, Name::Conversation, &[Group::bot("st-2")]));
+        assert!(!tombstones.forbid(before, RouteName::Conversation, &[Group::bot("st-2")]));
         tombstones.put_up(meant());
-        assert!(tombstones.forbid(before, Name::Conversation, &[Group::bot("st-2")]));
+        assert!(tombstones.forbid(before, RouteName::Conversation, &[Group::bot("st-2")]));
     }
 
     #[test]
@@ -205,11 +205,11 @@ mod tests {
 
     #[test]
     fn a_conversation_takes_its_sessions_transcripts_and_rows_along_and_no_other_record() {
-        use Name::{Conversation, ConversationDetails, InteractionDetails};
-        let name = sightings::Name::new;
+        use RouteName::{Conversation, ConversationDetails, InteractionDetails};
+        let name = sightings::HashedId::new;
         let (first, second) =
-            (name(sightings::Kind::Conversation, "c-1"), name(sightings::Kind::Conversation, "c-2"));
-        let session = name(sightings::Kind::Session, "s");
+            (name(sightings::IdKind::Conversation, "c-1"), name(sightings::IdKind::Conversation, "c-2"));
+        let session = name(sightings::IdKind::Session, "s");
         let purge = Meant::by(&Purge::conversation("c-1"), &[session]);
         let of_the_second = [Group::named(second), Group::named(session)];
         let of_the_session = [Group::named(session)];

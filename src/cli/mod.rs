@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Fault, Sources};
+use crate::config::{ConfigFault, Sources};
 
 /// A caching API gateway for Kore.ai's conversation APIs.
 #[derive(Debug, Parser)]
@@ -124,8 +124,8 @@ impl Failure {
     }
 
     /// One fault a line.
-    fn faults(faults: &[Fault]) -> Self {
-        let lines: Vec<_> = faults.iter().map(Fault::to_string).collect();
+    fn faults(faults: &[ConfigFault]) -> Self {
+        let lines: Vec<_> = faults.iter().map(ConfigFault::to_string).collect();
         Self(lines.join("\n"))
     }
 }

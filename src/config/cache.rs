@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::section::Section;
 use super::value::Size;
 use crate::lifecycle::phase::Rule;
-use crate::routes::{Name, ROUTES, Route};
+use crate::routes::{ROUTES, Route, RouteName};
 
 #[derive(Debug)]
 pub struct Cache {
@@ -36,7 +36,7 @@ impl Cache {
                 settled_ttl: section.required("settled_ttl"),
                 over_ttl: section.required("over_ttl"),
                 live_ttl: section.required("live_ttl"),
-                summary_ttl: (route.name == Name::ConversationDetails)
+                summary_ttl: (route.name == RouteName::ConversationDetails)
                     .then(|| section.required("summary_ttl")),
                 not_found_ttl: section.required("not_found_ttl"),
                 stale_while_revalidate: section.required("stale_while_revalidate"),

@@ -10,7 +10,7 @@ use super::redaction::Redaction;
 use super::section::Section;
 use super::setting::Setting;
 use super::value::{Origin, Rate};
-use crate::routes::{Name, ROUTES, Route};
+use crate::routes::{ROUTES, Route, RouteName};
 
 /// The largest weight of a client: against 1 it leaves the other nothing of any real quota.
 const HEAVIEST: u32 = 1000;
@@ -70,7 +70,7 @@ impl Client {
         let name: String = section.required("name");
         let accounts: Vec<String> = section.required("accounts");
         let bots = Bots::read(section);
-        let routes: Vec<Name> = section.required("routes");
+        let routes: Vec<RouteName> = section.required("routes");
         check_accounts(section, &accounts, others.accounts);
         // Whoever may see another account than is meant has no bots and no scopes to be held against.
         if section.is_known("accounts") {
@@ -78,7 +78,7 @@ impl Client {
             check_routes(section, &routes, &accounts, others.accounts);
         }
         if routes.is_empty() {
-            section.report("routes", format!("is empty; it is a list of {}", Name::EXPECTED));
+            section.report("routes", format!("is empty; it is a list of {}", RouteName::EXPECTED));
         }
         let filter_rows = section.or("filter_rows", false);
         if filter_rows && bots == Bots::Any {
@@ -132,7 +132,7 @@ fn check_bots(section: &Section<'_>, bots: &Bots, ids: &[String], accounts: &Acc
     section.report_all("bots", &problems.collect::<Vec<_>>());
 }
 
-fn check_routes(section: &Section<'_>, named: &[Name], ids: &[String], accounts: &Accounts) {
+fn check_routes(section: &Section<'_>, named: &[RouteName], ids: &[String], accounts: &Accounts) {
     let routes = named.iter().map(|name| Route::named(*name));
     let unserved = routes.filter(|route| !accounts.may_have_scope(ids, route.scope));
     let problems = unserved.map(|route| {
@@ -156,7 +156,7 @@ fn redact(section: &mut Section<'_>, profiles: Option<&[Arc<Redaction>]>) -> Vec
     found
 }
 
-impl Setting for Name {
+impl Setting for RouteName {
     const EXPECTED: &'static str = r#""conversation", "interaction_details" or "conversation_details""#;
 
     fn read(value: toml::Value) -> Result<Self, String> {

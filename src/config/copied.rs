@@ -3,21 +3,21 @@
 use toml::{Table, Value};
 
 use super::load::{Layer, Sources};
-use super::{DEFAULTS, Fault};
+use super::{ConfigFault, DEFAULTS};
 
 /// A file that sets more keys than this to their defaults has not chosen them one by one.
 const MOST_CHOSEN: usize = 30;
 
 impl Sources {
     /// A warning for each file that is a copy of the manual. Files that cannot be read have faults of their own.
-    pub fn copies_of_the_manual(&self) -> Vec<Fault> {
+    pub fn copies_of_the_manual(&self) -> Vec<ConfigFault> {
         let files = self.layers.iter().filter_map(|layer| match layer {
             Layer::File(file) => Some((file, std::fs::read_to_string(file).ok()?)),
             Layer::Text(_) => None,
         });
         files
             .filter_map(|(file, text)| {
-                Some(Fault { path: file.display().to_string(), problem: copied(&text)? })
+                Some(ConfigFault { path: file.display().to_string(), problem: copied(&text)? })
             })
             .collect()
     }

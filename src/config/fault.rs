@@ -5,12 +5,12 @@ use std::fmt;
 
 /// Something wrong with the configuration: `path.to.key: what is wrong`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fault {
+pub struct ConfigFault {
     pub path: String,
     pub problem: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.problem)
     }
@@ -25,7 +25,7 @@ impl fmt::Display for Fault {
 pub struct Faults(RefCell<Vec<Found>>);
 
 struct Found {
-    fault: Fault,
+    fault: ConfigFault,
     /// Another fault says more of the same.
     is_explained: bool,
 }
@@ -34,7 +34,7 @@ impl Faults {
     pub fn report(&self, path: impl Into<String>, problem: impl Into<String>) {
         let (path, problem) = (path.into(), problem.into());
         if !self.cover(&path) {
-            self.0.borrow_mut().push(Found { fault: Fault { path, problem }, is_explained: false });
+            self.0.borrow_mut().push(Found { fault: ConfigFault { path, problem }, is_explained: false });
         }
     }
 
@@ -55,7 +55,7 @@ impl Faults {
         }
     }
 
-    pub fn into_vec(self) -> Vec<Fault> {
+    pub fn into_vec(self) -> Vec<ConfigFault> {
         let found = self.0.into_inner().into_iter();
         found.filter(|found| !found.is_explained).map(|found| found.fault).collect()
     }

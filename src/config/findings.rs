@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{Access, access};
 
-use super::{AuditTo, Config, Fault, LogTo};
+use super::{AuditTo, Config, ConfigFault, LogTo};
 use crate::clock::UnixMillis;
 
 /// A certificate that is valid for less than this should have been renewed already.
@@ -16,7 +16,7 @@ const RENEWED_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 
 impl Config {
     /// The files that could not be opened for writing. Makes none of them.
-    pub fn unwritable(&self) -> Vec<Fault> {
+    pub fn unwritable(&self) -> Vec<ConfigFault> {
         let log = match &self.log.access_to {
             LogTo::File(path) if self.log.access => Some(("log.access_to", path)),
             _ => None,
@@ -29,40 +29,40 @@ impl Config {
         files
             .filter_map(|(key, path)| {
                 let error = writable(path).err()?;
-                Some(Fault { path: key.to_owned(), problem: format!("cannot be written: {error}") })
+                Some(ConfigFault { path: key.to_owned(), problem: format!("cannot be written: {error}") })
             })
             .collect()
     }
 
     /// The certificate, if it has expired at `now`. `check` refuses it, where it costs nothing yet. `serve` takes it:
     /// with such a certificate some callers are still served, and a reload may bring what has nothing to do with it.
-    pub fn expired_certificate(&self, now: UnixMillis) -> Option<Fault> {
+    pub fn expired_certificate(&self, now: UnixMillis) -> Option<ConfigFault> {
         let not_after = self.server.tls.as_ref()?.not_after();
         let problem = format!("has expired at {}; callers refuse it", date(not_after));
-        (not_after <= now).then(|| Fault { path: "server.tls.cert".to_owned(), problem })
+        (not_after <= now).then(|| ConfigFault { path: "server.tls.cert".to_owned(), problem })
     }
 
-    fn expiring_certificate(&self, now: UnixMillis) -> Option<Fault> {
+    fn expiring_certificate(&self, now: UnixMillis) -> Option<ConfigFault> {
         let not_after = self.server.tls.as_ref()?.not_after();
         let problem = format!("expires at {}, in less than 14 days; renew it", date(not_after));
         let is_soon = now < not_after && not_after.since(now) < RENEWED_BEFORE;
-        is_soon.then(|| Fault { path: "server.tls.cert".to_owned(), problem })
+        is_soon.then(|| ConfigFault { path: "server.tls.cert".to_owned(), problem })
     }
 
     /// What works, and is hardly meant, at `now`.
-    pub fn warnings(&self, now: UnixMillis) -> Vec<Fault> {
+    pub fn warnings(&self, now: UnixMillis) -> Vec<ConfigFault> {
         let bases = self.accounts.iter().enumerate().flat_map(|(number, account)| {
             let urls = [
                 ("contact_center_url", &account.contact_center_url),
                 ("automation_url", &account.automation_url),
             ];
-            urls.into_iter().filter(|(_, url)| has_path(url)).map(move |(key, _)| Fault {
+            urls.into_iter().filter(|(_, url)| has_path(url)).map(move |(key, _)| ConfigFault {
                 path: format!("accounts[{number}].{key}"),
                 problem: "has a path; routes are appended to it".to_owned(),
             })
         });
         let expired = self.clients.iter().filter(|client| self.clients.all_keys_expired(client, now));
-        let expired = expired.map(|client| Fault {
+        let expired = expired.map(|client| ConfigFault {
             path: format!("clients[{}].api_keys", client.number),
             problem: format!("have all expired: client {} cannot call with a key", client.name),
         });

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::fault::{Fault, Faults};
+use super::fault::{ConfigFault, Faults};
 use super::fingerprint::{self, Fingerprint, Named};
 use super::places::Places;
 use super::section::Section;
 use super::setting::describe;
 use super::{Config, DEFAULTS};
-use crate::routes::Limits;
+use crate::routes::RequestLimits;
 
 /// The prefix of environment variables that lay over the files; `__` parts the keys of the path.
 pub const ENVIRONMENT_PREFIX: &str = "KORE_GATEWAY__";
@@ -45,12 +45,15 @@ impl Sources {
 }
 
 /// Reads and resolves a configuration; all faults of all files at once.
-pub fn load(sources: &Sources) -> Result<(Table, Config), Vec<Fault>> {
+pub fn load(sources: &Sources) -> Result<(Table, Config), Vec<ConfigFault>> {
     load_noting(sources, &mut Fingerprint::default())
 }
 
 /// The same; what was in its files is noted in `fingerprint`, faults or not.
-pub fn load_noting(sources: &Sources, fingerprint: &mut Fingerprint) -> Result<(Table, Config), Vec<Fault>> {
+pub fn load_noting(
+    sources: &Sources,
+    fingerprint: &mut Fingerprint,
+) -> Result<(Table, Config), Vec<ConfigFault>> {
     let (table, places) = as_written(sources, &mut |path| {
         let read = std::fs::read(path);
         fingerprint.note(Named { path: path.to_owned(), has_own_watch: false }, &read);
@@ -66,7 +69,7 @@ pub fn load_noting(sources: &Sources, fingerprint: &mut Fingerprint) -> Result<(
 }
 
 /// The limits of the routes alone, of a configuration that need not be whole.
-pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
+pub fn limits(sources: &Sources) -> Result<RequestLimits, Vec<ConfigFault>> {
     let (mut written, places) = as_written(sources, &mut |path| std::fs::read(path))?;
     let faults = Faults::default();
     // Of the other keys, those that are wrong are `check`'s affair.
@@ -80,7 +83,7 @@ pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
     let conversation_details_limit = section("limits", "conversation_details_limit");
     let max_json_depth = usize::try_from(section("server", "max_json_depth")).unwrap_or(usize::MAX);
     match faults.into_vec() {
-        faults if faults.is_empty() => Ok(Limits { conversation_details_limit, max_json_depth }),
+        faults if faults.is_empty() => Ok(RequestLimits { conversation_details_limit, max_json_depth }),
         faults => Err(places.complete(faults)),
     }
 }
@@ -88,10 +91,10 @@ pub fn limits(sources: &Sources) -> Result<Limits, Vec<Fault>> {
 fn as_written(
     sources: &Sources,
     read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
-) -> Result<(Table, Places), Vec<Fault>> {
+) -> Result<(Table, Places), Vec<ConfigFault>> {
     let (mut faults, mut places) = (Vec::new(), Places::default());
     let mut written = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
-        faults.push(Fault { path: "defaults".to_owned(), problem: error.to_string() });
+        faults.push(ConfigFault { path: "defaults".to_owned(), problem: error.to_string() });
         Table::new()
     });
     for layer in &sources.layers {
@@ -110,7 +113,7 @@ fn as_written(
         let table = text.and_then(|text| text.parse::<Table>().map_err(|error| not_toml(&text, &error)));
         match table {
             Ok(table) => lay_over(&mut written, table),
-            Err(problem) => faults.push(Fault { path, problem }),
+            Err(problem) => faults.push(ConfigFault { path, problem }),
         }
     }
     for (name, text) in &sources.environment {
@@ -118,7 +121,7 @@ fn as_written(
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         match set(&mut written, &keys, text) {
             Ok(()) => places.add_variable(&keys, name),
-            Err(problem) => faults.push(Fault { path: name.clone(), problem }),
+            Err(problem) => faults.push(ConfigFault { path: name.clone(), problem }),
         }
     }
     if faults.is_empty() { Ok((written, places)) } else { Err(faults) }

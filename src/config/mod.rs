@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use toml::Table;
 
-use crate::routes::Limits;
+use crate::routes::RequestLimits;
 use account::Accounts;
 use client::Others;
 use fault::Faults;
@@ -53,7 +53,7 @@ pub use cache::Cache;
 pub use client::{Client, Lane};
 pub use clients::Clients;
 pub use effective::{effective, filled};
-pub use fault::Fault;
+pub use fault::ConfigFault;
 pub use fingerprint::Fingerprint;
 pub use limits::Callers;
 pub use load::{ENVIRONMENT_PREFIX, Layer, Sources, limits, load, load_noting};
@@ -61,7 +61,7 @@ pub use log::{Log, LogFormat, LogTo};
 pub use oidc::{Oidc, OidcRule};
 pub use overview::changed_sections;
 pub use proxies::{Proxies, ProxyHeader};
-pub use redaction::{Kind, Pointer, Redaction, Step};
+pub use redaction::{Pointer, Redaction, RedactionKind, Step};
 pub use reload::Reload;
 pub use secret::{KEY_PREFIX, secret};
 pub use server::{Ops, Server};
@@ -83,7 +83,7 @@ pub struct Config {
     pub reload: Reload,
     pub audit: Audit,
     pub upstream: Upstream,
-    pub limits: Limits,
+    pub limits: RequestLimits,
     pub callers: Callers,
     /// Steps that looking into one body for a client may take.
     pub redaction_work: u64,
@@ -95,7 +95,7 @@ pub struct Config {
 
 impl Config {
     /// What a table means, or everything that is wrong with it. Reads the files that it names.
-    pub fn resolve(written: Table) -> Result<Self, Vec<Fault>> {
+    pub fn resolve(written: Table) -> Result<Self, Vec<ConfigFault>> {
         let faults = Faults::default();
         let config = Self::read(Section::root(written, &faults));
         match faults.into_vec() {
@@ -126,7 +126,7 @@ impl Config {
         let clients = Clients::read_all(&mut root, &others);
         root.close();
         Self {
-            limits: Limits {
+            limits: RequestLimits {
                 conversation_details_limit: limits.conversation_details_limit,
                 max_json_depth: server.max_json_depth,
             },

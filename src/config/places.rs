@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Fault, is_below, join};
+use super::fault::{ConfigFault, is_below, join};
 
 /// Places by path. A later layer's take the place of those that its values replace.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Places {
     }
 
     /// Adds to each fault where its key was written, or the table that the key is missing from.
-    pub fn complete(&self, mut faults: Vec<Fault>) -> Vec<Fault> {
+    pub fn complete(&self, mut faults: Vec<ConfigFault>) -> Vec<ConfigFault> {
         for fault in &mut faults {
             if let Some(place) = self.of(&fault.path) {
                 fault.problem = format!("{} ({place})", fault.problem);

@@ -34,7 +34,7 @@ pub struct Redaction {
     /// Shown although the vendor does not list it.
     pub show: Vec<Pointer>,
     /// Masked where they are found in free text.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<RedactionKind>,
     /// Where to look for them: strings here and below.
     pub text: Vec<Pointer>,
 }
@@ -52,7 +52,7 @@ pub enum Step {
 
 /// A kind of data that is known by its looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum RedactionKind {
     Email,
     Phone,
     Ip,
@@ -114,7 +114,7 @@ impl Setting for Pointer {
     }
 }
 
-impl Setting for Kind {
+impl Setting for RedactionKind {
     const EXPECTED: &'static str = r#""email", "phone", "ip" or "card""#;
 
     fn read(value: toml::Value) -> Result<Self, String> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::section::Section;
-use super::{Config, Fault};
+use super::{Config, ConfigFault};
 
 /// When changed files are taken up.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ impl Reload {
 
 impl Config {
     /// What of `self` cannot take the place of `running` without a restart, as faults.
-    pub fn needs_restart(&self, running: &Self) -> Vec<Fault> {
+    pub fn needs_restart(&self, running: &Self) -> Vec<ConfigFault> {
         let (new, old) = (self, running);
         let fixed = [
             ("server.listen", new.server.listen == old.server.listen),
@@ -54,6 +54,6 @@ impl Config {
         ];
         let changed = fixed.into_iter().filter(|(_, same)| !same);
         let problem = "has changed, and only a restart can change it";
-        changed.map(|(path, _)| Fault { path: path.to_owned(), problem: problem.to_owned() }).collect()
+        changed.map(|(path, _)| ConfigFault { path: path.to_owned(), problem: problem.to_owned() }).collect()
     }
 }

@@ -17,7 +17,7 @@ use crate::lifecycle::phase::Phase;
 
 /// What kind of id an answer named. The kinds do not share a name space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Kind {
+pub enum IdKind {
     Conversation,
     Session,
     Call,
@@ -26,13 +26,13 @@ pub enum Kind {
 /// An id and its kind, to be compared: a digest of the id, which is small, of one size, and tells
 /// nobody whose conversation it is. Two ids in 2^60 would share one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Name {
-    pub kind: Kind,
+pub struct HashedId {
+    pub kind: IdKind,
     pub digest: [u8; 15],
 }
 
-impl Name {
-    pub fn new(kind: Kind, id: &str) -> Self {
+impl HashedId {
+    pub fn new(kind: IdKind, id: &str) -> Self {
         Self { kind, digest: digest::short(id.as_bytes()) }
     }
 }
@@ -43,7 +43,7 @@ const MOST_NAMES: usize = 64;
 /// One conversation under all the ids an answer gave it, and the phase it was seen in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
-    pub names: Vec<Name>,
+    pub names: Vec<HashedId>,
     pub phase: Phase,
     /// The bots that the answer names as the conversation's.
     pub bots: Vec<Box<str>>,
@@ -56,7 +56,7 @@ pub struct Known {
     /// When the answer that told it was asked for.
     pub asked_at: Moment,
     /// Every name the conversation goes by; none, and no memory, where this is the only one.
-    pub names: Arc<[Name]>,
+    pub names: Arc<[HashedId]>,
     bots: BotNumbers,
 }
 
@@ -118,7 +118,7 @@ fn joined(mut held: BotNumbers, told: BotNumbers) -> BotNumbers {
 }
 
 /// The ids with the phase they were last seen in, per account.
-pub struct Seen(Mutex<Table>);
+pub struct Sightings(Mutex<Table>);
 
 struct Table {
     known: LruCache<Id, Known, RandomState>,
@@ -130,10 +130,10 @@ struct Table {
 #[derive(PartialEq, Eq, Hash)]
 struct Id {
     account: usize,
-    name: Name,
+    name: HashedId,
 }
 
-impl Seen {
+impl Sightings {
     /// A table of at most `capacity` ids; those named longest ago are forgotten first. (By use, a
     /// new conversation would never push out an old one.)
     pub fn new(capacity: u64) -> Self {
@@ -151,7 +151,7 @@ impl Seen {
         let account = table.number(account).unwrap_or_else(|| table.add(account));
         for Sighting { names, phase, bots } in sightings {
             let bots = table.bots.numbers(bots);
-            let all: Arc<[Name]> = if names.len() > 1 { names.as_slice().into() } else { Arc::default() };
+            let all: Arc<[HashedId]> = if names.len() > 1 { names.as_slice().into() } else { Arc::default() };
             for name in names {
                 let told = Known { phase: *phase, asked_at, names: all.clone(), bots };
                 let id = Id { account, name: *name };
@@ -164,14 +164,14 @@ impl Seen {
     }
 
     /// What else goes by that name is called, in any account.
-    pub fn names(&self, name: Name) -> Vec<Name> {
+    pub fn names(&self, name: HashedId) -> Vec<HashedId> {
         let table = self.table();
         let known = (0..table.accounts.len()).filter_map(|account| table.known.peek(&Id { account, name }));
         known.flat_map(|known| known.names.to_vec()).filter(|other| *other != name).collect()
     }
 
     /// What is known of `name`; nothing if it was never named, or too long ago.
-    pub fn get(&self, account: &str, name: Name) -> Option<Known> {
+    pub fn get(&self, account: &str, name: HashedId) -> Option<Known> {
         let table = self.table();
         let account = table.number(account)?;
         table.known.peek(&Id { account, name }).cloned()
@@ -180,7 +180,7 @@ impl Seen {
     /// The bots that a conversation belongs to which goes by all of `names`, as far as answers have said; none
     /// if no answer has. Where answers about two of the names have no bot in common, it is one bot without
     /// a name, which nobody may see.
-    pub fn bots(&self, account: &str, names: &[Name]) -> Box<[Box<str>]> {
+    pub fn bots(&self, account: &str, names: &[HashedId]) -> Box<[Box<str>]> {
         let table = self.table();
         let Some(account) = table.number(account) else { return Box::default() };
         let told = names.iter().map(|name| table.bots(account, *name));
@@ -210,12 +210,12 @@ impl Table {
 
     /// The bots of what goes by a name. A call is its session's, whose automation bots only rows tell, and no row
     /// tells a call. A name with which no answer told a bot has those of its other names.
-    fn bots(&self, account: usize, name: Name) -> BotNumbers {
+    fn bots(&self, account: usize, name: HashedId) -> BotNumbers {
         let known = |name| self.known.peek(&Id { account, name });
         let Some(Known { bots: own, names, .. }) = known(name) else { return BotNumbers::default() };
         let is_told = *own != BotNumbers::default();
         let others = names.iter().filter(|other| match name.kind {
-            Kind::Call if is_told => other.kind == Kind::Session,
+            IdKind::Call if is_told => other.kind == IdKind::Session,
             _ => !is_told,
         });
         others.filter_map(|other| known(*other)).map(|other| other.bots).fold(*own, joined)
@@ -243,7 +243,7 @@ impl Known {
 
 /// What was told, and what was known before and is not told again: one route names the call, the
 /// other does not.
-fn together(told: &Arc<[Name]>, held: &Arc<[Name]>) -> Arc<[Name]> {
+fn together(told: &Arc<[HashedId]>, held: &Arc<[HashedId]>) -> Arc<[HashedId]> {
     if told.iter().all(|name| held.contains(name)) {
         return held.clone();
     }

@@ -259,7 +259,7 @@ struct Strict<'a, 't> {
 
 #[derive(Clone, Copy)]
 enum Token<'a> {
-    Name(&'a str),
+    RouteName(&'a str),
     Index(usize),
 }
 
@@ -272,7 +272,7 @@ impl<'a, 't> Strict<'a, 't> {
     fn pointer(&self) -> String {
         match self.above {
             None => String::new(),
-            Some((above, Token::Name(name))) => {
+            Some((above, Token::RouteName(name))) => {
                 format!("{}/{}", above.pointer(), escaped(name))
             }
             Some((above, Token::Index(index))) => format!("{}/{index}", above.pointer()),
@@ -349,7 +349,7 @@ impl<'de> Visitor<'de> for Strict<'_, '_> {
         self.check_depth::<A::Error>()?;
         let mut members = value::Members::new();
         while let Some(name) = entries.next_key::<String>()? {
-            let place = self.below(Token::Name(&name));
+            let place = self.below(Token::RouteName(&name));
             let value = entries.next_value_seed(place)?;
             if members.contains_key(&name) {
                 self.reader.report(|| {

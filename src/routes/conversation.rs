@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use super::names::Names;
 use super::openapi::{Description, Parameter};
 use super::params::Params;
-use super::query::{Asked, Identity, Misfit, Reading};
-use super::{Base, Canonical, Limits, Listed, Name, Request, Route, Scope, date, ids, shown};
+use super::query::{IdentityProof, Misfit, Reading, Requested};
+use super::{Base, Canonical, Listed, Request, RequestLimits, Route, RouteName, Scope, date, ids, shown};
 use crate::error::Fault;
 use crate::json::{Object, Owner, Text};
 use crate::lifecycle::phase::{Phase, Summary};
-use crate::lifecycle::sightings::{self, Kind, Sighting};
+use crate::lifecycle::sightings::{self, IdKind, Sighting};
 
 pub const ROUTE: Route = Route {
-    name: Name::Conversation,
+    name: RouteName::Conversation,
     method: Method::GET,
     names: NAMES,
     listed: &[Listed { at: &[], members: LISTED }],
@@ -80,7 +80,7 @@ const LISTED: &[&str] = &[
 /// vendor comes up with, are live.
 const OVER: [&str; 2] = ["CLOSED", "TERMINATED"];
 
-fn describe(_: Limits) -> Description {
+fn describe(_: RequestLimits) -> Description {
     let date = || json!({ "type": "string", "pattern": date::pattern_of_moments(), "examples": ["2026-02-16", "2026-02-16 12:00:00", "2026-02-16T12:00:00Z"] });
     let (id, _) = ids::pattern("conversationId");
     Description {
@@ -158,8 +158,14 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
     let query = params.canonical();
     faults.append(&mut params.faults);
     if faults.is_empty() {
-        let asked = Asked::Conversation { id: path_id.to_owned() };
-        Ok(Canonical { query, body: String::new(), plain_body: None, drops_text: params.drops_text, asked })
+        let requested = Requested::Conversation { id: path_id.to_owned() };
+        Ok(Canonical {
+            query,
+            body: String::new(),
+            plain_body: None,
+            drops_text: params.drops_text,
+            requested,
+        })
     } else {
         Err(faults)
     }
@@ -192,8 +198,8 @@ struct Body<'a> {
     call_id_data: Text<'a>,
 }
 
-fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Conversation { id } = asked else { return Err(Misfit::Other) };
+fn read(requested: &Requested, body: &[u8]) -> Result<Reading, Misfit> {
+    let Requested::Conversation { id } = requested else { return Err(Misfit::Other) };
     let Object(body): Object<Body<'_>> =
         serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     if body.id != *id {
@@ -201,12 +207,12 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     }
     let phase = phase(&body);
     let told = [
-        (Kind::Conversation, Some(&body.id)),
-        (Kind::Session, body.bot_session_id.0.as_ref()),
-        (Kind::Call, body.conversation_id.0.as_ref()),
-        (Kind::Call, body.call_id_data.0.as_ref()),
+        (IdKind::Conversation, Some(&body.id)),
+        (IdKind::Session, body.bot_session_id.0.as_ref()),
+        (IdKind::Call, body.conversation_id.0.as_ref()),
+        (IdKind::Call, body.call_id_data.0.as_ref()),
     ];
-    let names = told.into_iter().filter_map(|(kind, id)| Some(sightings::Name::new(kind, id?))).collect();
+    let names = told.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, id?))).collect();
     let bot = body.bot_id.0.map(Box::from);
     Ok(Reading {
         phase,
@@ -215,7 +221,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         // One that names no bot is nobody's: only who may see them all gets it.
         bots: vec![bot.unwrap_or_default()],
         accounts: body.account_id.0.map(Box::from).into_iter().collect(),
-        identity: Identity::Proven,
+        identity: IdentityProof::Proven,
         summary: Summary::NotAsked,
     })
 }
@@ -239,7 +245,7 @@ mod tests {
     use crate::clock::UnixMillis;
 
     fn reading(body: &str) -> Result<Reading, Misfit> {
-        read(&Asked::Conversation { id: "c-1".to_owned() }, body.as_bytes())
+        read(&Requested::Conversation { id: "c-1".to_owned() }, body.as_bytes())
     }
 
     fn phase_of(members: &str) -> Phase {

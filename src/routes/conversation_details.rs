@@ -12,15 +12,15 @@ use super::body::Members;
 use super::names::Names;
 use super::openapi::Description;
 use super::params::{MOST_OFFSET, Params};
-use super::query::{Asked, Identity, Misfit, Reading, Transcript};
-use super::{Base, Canonical, Limits, Listed, Name, Request, Route, Scope, ids, shown};
+use super::query::{IdentityProof, Misfit, Reading, Requested, Transcript};
+use super::{Base, Canonical, Listed, Request, RequestLimits, Route, RouteName, Scope, ids, shown};
 use crate::error::Fault;
 use crate::json::{Object, Owner};
 use crate::lifecycle::phase::{Phase, Summary};
-use crate::lifecycle::sightings::{self, Kind};
+use crate::lifecycle::sightings::{self, IdKind};
 
 pub const ROUTE: Route = Route {
-    name: Name::ConversationDetails,
+    name: RouteName::ConversationDetails,
     method: Method::POST,
     names: NAMES,
     listed: &[
@@ -77,16 +77,16 @@ const LISTED_OF_MESSAGE: &[&str] = &[
 ];
 
 /// An id that can name a transcript: its member, its kind and its shape.
-type Named = (&'static str, Kind, fn(&str) -> Result<(), &'static str>);
+type Named = (&'static str, IdKind, fn(&str) -> Result<(), &'static str>);
 
 /// In the upstream's order of precedence: of several, the first counts and the rest is ignored.
 const NAMED_BY: [Named; 3] = [
-    ("sessionId", Kind::Session, ids::session),
-    ("callId", Kind::Call, ids::call),
-    ("conversationId", Kind::Conversation, ids::conversation),
+    ("sessionId", IdKind::Session, ids::session),
+    ("callId", IdKind::Call, ids::call),
+    ("conversationId", IdKind::Conversation, ids::conversation),
 ];
 
-fn describe(limits: Limits) -> Description {
+fn describe(limits: RequestLimits) -> Description {
     let id = |name: &str, text: &str| {
         let (pattern, _) = ids::pattern(name);
         json!({ "type": "string", "pattern": pattern, "description": text })
@@ -155,7 +155,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
             drops_text: params.drops_text || members.drops_text,
             plain_body: with_summary.then(|| plain(members.clone())),
             body: members.canonical(),
-            asked: Asked::Transcript(Transcript { kind, id, conversation, with_summary }),
+            requested: Requested::Transcript(Transcript { kind, id, conversation, with_summary }),
         }),
         _ => Err(faults),
     }
@@ -170,7 +170,7 @@ fn plain(mut members: Members) -> String {
 
 /// The id that counts, and the conversation's if that is there too. All are checked, those that the upstream
 /// ignores are taken out.
-fn named(members: &mut Members) -> (Option<(Kind, String)>, Option<String>) {
+fn named(members: &mut Members) -> (Option<(IdKind, String)>, Option<String>) {
     let (mut first, mut conversation) = (None, None);
     let mut any = false;
     for (name, kind, shape) in NAMED_BY {
@@ -179,7 +179,7 @@ fn named(members: &mut Members) -> (Option<(Kind, String)>, Option<String>) {
         if let Err(expected) = shape(&id) {
             members.fault(name, format_args!("is {}; it is {expected}", shown(&id)));
         }
-        if kind == Kind::Conversation {
+        if kind == IdKind::Conversation {
             conversation = Some(id.clone());
         }
         if first.is_none() {
@@ -241,8 +241,8 @@ struct Info<'a> {
 /// It is the session asked for, if a session was asked for. The `callId` that comes back can be
 /// another than the one that was sent, and a conversation is not named at all: then the session
 /// in the answer has to be known as the conversation's.
-fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Transcript(Transcript { kind, id, with_summary, .. }) = asked else {
+fn read(requested: &Requested, body: &[u8]) -> Result<Reading, Misfit> {
+    let Requested::Transcript(Transcript { kind, id, with_summary, .. }) = requested else {
         return Err(Misfit::Other);
     };
     let Object(body): Object<Body<'_>> =
@@ -254,17 +254,17 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
     };
     let Object(Info { session_id, call_id, account_id }) = body.conversation_info;
     let identity = match (kind, &session_id, &call_id) {
-        (Kind::Session, Some(session), _) if session != id => return Err(Misfit::Other),
-        (Kind::Session, Some(_), _) => Identity::Proven,
-        (Kind::Call, _, Some(call)) if call == id => Identity::Proven,
-        (Kind::Call | Kind::Conversation, Some(session), _) => {
-            Identity::ProvenIf(sightings::Name::new(Kind::Session, session))
+        (IdKind::Session, Some(session), _) if session != id => return Err(Misfit::Other),
+        (IdKind::Session, Some(_), _) => IdentityProof::Proven,
+        (IdKind::Call, _, Some(call)) if call == id => IdentityProof::Proven,
+        (IdKind::Call | IdKind::Conversation, Some(session), _) => {
+            IdentityProof::ProvenIf(sightings::HashedId::new(IdKind::Session, session))
         }
-        _ => Identity::Unproven,
+        _ => IdentityProof::Unproven,
     };
-    let mut known_by = vec![sightings::Name::new(*kind, id)];
-    let told = [(Kind::Session, session_id), (Kind::Call, call_id)];
-    known_by.extend(told.into_iter().filter_map(|(kind, id)| Some(sightings::Name::new(kind, &id?))));
+    let mut known_by = vec![sightings::HashedId::new(*kind, id)];
+    let told = [(IdKind::Session, session_id), (IdKind::Call, call_id)];
+    known_by.extend(told.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, &id?))));
     known_by.dedup();
     Ok(Reading {
         phase: Phase::Unknown,
@@ -314,24 +314,24 @@ pub fn without_summary(body: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn asked_by(kind: Kind, id: &str) -> Asked {
-        Asked::Transcript(Transcript { kind, id: id.to_owned(), conversation: None, with_summary: false })
+    fn asked_by(kind: IdKind, id: &str) -> Requested {
+        Requested::Transcript(Transcript { kind, id: id.to_owned(), conversation: None, with_summary: false })
     }
 
     #[test]
     fn a_transcript_is_known_by_what_was_asked_and_by_what_it_names() {
         let body = br#"{"conversationInfo":{"sessionId":"s1","callId":"k1"},"conversationHistory":[]}"#;
-        let reading = read(&asked_by(Kind::Call, "k0"), body).expect("the right shape");
-        let expected = [(Kind::Call, "k0"), (Kind::Session, "s1"), (Kind::Call, "k1")];
-        assert_eq!(reading.known_by, expected.map(|(kind, id)| sightings::Name::new(kind, id)));
+        let reading = read(&asked_by(IdKind::Call, "k0"), body).expect("the right shape");
+        let expected = [(IdKind::Call, "k0"), (IdKind::Session, "s1"), (IdKind::Call, "k1")];
+        assert_eq!(reading.known_by, expected.map(|(kind, id)| sightings::HashedId::new(kind, id)));
         assert_eq!(reading.phase, Phase::Unknown);
     }
 
     #[test]
     fn another_session_is_no_answer() {
         let body = br#"{"conversationInfo":{"sessionId":"s2"},"conversationHistory":[]}"#;
-        assert_eq!(read(&asked_by(Kind::Session, "s1"), body), Err(Misfit::Other));
-        assert!(read(&asked_by(Kind::Call, "s1"), body).is_ok());
+        assert_eq!(read(&asked_by(IdKind::Session, "s1"), body), Err(Misfit::Other));
+        assert!(read(&asked_by(IdKind::Call, "s1"), body).is_ok());
     }
 
     #[test]
@@ -340,7 +340,7 @@ mod tests {
             r#"[{"sessionId":"s1"},[],null]"#,
             r#"{"conversationInfo":["s1","k1"],"conversationHistory":[]}"#,
         ] {
-            assert_eq!(read(&asked_by(Kind::Session, "s1"), body.as_bytes()), Err(Misfit::Shape), "{body}");
+            assert_eq!(read(&asked_by(IdKind::Session, "s1"), body.as_bytes()), Err(Misfit::Shape), "{body}");
         }
     }
 
@@ -348,14 +348,14 @@ mod tests {
     fn who_is_not_named_has_to_be_known_by_the_session() {
         let body = br#"{"conversationInfo":{"sessionId":"s1","callId":"k1"},"conversationHistory":[]}"#;
         let identity = |kind, id| read(&asked_by(kind, id), body).expect("the right shape").identity;
-        let by_session = Identity::ProvenIf(sightings::Name::new(Kind::Session, "s1"));
-        assert_eq!(identity(Kind::Session, "s1"), Identity::Proven);
-        assert_eq!(identity(Kind::Call, "k1"), Identity::Proven);
-        assert_eq!(identity(Kind::Call, "k0"), by_session);
-        assert_eq!(identity(Kind::Conversation, "c-1"), by_session);
+        let by_session = IdentityProof::ProvenIf(sightings::HashedId::new(IdKind::Session, "s1"));
+        assert_eq!(identity(IdKind::Session, "s1"), IdentityProof::Proven);
+        assert_eq!(identity(IdKind::Call, "k1"), IdentityProof::Proven);
+        assert_eq!(identity(IdKind::Call, "k0"), by_session);
+        assert_eq!(identity(IdKind::Conversation, "c-1"), by_session);
         let nameless = br#"{"conversationInfo":{},"conversationHistory":[]}"#;
-        let reading = read(&asked_by(Kind::Session, "s1"), nameless).expect("the right shape");
-        assert_eq!(reading.identity, Identity::Unproven);
+        let reading = read(&asked_by(IdKind::Session, "s1"), nameless).expect("the right shape");
+        assert_eq!(reading.identity, IdentityProof::Unproven);
     }
 
     #[test]

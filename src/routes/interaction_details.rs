@@ -12,16 +12,16 @@ use super::date::{self, Date, LONGEST_WINDOW, Refused, Window};
 use super::names::Names;
 use super::openapi::{Description, Parameter};
 use super::params::{MOST_OFFSET, Params};
-use super::query::{Asked, Identity, Misfit, Reading};
-use super::{Base, Canonical, Limits, Listed, Name, Request, Route, Scope, shown};
+use super::query::{IdentityProof, Misfit, Reading, Requested};
+use super::{Base, Canonical, Listed, Request, RequestLimits, Route, RouteName, Scope, shown};
 use crate::clock::UnixMillis;
 use crate::error::Fault;
 use crate::json::{Object, Owner, Texts};
 use crate::lifecycle::phase::{Phase, Summary};
-use crate::lifecycle::sightings::{self, Kind, Sighting};
+use crate::lifecycle::sightings::{self, IdKind, Sighting};
 
 pub const ROUTE: Route = Route {
-    name: Name::InteractionDetails,
+    name: RouteName::InteractionDetails,
     method: Method::POST,
     names: NAMES,
     listed: &[
@@ -104,7 +104,7 @@ const OFFSET: &str =
 /// a `sessionEndTime`; anything else, or none, is live too.
 const OVER: [&str; 4] = ["CLOSED", "BotResolved", "Dropped", "USER ABANDONED"];
 
-fn describe(_: Limits) -> Description {
+fn describe(_: RequestLimits) -> Description {
     let date = |text: &str| json!({ "type": "string", "pattern": date::pattern(), "description": text });
     let set = |text: &str| json!({ "type": "array", "items": { "type": "string" }, "description": text });
     Description {
@@ -218,7 +218,7 @@ fn parse(request: &Request<'_>) -> Result<Canonical, Vec<Fault>> {
                 body: members.canonical(),
                 plain_body: None,
                 drops_text: params.drops_text || members.drops_text,
-                asked: Asked::Window { start, end, offset_minutes },
+                requested: Requested::Window { start, end, offset_minutes },
             })
         }
         _ => Err(faults),
@@ -342,8 +342,8 @@ impl Row<'_> {
 
 /// Over when every row is, and not before the window itself has ended: the window's end is part of
 /// `since`. An empty past window is over.
-fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
-    let Asked::Window { start, end, offset_minutes } = *asked else { return Err(Misfit::Other) };
+fn read(requested: &Requested, body: &[u8]) -> Result<Reading, Misfit> {
+    let Requested::Window { start, end, offset_minutes } = *requested else { return Err(Misfit::Other) };
     let Object(body): Object<Body<'_>> =
         serde_json::from_slice(body).map_err(|error| Misfit::from_json(&error))?;
     let mut reading = Reading {
@@ -352,7 +352,7 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         known_by: Vec::new(),
         bots: Vec::new(),
         accounts: Vec::new(),
-        identity: Identity::Proven,
+        identity: IdentityProof::Proven,
         summary: Summary::NotAsked,
     };
     let mut bots = BTreeSet::new();
@@ -361,18 +361,18 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
         let phase = row.phase(end, offset_minutes);
         reading.phase = reading.phase.and(phase);
         if row.is_outside(start, end, offset_minutes) {
-            reading.identity = Identity::Unproven;
+            reading.identity = IdentityProof::Unproven;
         }
         accounts.extend(row.account_id.0);
         let automation = row.automation_bots.0.into_iter().filter_map(|bot| Some(Box::from(bot.0?)));
         let its_bots = row.bot_id.as_deref().map(Box::from).into_iter().chain(automation).collect();
         bots.extend(row.bot_id);
-        let told = [(Kind::Session, row.session_id), (Kind::Conversation, row.conversation_id)];
+        let told = [(IdKind::Session, row.session_id), (IdKind::Conversation, row.conversation_id)];
         let names: Vec<_> =
-            told.into_iter().filter_map(|(kind, id)| Some(sightings::Name::new(kind, &id?))).collect();
+            told.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, &id?))).collect();
         // What names nothing is no row of the vendor's: anything may stand in it.
         if names.is_empty() {
-            reading.identity = Identity::Unproven;
+            reading.identity = IdentityProof::Unproven;
         }
         reading.sightings.push(Sighting { names, phase, bots: its_bots });
     }
@@ -382,8 +382,8 @@ fn read(asked: &Asked, body: &[u8]) -> Result<Reading, Misfit> {
 }
 
 /// The phase of the rows of a window's answer that are `own`, by their `botId`: of an empty window, if none is.
-pub fn phase_of_own_rows(asked: &Asked, body: &[u8], own: impl Fn(&str) -> bool) -> Phase {
-    let Asked::Window { end, offset_minutes, .. } = *asked else { return Phase::Unknown };
+pub fn phase_of_own_rows(requested: &Requested, body: &[u8], own: impl Fn(&str) -> bool) -> Phase {
+    let Requested::Window { end, offset_minutes, .. } = *requested else { return Phase::Unknown };
     let Ok(Object(body)) = serde_json::from_slice::<Object<Body<'_>>>(body) else { return Phase::Unknown };
     let rows = body.data.iter().filter(|Object(row)| row.bot_id.as_deref().is_some_and(&own));
     rows.map(|Object(row)| row.phase(end, offset_minutes)).fold(Phase::Closed { since: end }, Phase::and)

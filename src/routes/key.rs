@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Canonical, Ids, Name, ROUTES, Route};
+use super::{Canonical, Ids, ROUTES, Route, RouteName};
 
 /// Changes when the layout or the meaning of a canonical form does.
 const VERSION: u8 = 1;
@@ -74,7 +74,7 @@ impl Key {
     }
 
     pub fn route(&self) -> &'static Route {
-        let index = self.0.get(1).copied().map_or(Name::Conversation as usize, usize::from);
+        let index = self.0.get(1).copied().map_or(RouteName::Conversation as usize, usize::from);
         &ROUTES[index]
     }
 

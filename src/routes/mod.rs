@@ -31,12 +31,12 @@ use names::Names;
 use openapi::Description;
 pub use path::Ids;
 use path::Pattern;
-pub use query::{Asked, Identity, Misfit, Query, Reading, Transcript};
+pub use query::{IdentityProof, Misfit, Query, Reading, Requested, Transcript};
 pub use value::Spellings;
 
 /// One route of the upstream's, served under the same path.
 pub struct Route {
-    pub name: Name,
+    pub name: RouteName,
     pub method: Method,
     /// Path patterns: literal segments and `{ids}`. A literal last segment matches in any letter
     /// case, everything else as it stands. The first pattern is the one used upstream.
@@ -48,12 +48,12 @@ pub struct Route {
     pub scope: Scope,
     pub base: Base,
     /// Says what the contract is, for [`openapi`].
-    pub describe: fn(Limits) -> Description,
+    pub describe: fn(RequestLimits) -> Description,
     /// Checks a request against the contract and makes it canonical. `body` is `None` where no
     /// body was read; faults of a body are then not among the faults.
     pub parse: fn(&Request<'_>) -> Result<Canonical, Vec<Fault>>,
     /// Reads out of a complete body of a 200 what freshness and admission need.
-    pub read: fn(&Asked, &[u8]) -> Result<Reading, Misfit>,
+    pub read: fn(&Requested, &[u8]) -> Result<Reading, Misfit>,
 }
 
 /// The members of a place in answers that the vendor lists, in its pages or its samples. What else stands there may
@@ -67,13 +67,13 @@ pub struct Listed {
 
 /// The word for a route in configuration, metrics and logs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Name {
+pub enum RouteName {
     Conversation,
     InteractionDetails,
     ConversationDetails,
 }
 
-impl Name {
+impl RouteName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Conversation => "conversation",
@@ -109,7 +109,7 @@ pub enum Base {
     Automation,
 }
 
-/// In the order of [`Name`].
+/// In the order of [`RouteName`].
 pub static ROUTES: [Route; 3] =
     [conversation::ROUTE, interaction_details::ROUTE, conversation_details::ROUTE];
 
@@ -126,14 +126,14 @@ impl Route {
     }
 
     /// The route of that name.
-    pub fn named(name: Name) -> &'static Self {
+    pub fn named(name: RouteName) -> &'static Self {
         &ROUTES[name as usize]
     }
 }
 
-/// Limits of the routes that the vendor leaves open.
+/// RequestLimits of the routes that the vendor leaves open.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     pub conversation_details_limit: u64,
     pub max_json_depth: usize,
 }
@@ -144,7 +144,7 @@ pub struct Request<'a> {
     /// Raw, without the question mark; empty if there is none.
     pub query: &'a str,
     pub body: Option<&'a [u8]>,
-    pub limits: Limits,
+    pub limits: RequestLimits,
 }
 
 /// A request in canonical form: equal meaning, equal form.
@@ -157,7 +157,7 @@ pub struct Canonical {
     pub plain_body: Option<String>,
     /// Whether it leaves out, or spells in another way, some text that the caller has chosen.
     pub drops_text: bool,
-    pub asked: Asked,
+    pub requested: Requested,
 }
 
 /// A caller's value in an error: quoted, cut short, without control characters.
@@ -185,7 +185,7 @@ static PATTERNS: LazyLock<[Vec<Pattern>; ROUTES.len()]> = LazyLock::new(|| {
 
 /// Where the record of a conversation is asked for; none if these are no ids.
 pub fn conversation_path(bot: &str, conversation: &str) -> Option<PathAndQuery> {
-    let path = Route::named(Name::Conversation).paths[0];
+    let path = Route::named(RouteName::Conversation).paths[0];
     PathAndQuery::try_from(path.replace("{streamId}", bot).replace("{conversationId}", conversation)).ok()
 }
 
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_route_describes_the_names_that_it_knows() {
-        let limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+        let limits = RequestLimits { conversation_details_limit: 100, max_json_depth: 32 };
         for route in &ROUTES {
             let described = (route.describe)(limits);
             let in_query: Vec<_> = described.parameters.iter().map(|parameter| parameter.name).collect();
@@ -246,7 +246,7 @@ mod tests {
             "/agentassist/api/public/analytics/account/a1/v2/callDetails",
         ] {
             let Found::Route(route, ids) = found(Method::POST, path) else { panic!("{path}") };
-            assert_eq!(route.name, Name::InteractionDetails);
+            assert_eq!(route.name, RouteName::InteractionDetails);
             assert_eq!(ids.account(), Some("a1"));
         }
     }

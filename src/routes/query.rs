@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Key, Route};
 use crate::clock::UnixMillis;
 use crate::lifecycle::phase::{Phase, Summary};
-use crate::lifecycle::sightings::{Kind, Name, Sighting};
+use crate::lifecycle::sightings::{HashedId, IdKind, Sighting};
 
 /// A request that is allowed, valid and in canonical form. It says nothing of who asked.
 #[derive(Clone, Debug)]
@@ -19,12 +19,12 @@ pub struct Query {
     pub plain: Option<Key>,
     /// Whether the request held some text that is not in the key as it was sent.
     pub drops_text: bool,
-    pub asked: Asked,
+    pub requested: Requested,
 }
 
 /// What was asked for, as far as an answer is held against it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Asked {
+pub enum Requested {
     Conversation {
         id: String,
     },
@@ -41,7 +41,7 @@ pub enum Asked {
 /// The id a transcript was asked by, the one the upstream considers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transcript {
-    pub kind: Kind,
+    pub kind: IdKind,
     pub id: String,
     /// The conversation that the request names, if it does, also where another id counts: its record says whose
     /// session it is. Not part of the question.
@@ -49,7 +49,7 @@ pub struct Transcript {
     pub with_summary: bool,
 }
 
-impl Asked {
+impl Requested {
     /// The id that was asked for, if it was one.
     pub fn id(&self) -> Option<&str> {
         match self {
@@ -59,11 +59,11 @@ impl Asked {
     }
 
     /// The same, and what it names.
-    pub fn name(&self) -> Option<Name> {
+    pub fn name(&self) -> Option<HashedId> {
         match self {
-            Self::Conversation { id } => Some(Name::new(Kind::Conversation, id)),
+            Self::Conversation { id } => Some(HashedId::new(IdKind::Conversation, id)),
             Self::Window { .. } => None,
-            Self::Transcript(Transcript { kind, id, .. }) => Some(Name::new(*kind, id)),
+            Self::Transcript(Transcript { kind, id, .. }) => Some(HashedId::new(*kind, id)),
         }
     }
 
@@ -80,23 +80,23 @@ pub struct Reading {
     /// What it tells about conversations that other answers may be about.
     pub sightings: Vec<Sighting>,
     /// The ids under which its phase may have been seen.
-    pub known_by: Vec<Name>,
+    pub known_by: Vec<HashedId>,
     /// The bots the body names: its own, or those of its rows.
     pub bots: Vec<Box<str>>,
     /// The accounts the body names as its own, or its rows'.
     pub accounts: Vec<Box<str>>,
     /// Whether it is what was asked for.
-    pub identity: Identity,
+    pub identity: IdentityProof,
     /// What it has of a summary.
     pub summary: Summary,
 }
 
 /// Whether a body is about what was asked for, as far as the body itself can tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Identity {
+pub enum IdentityProof {
     Proven,
     /// If what was asked for is known to go by this name.
-    ProvenIf(Name),
+    ProvenIf(HashedId),
     /// It names nothing that could be held against the question, or something that does not fit.
     Unproven,
 }

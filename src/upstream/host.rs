@@ -48,7 +48,7 @@ impl Host {
     /// How long such an answer takes.
     pub fn pace(&self, query: &Query) -> &Pace {
         let [of_summaries, of_routes @ ..] = &self.paces;
-        let of_route = of_routes.get(query.route.name as usize).filter(|_| !query.asked.with_summary());
+        let of_route = of_routes.get(query.route.name as usize).filter(|_| !query.requested.with_summary());
         of_route.unwrap_or(of_summaries)
     }
 

@@ -19,7 +19,7 @@ use crate::routes;
 
 /// What a token is used for. The upstream refuses a bot or a scope with the same status as a token
 /// (contract §2), so each use has doubts of its own.
-pub type Use = (routes::Name, Option<Arc<str>>);
+pub type Use = (routes::RouteName, Option<Arc<str>>);
 
 /// Uses that are doubted at a time. Where callers can make up bots, those beyond get no repeats.
 const MOST_DOUBTS: usize = 256;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn usage(bot: &str) -> Use {
-        (routes::Name::Conversation, Some(bot.into()))
+        (routes::RouteName::Conversation, Some(bot.into()))
     }
 
     fn signing(secrets: &Secrets) -> &str {

@@ -140,7 +140,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
     let config = &world.app.snapshot().config;
     let rule = kore_gateway::lifecycle::phase::Rule {
         stale_while_revalidate: Duration::ZERO,
-        ..*config.cache.rule(routes::Route::named(routes::Name::Conversation))
+        ..*config.cache.rule(routes::Route::named(routes::RouteName::Conversation))
     };
     let account: Arc<str> = EXAMPLE_ACCOUNT.into();
     let queries: Vec<Query> = (0..ENTRIES)
@@ -159,7 +159,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
                 key,
                 plain: None,
                 drops_text: false,
-                asked: canonical.asked,
+                requested: canonical.requested,
             }
         })
         .collect();
@@ -169,7 +169,7 @@ async fn a_hundred_thousand_answers_loaded_at_once_do_not_expire_at_once() {
         let before = calls.load(Ordering::SeqCst);
         for query in &queries {
             let (calls, asked_at, id) =
-                (calls.clone(), world.clock.moment(), query.asked.id().unwrap().to_owned());
+                (calls.clone(), world.clock.moment(), query.requested.id().unwrap().to_owned());
             let fill = move |_| {
                 calls.fetch_add(1, Ordering::SeqCst);
                 let body = format!(r#"{{"_id":"{id}","status":"CLOSED","endTime":"2026-01-01T00:00:00Z"}}"#);

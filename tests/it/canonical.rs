@@ -4,14 +4,14 @@
 use http::Method;
 use http::uri::PathAndQuery;
 use kore_gateway::routes::date::Date;
-use kore_gateway::routes::{self, Found, Key, Limits, Request};
+use kore_gateway::routes::{self, Found, Key, Request, RequestLimits};
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use serde_json::{Map, Value, json};
 
 use crate::cases::with_cases;
 
-const LIMITS: Limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+const LIMITS: RequestLimits = RequestLimits { conversation_details_limit: 100, max_json_depth: 32 };
 
 /// The key of a valid request of the account that its path names, or of `account`.
 fn key(method: Method, target: &str, body: &str) -> Result<Key, String> {

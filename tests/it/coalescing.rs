@@ -11,7 +11,7 @@ use kore_gateway::config::Lane;
 use kore_gateway::error::Error;
 use kore_gateway::fetch::answer::{Answer, Fetched};
 use kore_gateway::fetch::payer::Payer;
-use kore_gateway::routes::{self, Found, Key, Name, Query, Route};
+use kore_gateway::routes::{self, Found, Key, Query, Route, RouteName};
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
 
 use crate::world::{
@@ -199,7 +199,7 @@ async fn nobody_is_handed_again_as_collapsed_the_live_answer_that_it_just_had() 
 }
 
 fn conversation_route() -> &'static Route {
-    Route::named(Name::Conversation)
+    Route::named(RouteName::Conversation)
 }
 
 fn a_query(world: &World) -> Query {
@@ -216,7 +216,7 @@ fn a_query(world: &World) -> Query {
         key,
         plain: None,
         drops_text: false,
-        asked: canonical.asked,
+        requested: canonical.requested,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kore_gateway::config::{self, Config, DEFAULTS, Fault, Layer, Sources};
+use kore_gateway::config::{self, Config, ConfigFault, DEFAULTS, Layer, Sources};
 
 pub const GOOD: &str = r#"
 [[accounts]]
@@ -23,7 +23,7 @@ bots = ["*"]
 routes = ["conversation"]
 "#;
 
-pub fn load(layers: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<Fault>> {
+pub fn load(layers: &[&str], environment: &[(&str, &str)]) -> Result<Config, Vec<ConfigFault>> {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "hunter2-canary\n").unwrap();

@@ -21,7 +21,7 @@ const RESTARTS: usize = 20;
 
 /// What the callers have seen.
 #[derive(Default)]
-struct Seen {
+struct Sightings {
     answered: AtomicUsize,
     connections: AtomicUsize,
     enough: AtomicBool,
@@ -36,7 +36,7 @@ fn request(address: SocketAddr) -> Request<Empty<Bytes>> {
 
 /// Asks over HTTP/1, one request after the other on one connection, until it is told that one was
 /// the last.
-async fn ask_over_http1(address: SocketAddr, seen: Arc<Seen>) {
+async fn ask_over_http1(address: SocketAddr, seen: Arc<Sightings>) {
     while !seen.enough.load(Ordering::Relaxed) {
         let stream = TcpStream::connect(address).await.expect("nobody refuses a connection");
         seen.connections.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +62,7 @@ async fn ask_over_http1(address: SocketAddr, seen: Arc<Seen>) {
 
 /// Asks over HTTP/2 until it is told to go away. A stream beyond the last one that GOAWAY names was
 /// not looked at, and may be sent again (RFC 9113 §6.8).
-async fn ask_over_http2(address: SocketAddr, seen: Arc<Seen>) {
+async fn ask_over_http2(address: SocketAddr, seen: Arc<Sightings>) {
     while !seen.enough.load(Ordering::Relaxed) {
         let stream = TcpStream::connect(address).await.expect("nobody refuses a connection");
         seen.connections.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +97,7 @@ async fn twenty_restarts_under_load_and_not_one_request_fails() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
 
-    let seen = Arc::new(Seen::default());
+    let seen = Arc::new(Sightings::default());
     let restarts = {
         let seen = seen.clone();
         tokio::task::spawn_blocking(move || {

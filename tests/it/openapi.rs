@@ -3,7 +3,7 @@
 
 use http::{Method, StatusCode};
 use kore_gateway::observe::metrics::VERSION;
-use kore_gateway::routes::{Limits, ROUTES, openapi};
+use kore_gateway::routes::{ROUTES, RequestLimits, openapi};
 use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ fn the_command_prints_the_same_without_accounts_or_secrets() {
         std::process::Command::new(env!("CARGO_BIN_EXE_kore-gateway")).arg("openapi").output().unwrap();
     assert!(printed.status.success());
     let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+    let limits = RequestLimits { conversation_details_limit: 100, max_json_depth: 32 };
     assert_eq!(printed, openapi::document(limits, VERSION));
 }
 

@@ -3,7 +3,7 @@
 
 use http::Method;
 use kore_gateway::config::Lane;
-use kore_gateway::routes::{Name, ROUTES, Route};
+use kore_gateway::routes::{ROUTES, Route, RouteName};
 use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, OTHER_ACCOUNT, OTHER_STREAM};
 
 use crate::world::{World, client, conversation_path, got, transcript_path, window_path};
@@ -109,17 +109,17 @@ fn example(route: &Route) -> (String, &'static str, String) {
     let ended = r#""status":"CLOSED","endTime":"2026-02-01T00:00:00Z""#;
     let row = r#""sessionId":"s-1","finalStatus":"CLOSED","sessionEndTime":"2026-02-17T00:00:00""#;
     match route.name {
-        Name::Conversation => (
+        RouteName::Conversation => (
             conversation_path("c-1"),
             "",
             format!(r#"{{"_id":"c-1","botId":"{EXAMPLE_STREAM}",{ended},"secret":"canary"}}"#),
         ),
-        Name::InteractionDetails => (
+        RouteName::InteractionDetails => (
             window_path(),
             r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":0}"#,
             format!(r#"{{"numResults":1,"data":[{{"botId":"{EXAMPLE_STREAM}",{row}}}],"secret":"canary"}}"#),
         ),
-        Name::ConversationDetails => (
+        RouteName::ConversationDetails => (
             transcript_path(),
             r#"{"sessionId":"s-1"}"#,
             r#"{"conversationInfo":{"sessionId":"s-1"},"conversationHistory":[],"secret":"canary"}"#
@@ -153,7 +153,7 @@ async fn every_combination_of_the_rest_of_a_policy_holds_on_every_route() {
     })
     .await;
     // The window tells of the session that the transcript is about; then that is stored too.
-    let order = [Name::InteractionDetails, Name::Conversation, Name::ConversationDetails];
+    let order = [RouteName::InteractionDetails, RouteName::Conversation, RouteName::ConversationDetails];
     assert_eq!(order.len(), ROUTES.len());
     for route in order.map(Route::named) {
         let (path, body, answer) = example(route);

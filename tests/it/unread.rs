@@ -3,7 +3,7 @@
 
 use http::Method;
 use kore_gateway::cache::Purge;
-use kore_gateway::routes::{Name, ROUTES, Route};
+use kore_gateway::routes::{ROUTES, Route, RouteName};
 use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_ACCOUNT};
 
 use crate::world::{
@@ -36,17 +36,17 @@ fn example(route: &Route) -> (String, &'static str, String) {
     let row = r#""sessionId":"s-1","finalStatus":"CLOSED","sessionEndTime":"2026-02-17T00:00:00""#;
     let phone = format!(r#""phoneNumber":"{CANARY}""#);
     match route.name {
-        Name::Conversation => (
+        RouteName::Conversation => (
             conversation_path("c-1"),
             "",
             format!(r#"{{"_id":"c-1","botId":"{EXAMPLE_STREAM}",{ended},{phone}}}"#),
         ),
-        Name::InteractionDetails => (
+        RouteName::InteractionDetails => (
             window_path(),
             r#"{"startDate":"2026-02-16","endDate":"2026-02-22","timeZoneOffset":0}"#,
             format!(r#"{{"numResults":1,"data":[{{"botId":"{EXAMPLE_STREAM}",{row},{phone}}}]}}"#),
         ),
-        Name::ConversationDetails => (
+        RouteName::ConversationDetails => (
             transcript_path(),
             r#"{"sessionId":"s-1"}"#,
             format!(r#"{{"conversationInfo":{{"sessionId":"s-1"}},"conversationHistory":[],{phone}}}"#),
@@ -55,7 +55,7 @@ fn example(route: &Route) -> (String, &'static str, String) {
 }
 
 fn may_ask(route: &Route, key: &str) -> bool {
-    key != LIMITED || route.name != Name::InteractionDetails
+    key != LIMITED || route.name != RouteName::InteractionDetails
 }
 
 async fn ask(world: &World, route: &Route, key: &str) -> Got {
@@ -109,9 +109,9 @@ async fn what_nobody_has_listed_is_not_shown_to_whom_something_is_kept_from() {
         let (_, _, right) = example(route);
         let text = serde_json::to_string(&right).unwrap();
         let starts: &[&str] = match route.name {
-            Name::Conversation => &["{"],
-            Name::InteractionDetails => &["{", "[{"],
-            Name::ConversationDetails => &["{", "Info\":{", "[{"],
+            RouteName::Conversation => &["{"],
+            RouteName::InteractionDetails => &["{", "[{"],
+            RouteName::ConversationDetails => &["{", "Info\":{", "[{"],
         };
         // A message for the transcript.
         let right = right.replace("History\":[]", "History\":[{\"type\":\"outgoing\"}]");
@@ -128,7 +128,7 @@ async fn what_nobody_has_listed_is_not_shown_to_whom_something_is_kept_from() {
                 assert!(body.len() > right.len(), "{body}");
                 world.standin.serve_body("/", 200, "application/json", body.clone());
                 for key in [REDACTED, FILTERED] {
-                    let is_shown_part = key == REDACTED || route.name == Name::InteractionDetails;
+                    let is_shown_part = key == REDACTED || route.name == RouteName::InteractionDetails;
                     let answer = ask(&world, route, key).await;
                     assert_eq!(answer.status, 200, "{answer:?}");
                     let shown = String::from_utf8_lossy(&answer.body);
@@ -161,7 +161,8 @@ async fn an_errors_body_goes_only_to_whoever_may_see_everything() {
             world.standin.serve_body("/", status, "application/json", body.clone());
             for key in [REDACTED, LIMITED, FILTERED].into_iter().filter(|key| may_ask(route, key)) {
                 let answer = ask(&world, route, key).await;
-                let is_hidden = key != REDACTED && route.name != Name::InteractionDetails && status < 500;
+                let is_hidden =
+                    key != REDACTED && route.name != RouteName::InteractionDetails && status < 500;
                 // Whether another bot's record exists is not told either.
                 let expected = if is_hidden { (403, "forbidden") } else { (status, "upstream-error") };
                 let told = (answer.status.as_u16(), answer.problem());
@@ -182,9 +183,9 @@ async fn an_answer_of_another_account_is_nobodys_counted_and_not_stored() {
         let foreign = format!(r#""accountId":"{OTHER_ACCOUNT}","#);
         let at_the_top = right.replacen('{', &format!("{{{foreign}"), 1);
         let further_down = match route.name {
-            Name::Conversation => None,
-            Name::InteractionDetails => Some(right.replacen(r#"[{"#, &format!("[{{{foreign}"), 1)),
-            Name::ConversationDetails => {
+            RouteName::Conversation => None,
+            RouteName::InteractionDetails => Some(right.replacen(r#"[{"#, &format!("[{{{foreign}"), 1)),
+            RouteName::ConversationDetails => {
                 Some(right.replacen(r#""sessionId""#, &format!(r#"{foreign}"sessionId""#), 1))
             }
         };
@@ -223,9 +224,11 @@ async fn an_account_that_is_no_text_is_another_one() {
             let at_the_top = right.replacen('{', &format!("{{{member}"), 1);
             let mut bodies = vec![at_the_top.clone(), format!(r#"{{"result":{at_the_top}}}"#)];
             match route.name {
-                Name::Conversation => {}
-                Name::InteractionDetails => bodies.push(right.replacen("[{", &format!("[{{{member}"), 1)),
-                Name::ConversationDetails => {
+                RouteName::Conversation => {}
+                RouteName::InteractionDetails => {
+                    bodies.push(right.replacen("[{", &format!("[{{{member}"), 1));
+                }
+                RouteName::ConversationDetails => {
                     bodies.push(right.replacen(r#""sessionId""#, &format!(r#"{member}"sessionId""#), 1));
                 }
             }

@@ -10,7 +10,7 @@ use memchr::memchr2;
 use super::Unreadable;
 use super::digits::{CARD, CARD_DIGITS, PHONE, PHONE_DIGITS, cards_in, digit, is_card, is_digit, numbers};
 use super::work::Work;
-use crate::config::Kind;
+use crate::config::RedactionKind;
 
 type Found = Vec<Range<usize>>;
 
@@ -25,12 +25,16 @@ pub struct Finder {
 }
 
 impl Finder {
-    pub fn new(kinds: &[Kind]) -> Self {
+    pub fn new(kinds: &[RedactionKind]) -> Self {
         let has = |kind| kinds.contains(&kind);
-        let all: [(Kind, Find); 4] =
-            [(Kind::Email, emails), (Kind::Card, cards), (Kind::Ip, addresses), (Kind::Phone, phones)];
+        let all: [(RedactionKind, Find); 4] = [
+            (RedactionKind::Email, emails),
+            (RedactionKind::Card, cards),
+            (RedactionKind::Ip, addresses),
+            (RedactionKind::Phone, phones),
+        ];
         let all = all.into_iter().filter(|(kind, _)| has(*kind)).map(|(_, find)| find).collect();
-        Self { all, has_cards: has(Kind::Card) }
+        Self { all, has_cards: has(RedactionKind::Card) }
     }
 
     /// Whether a JSON number is one of a card: most others in text are times.
@@ -204,7 +208,7 @@ fn addresses_in(run: &str, at: usize, found: &mut Found) {
 mod tests {
     use super::*;
 
-    fn masked(kinds: &[Kind], text: &str) -> String {
+    fn masked(kinds: &[RedactionKind], text: &str) -> String {
         let mut masked = text.to_owned();
         let found = Finder::new(kinds).find(text, &mut Work::unlimited()).expect("within any limit");
         for range in found.into_iter().rev() {
@@ -213,42 +217,43 @@ mod tests {
         masked
     }
 
-    const ALL: [Kind; 4] = [Kind::Email, Kind::Phone, Kind::Ip, Kind::Card];
+    const ALL: [RedactionKind; 4] =
+        [RedactionKind::Email, RedactionKind::Phone, RedactionKind::Ip, RedactionKind::Card];
 
     #[test]
     fn each_kind_is_found_in_the_middle_of_a_sentence() {
         for (kind, text, expected) in [
-            (Kind::Email, "mail asha.rao+x@mail.example.co.uk, please", "mail ***, please"),
-            (Kind::Email, "<a@b.de>.", "<***>."),
-            (Kind::Email, "jürgen@müller.de und 张@例子.中国", "*** und ***"),
-            (Kind::Email, "mailto:a@b.example?x", "mailto:***?x"),
-            (Kind::Email, "mail a.b%40mail.example&x", "mail ***&x"),
-            (Kind::Phone, "call +1 (555) 059-9716 now", "call *** now"),
-            (Kind::Phone, "電話番号は03-1234-5678です", "電話番号は***です"),
-            (Kind::Phone, "номер89161234567", "номер***"),
-            (Kind::Phone, "اتصل على ٠٥٥١٢٣٤٥٦٧", "اتصل على ***"),
-            (Kind::Phone, "+1\u{a0}555\u{2011}059\u{2011}9716", "***"),
-            (Kind::Ip, "IP:203.0.113.69, face:10.0.0.1", "IP:***, face:***"),
-            (Kind::Ip, "ip=203.0.113.69..., at :2001:db8::1", "ip=***..., at :***"),
-            (Kind::Card, "我的卡号是4111111111111111。", "我的卡号是***。"),
-            (Kind::Card, "VISA4111111111111111, card-4111111111111111x", "VISA***, card-***x"),
-            (Kind::Card, "4111\u{a0}1111\u{a0}1111\u{a0}1111", "***"),
-            (Kind::Card, "4111 - 1111 - 1111 - 1111", "***"),
-            (Kind::Card, "4111.1111.1111.1111", "***"),
-            (Kind::Card, "４１１１　１１１１　１１１１　１１１１", "***"),
-            (Kind::Card, "٤١١١١١١١١١١١١١١١", "***"),
-            (Kind::Phone, "call +15550599716.", "call ***."),
-            (Kind::Phone, "(0711) 123456-78, ask for Al", "***, ask for Al"),
-            (Kind::Phone, "555-0123", "***"),
-            (Kind::Phone, "0711 1234567 0711 7654321", "***"),
-            (Kind::Phone, "tel:0049 711 1234567", "tel:***"),
-            (Kind::Ip, "from 203.0.113.69, port", "from ***, port"),
-            (Kind::Ip, "203.0.113.69:8080 and 2001:db8::1.", "***:8080 and ***."),
-            (Kind::Ip, "[::ffff:203.0.113.69]", "[***]"),
-            (Kind::Card, "4111 1111 1111 1111 exp 12/30", "*** exp 12/30"),
-            (Kind::Card, "it's 4111111111111111!", "it's ***!"),
-            (Kind::Card, "3782-822463-10005", "***"),
-            (Kind::Card, "cards 4111111111111111 5555555555554444", "cards *** ***"),
+            (RedactionKind::Email, "mail asha.rao+x@mail.example.co.uk, please", "mail ***, please"),
+            (RedactionKind::Email, "<a@b.de>.", "<***>."),
+            (RedactionKind::Email, "jürgen@müller.de und 张@例子.中国", "*** und ***"),
+            (RedactionKind::Email, "mailto:a@b.example?x", "mailto:***?x"),
+            (RedactionKind::Email, "mail a.b%40mail.example&x", "mail ***&x"),
+            (RedactionKind::Phone, "call +1 (555) 059-9716 now", "call *** now"),
+            (RedactionKind::Phone, "電話番号は03-1234-5678です", "電話番号は***です"),
+            (RedactionKind::Phone, "номер89161234567", "номер***"),
+            (RedactionKind::Phone, "اتصل على ٠٥٥١٢٣٤٥٦٧", "اتصل على ***"),
+            (RedactionKind::Phone, "+1\u{a0}555\u{2011}059\u{2011}9716", "***"),
+            (RedactionKind::Ip, "IP:203.0.113.69, face:10.0.0.1", "IP:***, face:***"),
+            (RedactionKind::Ip, "ip=203.0.113.69..., at :2001:db8::1", "ip=***..., at :***"),
+            (RedactionKind::Card, "我的卡号是4111111111111111。", "我的卡号是***。"),
+            (RedactionKind::Card, "VISA4111111111111111, card-4111111111111111x", "VISA***, card-***x"),
+            (RedactionKind::Card, "4111\u{a0}1111\u{a0}1111\u{a0}1111", "***"),
+            (RedactionKind::Card, "4111 - 1111 - 1111 - 1111", "***"),
+            (RedactionKind::Card, "4111.1111.1111.1111", "***"),
+            (RedactionKind::Card, "４１１１　１１１１　１１１１　１１１１", "***"),
+            (RedactionKind::Card, "٤١١١١١١١١١١١١١١١", "***"),
+            (RedactionKind::Phone, "call +15550599716.", "call ***."),
+            (RedactionKind::Phone, "(0711) 123456-78, ask for Al", "***, ask for Al"),
+            (RedactionKind::Phone, "555-0123", "***"),
+            (RedactionKind::Phone, "0711 1234567 0711 7654321", "***"),
+            (RedactionKind::Phone, "tel:0049 711 1234567", "tel:***"),
+            (RedactionKind::Ip, "from 203.0.113.69, port", "from ***, port"),
+            (RedactionKind::Ip, "203.0.113.69:8080 and 2001:db8::1.", "***:8080 and ***."),
+            (RedactionKind::Ip, "[::ffff:203.0.113.69]", "[***]"),
+            (RedactionKind::Card, "4111 1111 1111 1111 exp 12/30", "*** exp 12/30"),
+            (RedactionKind::Card, "it's 4111111111111111!", "it's ***!"),
+            (RedactionKind::Card, "3782-822463-10005", "***"),
+            (RedactionKind::Card, "cards 4111111111111111 5555555555554444", "cards *** ***"),
         ] {
             assert_eq!(masked(&[kind], text), expected, "{text}");
         }
@@ -266,7 +271,8 @@ mod tests {
             "4111 1111 1111 1112 is no card",
             "a1234567890b",
         ] {
-            let kinds: &[Kind] = if text.contains("no card") { &[Kind::Card] } else { &ALL };
+            let kinds: &[RedactionKind] =
+                if text.contains("no card") { &[RedactionKind::Card] } else { &ALL };
             assert_eq!(masked(kinds, text), text);
         }
     }
@@ -275,7 +281,7 @@ mod tests {
     fn a_kind_that_is_off_is_not_looked_for() {
         let text = "a@b.example; 203.0.113.69; 4111111111111111; +15550599716";
         assert_eq!(masked(&[], text), text);
-        assert_eq!(masked(&[Kind::Phone], text), "a@b.example; 203.0.113.69; 4111111111111111; ***");
+        assert_eq!(masked(&[RedactionKind::Phone], text), "a@b.example; 203.0.113.69; 4111111111111111; ***");
         assert_eq!(masked(&ALL, text), "***; ***; ***; ***");
     }
 }

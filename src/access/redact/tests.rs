@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::cases::with_cases;
-use crate::config::{Kind, Pointer};
+use crate::config::{Pointer, RedactionKind};
 use crate::routes::ROUTES;
 
 fn pointers(texts: &[&str]) -> Vec<Pointer> {
@@ -16,7 +16,7 @@ fn pointers(texts: &[&str]) -> Vec<Pointer> {
     texts.iter().map(|text| Pointer(text[1..].split('/').map(step).collect())).collect()
 }
 
-fn profile(remove: &[&str], mask: &[&str], kinds: &[Kind], text: &[&str]) -> Redaction {
+fn profile(remove: &[&str], mask: &[&str], kinds: &[RedactionKind], text: &[&str]) -> Redaction {
     Redaction {
         name: Arc::from("test"),
         remove: pointers(remove),
@@ -57,7 +57,8 @@ fn what_is_not_listed_is_shown_only_if_the_profile_names_it() {
         Listed { at: &[], members: &["id", "Rows", "info"] },
         Listed { at: &["rows", "*"], members: &["text", "extra"] },
     ];
-    let mut profile = profile(&["/gone", "/*/*/secret"], &["/masked"], &[Kind::Phone], &["/rows/*/text"]);
+    let mut profile =
+        profile(&["/gone", "/*/*/secret"], &["/masked"], &[RedactionKind::Phone], &["/rows/*/text"]);
     profile.show = pointers(&["/shown", "/rows/*/also"]);
     let shown = |whole| {
         let projection = Projection::new(std::iter::once(&profile), None).expect("a projection").of(&listed);
@@ -109,7 +110,7 @@ fn what_is_masked_keeps_its_place_but_not_its_value() {
 
 #[test]
 fn kinds_are_found_in_free_text_however_it_is_escaped_and_nowhere_else() {
-    let profile = profile(&[], &[], &[Kind::Email, Kind::Phone], &["/text", "/list/*/t"]);
+    let profile = profile(&[], &[], &[RedactionKind::Email, RedactionKind::Phone], &["/text", "/list/*/t"]);
     let body = r#"{"text":["caf\u00e9 a\u0040b.example \ud83d\ude00 end",{"deep":"+1\u00205550599716"}],"other":"a@b.example","list":[{"t":"\"x@y.example\"","id":"x@y.example"}]}"#;
     let expected = r#"{"text":["caf\u00e9 *** \ud83d\ude00 end",{"deep":"***"}],"other":"a@b.example","list":[{"t":"\"***\"","id":"x@y.example"}]}"#;
     assert_eq!(shown(&profile, body), expected);
@@ -117,7 +118,7 @@ fn kinds_are_found_in_free_text_however_it_is_escaped_and_nowhere_else() {
 
 #[test]
 fn a_cards_number_is_found_where_it_is_a_number_and_a_time_stays() {
-    let profile = profile(&[], &[], &[Kind::Card], &["/text"]);
+    let profile = profile(&[], &[], &[RedactionKind::Card], &["/text"]);
     let body = r#"{"text":[{"card":4111111111111111,"at":1691407090369,"n":[41,-4111111111111111,4.111111111111111e15]}],"id":4111111111111111}"#;
     let expected = r#"{"text":[{"card":null,"at":1691407090369,"n":[41,-4111111111111111,4.111111111111111e15]}],"id":4111111111111111}"#;
     assert_eq!(shown(&profile, body), expected);
@@ -302,7 +303,7 @@ proptest! {
     fn masking_touches_the_masked_places_only(document in spelled(), masked in pointer()) {
         let body = document.write(&[], &|_| false);
         let text = format!("/{}", masked.join("/"));
-        let shown = shown(&profile(&[], &[&text], &[Kind::Card], &["/*"]), &body);
+        let shown = shown(&profile(&[], &[&text], &[RedactionKind::Card], &["/*"]), &body);
         let untouched = |path: &[String]| matches(&masked, path);
         prop_assert_eq!(
             shown_without(&shown, &masked),
@@ -391,7 +392,7 @@ proptest! {
             body.extend(std::iter::repeat_n('4', text.len()));
         }
         body.push_str("]}");
-        let profile = profile(&[], &[], &[Kind::Email, Kind::Phone, Kind::Ip, Kind::Card], &["/text"]);
+        let profile = profile(&[], &[], &[RedactionKind::Email, RedactionKind::Phone, RedactionKind::Ip, RedactionKind::Card], &["/text"]);
         let projection = Projection::new(std::iter::once(&profile), None).expect("a projection");
         let mut work = Work::unlimited();
         let shown = projection.apply_within(&mut work, body.as_bytes(), true);
@@ -428,7 +429,7 @@ fn the_work_on_a_nested_body_grows_with_the_pointers_and_no_faster() {
     }
     for count in [1, 10, stars.len()] {
         let pointers: Vec<&str> = stars.iter().take(count).map(String::as_str).collect();
-        let profile = profile(&pointers, &[], &[Kind::Card], &pointers);
+        let profile = profile(&pointers, &[], &[RedactionKind::Card], &pointers);
         let projection = Projection::new(std::iter::once(&profile), None).expect("a projection");
         let mut work = Work::unlimited();
         assert!(projection.apply_within(&mut work, body.as_bytes(), true).is_ok());
@@ -439,7 +440,7 @@ fn the_work_on_a_nested_body_grows_with_the_pointers_and_no_faster() {
 
 #[test]
 fn a_body_that_takes_too_much_work_is_not_shown() {
-    let profile = profile(&[], &[], &[Kind::Email], &["/text"]);
+    let profile = profile(&[], &[], &[RedactionKind::Email], &["/text"]);
     let projection = Projection::new(std::iter::once(&profile), None).expect("a projection");
     let body = br#"{"text":"a@b.example"}"#;
     let within = |most| projection.apply_within(&mut Work::within(most, Arc::default()), body, true);

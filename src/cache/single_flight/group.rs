@@ -26,25 +26,25 @@ struct State<K, T, C> {
 struct Flight<T, C> {
     /// A key may be detached and start again while its first flight is still under way.
     number: u64,
-    broadcast: Arc<Broadcast<T>>,
+    promise: Arc<Promise<T>>,
     common: C,
 }
 
 impl<T, C: Clone> Flight<T, C> {
     fn waiter(&self) -> Waiter<T, C> {
-        Waiter { broadcast: self.broadcast.clone(), common: self.common.clone(), joined: true }
+        Waiter { promise: self.promise.clone(), common: self.common.clone(), joined: true }
     }
 }
 
 /// The outcome of a flight, on its way to the waiters. They are notified in the order in which they came: the one
 /// that has waited longest is answered first.
-struct Broadcast<T> {
+struct Promise<T> {
     /// `None` if the fill did not live to return anything.
     outcome: OnceLock<Option<T>>,
     done: Notify,
 }
 
-impl<T> Broadcast<T> {
+impl<T> Promise<T> {
     fn send(&self, outcome: Option<T>) {
         if self.outcome.set(outcome).is_ok() {
             self.done.notify_waiters();
@@ -57,7 +57,7 @@ type Joined<K, T, C> = (Waiter<T, C>, Option<Leader<K, T, C>>);
 
 /// One that waits for the outcome of a flight.
 pub struct Waiter<T, C> {
-    broadcast: Arc<Broadcast<T>>,
+    promise: Arc<Promise<T>>,
     pub common: C,
     /// Coalesced: it joined a flight that was under way.
     pub joined: bool,
@@ -69,7 +69,7 @@ pub struct Leader<K: Eq + Hash, T, C> {
     state: Arc<Mutex<State<K, T, C>>>,
     key: K,
     number: u64,
-    broadcast: Arc<Broadcast<T>>,
+    promise: Arc<Promise<T>>,
     outcome: Option<T>,
 }
 
@@ -93,14 +93,14 @@ impl<K: Clone + Eq + Hash, T: Clone, C: Clone> FlightGroup<K, T, C> {
         }
         state.started += 1;
         let number = state.started;
-        let broadcast = Arc::new(Broadcast { outcome: OnceLock::new(), done: Notify::new() });
+        let promise = Arc::new(Promise { outcome: OnceLock::new(), done: Notify::new() });
         let common = common();
         state
             .in_flight
-            .insert(key.clone(), Flight { number, broadcast: broadcast.clone(), common: common.clone() });
+            .insert(key.clone(), Flight { number, promise: promise.clone(), common: common.clone() });
         let (state, key) = (self.state.clone(), key.clone());
-        let leader = Leader { state, key, number, broadcast: broadcast.clone(), outcome: None };
-        (Waiter { broadcast, common, joined: false }, Some(leader))
+        let leader = Leader { state, key, number, promise: promise.clone(), outcome: None };
+        (Waiter { promise, common, joined: false }, Some(leader))
     }
 
     /// A waiter of the flight for `key` that is under way, if there is one.
@@ -129,20 +129,20 @@ impl<K: Eq + Hash, T, C> Drop for Leader<K, T, C> {
             state.in_flight.remove(&self.key);
         }
         drop(state);
-        self.broadcast.send(self.outcome.take());
+        self.promise.send(self.outcome.take());
     }
 }
 
 impl<T: Clone, C> Waiter<T, C> {
     /// What the fill returned; `None` if it did not live to return anything.
     pub async fn outcome(self) -> Option<T> {
-        let mut notified = pin!(self.broadcast.done.notified());
+        let mut notified = pin!(self.promise.done.notified());
         // From here on the notification is kept, so an outcome that is not there yet is not missed.
         notified.as_mut().enable();
-        if self.broadcast.outcome.get().is_none() {
+        if self.promise.outcome.get().is_none() {
             notified.await;
         }
-        self.broadcast.outcome.get().cloned().flatten()
+        self.promise.outcome.get().cloned().flatten()
     }
 }
 

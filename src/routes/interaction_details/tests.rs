@@ -3,7 +3,7 @@ use super::*;
 const HOUR: i64 = 3_600_000;
 
 fn phase_of(rows: &str) -> Phase {
-    let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(10 * HOUR), offset_minutes: -60 };
+    let asked = Requested::Window { start: UnixMillis(0), end: UnixMillis(10 * HOUR), offset_minutes: -60 };
     let body = format!(r#"{{"numResults":1,"data":[{rows}]}}"#);
     read(&asked, body.as_bytes()).expect("the right shape").phase
 }
@@ -36,15 +36,15 @@ fn a_row_that_ends_after_the_window_moves_its_end_in_the_zone_asked_for() {
 
 #[test]
 fn each_row_leaves_a_sighting_under_its_session_and_its_conversation() {
-    let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
+    let asked = Requested::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
     let body = br#"{"numResults":2,"data":[
         {"sessionId":"s1","conversationId":"c-1","botId":"st-1","automationBotIDs":["st-2",7],"finalStatus":"CLOSED","sessionEndTime":"1970-01-01T00:00:01"},
         {"sessionId":"s2","automationBotIDs":{},"finalStatus":"TRANSIENT_OPEN"}]}"#;
     let sightings = read(&asked, body).expect("the right shape").sightings;
     let over = Phase::Closed { since: UnixMillis(1000) };
-    let name = sightings::Name::new;
-    let first = vec![name(Kind::Session, "s1"), name(Kind::Conversation, "c-1")];
-    let second = vec![name(Kind::Session, "s2")];
+    let name = sightings::HashedId::new;
+    let first = vec![name(IdKind::Session, "s1"), name(IdKind::Conversation, "c-1")];
+    let second = vec![name(IdKind::Session, "s2")];
     assert_eq!(
         sightings,
         [
@@ -56,37 +56,38 @@ fn each_row_leaves_a_sighting_under_its_session_and_its_conversation() {
 
 #[test]
 fn a_row_that_names_nothing_proves_nothing() {
-    let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
+    let asked = Requested::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
     let identity = |row: &str| {
         let body = format!(r#"{{"numResults":1,"data":[{row}]}}"#);
         read(&asked, body.as_bytes()).expect("the right shape").identity
     };
-    assert_eq!(identity(r#"{"sessionId":"s1"}"#), Identity::Proven);
+    assert_eq!(identity(r#"{"sessionId":"s1"}"#), IdentityProof::Proven);
     for row in ["{}", r#"{"row":{"sessionId":"s1"}}"#, r#"{"payload":"…"}"#] {
-        assert_eq!(identity(row), Identity::Unproven, "{row}");
+        assert_eq!(identity(row), IdentityProof::Unproven, "{row}");
     }
 }
 
 #[test]
 fn a_row_that_lies_wholly_outside_the_window_does_not_belong_to_it() {
     let identity = |from: &str, to: &str| {
-        let asked = Asked::Window { start: UnixMillis(HOUR), end: UnixMillis(2 * HOUR), offset_minutes: 0 };
+        let asked =
+            Requested::Window { start: UnixMillis(HOUR), end: UnixMillis(2 * HOUR), offset_minutes: 0 };
         let row = format!(
             r#"{{"sessionId":"s1","sessionStartTime":"1970-01-01T{from}","sessionEndTime":"1970-01-01T{to}"}}"#
         );
         let body = format!(r#"{{"numResults":1,"data":[{row}]}}"#);
         read(&asked, body.as_bytes()).expect("the right shape").identity
     };
-    assert_eq!(identity("01:10:00", "01:20:00"), Identity::Proven);
-    assert_eq!(identity("00:50:00", "01:00:00"), Identity::Proven);
-    assert_eq!(identity("02:00:00", "02:30:00"), Identity::Proven);
-    assert_eq!(identity("00:10:00", "00:20:00"), Identity::Unproven);
-    assert_eq!(identity("02:00:01", "02:20:00"), Identity::Unproven);
+    assert_eq!(identity("01:10:00", "01:20:00"), IdentityProof::Proven);
+    assert_eq!(identity("00:50:00", "01:00:00"), IdentityProof::Proven);
+    assert_eq!(identity("02:00:00", "02:30:00"), IdentityProof::Proven);
+    assert_eq!(identity("00:10:00", "00:20:00"), IdentityProof::Unproven);
+    assert_eq!(identity("02:00:01", "02:20:00"), IdentityProof::Unproven);
 }
 
 #[test]
 fn an_error_or_a_page_under_200_is_no_window() {
-    let asked = Asked::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
+    let asked = Requested::Window { start: UnixMillis(0), end: UnixMillis(0), offset_minutes: 0 };
     for body in [
         r#"{"errors":[]}"#,
         r#"{"data":[]}"#,

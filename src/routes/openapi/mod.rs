@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{Limits, ROUTES, Route, ids};
+use super::{ROUTES, RequestLimits, Route, ids};
 use crate::error::{Kind, MOST_FAULTS};
 
 /// What a route says of itself.
@@ -60,7 +60,7 @@ pub struct Page {
 
 impl Contract {
     /// The contract under the limits of a configuration. `version` is the gateway's own.
-    pub fn new(limits: Limits, version: &str) -> Self {
+    pub fn new(limits: RequestLimits, version: &str) -> Self {
         let document = document(limits, version);
         Self {
             document: Page::new(
@@ -81,7 +81,7 @@ impl Page {
 }
 
 /// The document, for the limits of a configuration. `version` is the gateway's own.
-pub fn document(limits: Limits, version: &str) -> Value {
+pub fn document(limits: RequestLimits, version: &str) -> Value {
     let mut paths = Map::new();
     for route in &ROUTES {
         let description = (route.describe)(limits);

@@ -1,6 +1,6 @@
 use super::*;
 
-const LIMITS: Limits = Limits { conversation_details_limit: 100, max_json_depth: 32 };
+const LIMITS: RequestLimits = RequestLimits { conversation_details_limit: 100, max_json_depth: 32 };
 
 #[test]
 fn every_route_and_alias_has_its_operation_and_every_id_is_there_once() {

@@ -10,7 +10,7 @@ use tower::Service;
 use super::visible::{may_see, may_see_unread};
 use super::{Admitted, Call, Outcome, Valid, at_once, later, owner};
 use crate::access::cache_control::Directives;
-use crate::access::identify::Identity;
+use crate::access::identify::CallerIdentity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::Work;
 use crate::app::Snapshot;
@@ -24,7 +24,7 @@ use crate::observe::audit::AuditRecord;
 use crate::observe::metrics;
 use crate::overload::waiting::{Place, with_place};
 use crate::reply::{self, Conditions, Reply, Shown};
-use crate::routes::{Asked, Key, Query, phase_of_own_rows};
+use crate::routes::{Key, Query, Requested, phase_of_own_rows};
 
 #[derive(Clone, Copy)]
 pub struct Answer;
@@ -222,7 +222,7 @@ struct Asker<'a> {
     /// Where it waits, if it has waited.
     place: Option<Place>,
     call: &'a Call,
-    identity: &'a Identity,
+    identity: &'a CallerIdentity,
     query: &'a Query,
     conditions: &'a Conditions,
     outcome: metrics::CacheOutcome,
@@ -245,7 +245,7 @@ impl Asker<'_> {
         let id = *projection.id();
         let most = policy.snapshot.config.redaction_work;
         // What is said about a window is said about the rows that are shown.
-        let own = chooses_rows.then(|| (query.asked.clone(), policy.grant.client.clone()));
+        let own = chooses_rows.then(|| (query.requested.clone(), policy.grant.client.clone()));
         let rule = *policy.snapshot.config.cache.rule(query.route);
         let project = move |answer: &Whole, is_unwanted| {
             let mut work = Work::within(most, is_unwanted);
@@ -253,7 +253,7 @@ impl Asker<'_> {
             let phase = own.map(|(asked, client)| {
                 let rows = phase_of_own_rows(&asked, &answer.body, |bot| client.bots.include(bot));
                 match asked {
-                    Asked::Window { end, .. } => rows.and(rule.window(end, answer.asked_at.wall)),
+                    Requested::Window { end, .. } => rows.and(rule.window(end, answer.asked_at.wall)),
                     _ => rows,
                 }
             });
@@ -301,8 +301,8 @@ impl Asker<'_> {
             return Ok(());
         }
         let Grant { client, account } = &policy.grant;
-        let window = match self.query.asked {
-            Asked::Window { start, end, .. } => Some([start.to_string(), end.to_string()]),
+        let window = match self.query.requested {
+            Requested::Window { start, end, .. } => Some([start.to_string(), end.to_string()]),
             _ => None,
         };
         let record = AuditRecord {
@@ -314,7 +314,7 @@ impl Asker<'_> {
             route: self.query.route.name.as_str(),
             account: &account.id,
             bot: self.query.bot.as_deref(),
-            id: self.query.asked.id(),
+            id: self.query.requested.id(),
             window,
             status: status.as_u16(),
             outcome: self.outcome.as_str(),

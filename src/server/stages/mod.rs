@@ -27,7 +27,7 @@ pub use self::identify::count_unless_known;
 use self::permit::Permit;
 use self::rate_limit::RateLimit;
 use self::validate::Validate;
-use crate::access::identify::{Identity, presented};
+use crate::access::identify::{CallerIdentity, presented};
 use crate::access::leaked;
 use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
@@ -92,14 +92,14 @@ impl Call {
 /// A request whose caller is known. The call is boxed: it goes from hand to hand, and is large.
 pub struct Identified {
     call: Box<Call>,
-    identity: Identity,
+    identity: CallerIdentity,
     client: Arc<Client>,
 }
 
 /// A request whose caller is within its rate limits. Whatever becomes of it, the caller is told where it stands.
 pub struct Limited {
     call: Box<Call>,
-    identity: Identity,
+    identity: CallerIdentity,
     client: Arc<Client>,
     limit_statuses: LimitStatuses,
 }
@@ -107,7 +107,7 @@ pub struct Limited {
 /// A request that its caller may make now.
 pub struct Admitted {
     call: Box<Call>,
-    identity: Identity,
+    identity: CallerIdentity,
     grant: Grant,
     limit_statuses: LimitStatuses,
 }

@@ -11,7 +11,7 @@ use crate::app::{App, Snapshot};
 use crate::cache::{Served, Source};
 use crate::error::{Error, Kind};
 use crate::lifecycle::sightings;
-use crate::routes::{self, Asked, Query, Transcript};
+use crate::routes::{self, Query, Requested, Transcript};
 
 /// Refuses a transcript to a client limited to some bots unless its session is known to be of one of them. Where
 /// nobody has said, the record of the conversation that the request names is asked for first: at most one call.
@@ -46,10 +46,10 @@ fn has_to_be_known<'a>(
     grant: &Grant,
     query: &'a Query,
 ) -> Result<Option<&'a Transcript>, Error> {
-    let Asked::Transcript(transcript) = &query.asked else { return Ok(None) };
+    let Requested::Transcript(transcript) = &query.requested else { return Ok(None) };
     let is_projected = snapshot.projection(&grant.client, query.route)?.is_some();
     // A session proves itself. Which session is a conversation's or a call's, other answers have to say.
-    let is_needed = grant.is_limited() || is_projected && transcript.kind != sightings::Kind::Session;
+    let is_needed = grant.is_limited() || is_projected && transcript.kind != sightings::IdKind::Session;
     // What is stored is stored under its own bot.
     Ok((is_needed && !app.cache.has(query)).then_some(transcript))
 }

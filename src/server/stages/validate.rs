@@ -100,7 +100,7 @@ pub fn canonical(
         key: Key::new(&account.id, route, request.ids, &canonical),
         plain: Key::plain(&account.id, route, request.ids, &canonical),
         drops_text: canonical.drops_text,
-        asked: canonical.asked,
+        requested: canonical.requested,
     })
 }
 

@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::access::permit::Grant;
 use crate::cache::Entry;
 use crate::error::{Error, Kind};
-use crate::routes::{Name, Route};
+use crate::routes::{Route, RouteName};
 
 /// Whether `entry` may go to whoever is granted this. `is_projected` says that the client is shown a part of it
 /// only, `chooses_rows` that those parts are rows.
@@ -28,7 +28,7 @@ pub fn may_see(
         }
     }
     match route.name {
-        Name::ConversationDetails => grant.may_see_transcript(&entry.bots),
+        RouteName::ConversationDetails => grant.may_see_transcript(&entry.bots),
         // Of a window that is shown without them, it does not matter whose the other rows are.
         _ if chooses_rows => Ok(()),
         _ => grant.may_see(&entry.bots),

@@ -40,13 +40,13 @@ enum Part {
 
 /// The start of the way: open as long as anybody holds it.
 #[derive(Debug)]
-pub struct Passage {
+pub struct Broadcast {
     status: StatusCode,
     content_type: Option<ContentType>,
     boarding: mpsc::UnboundedSender<mpsc::Sender<Part>>,
 }
 
-impl Passage {
+impl Broadcast {
     /// Sets off, in a task of its own, once nobody can board any more.
     pub fn open(large: Large, bounds: Bounds, clock: Clock) -> Arc<Self> {
         let (boarding, boarded) = mpsc::unbounded_channel();
@@ -60,7 +60,7 @@ impl Passage {
     }
 
     /// The whole answer, for one more caller.
-    pub fn board(&self) -> Large {
+    pub fn subscribe(&self) -> Large {
         let (place, parts) = mpsc::channel(AHEAD);
         // It is there as long as somebody can board; if not, the caller is cut off.
         let _ = self.boarding.send(place);
@@ -227,7 +227,7 @@ mod tests {
     const PARTS: usize = 50;
 
     /// An answer of so many parts, and how many of them have been asked for.
-    fn passage(clock: &Clock) -> (Arc<Passage>, Arc<AtomicUsize>) {
+    fn broadcast(clock: &Clock) -> (Arc<Broadcast>, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
         let text = |n| {
@@ -246,13 +246,13 @@ mod tests {
         let large = Large { status: StatusCode::OK, content_type: None, body: Parts::new(parts.boxed()) };
         let until = tokio::time::Instant::now() + Duration::from_secs(3600);
         let bounds = Bounds { is_framed: true, until, patience: Duration::from_secs(600) };
-        (Passage::open(large, bounds, clock.clone()), asked)
+        (Broadcast::open(large, bounds, clock.clone()), asked)
     }
 
     type Reader = stream::BoxStream<'static, Result<Bytes, Error>>;
 
-    fn boards(passage: &Passage) -> Reader {
-        passage.board().body.into_stream()
+    fn boards(broadcast: &Broadcast) -> Reader {
+        broadcast.subscribe().body.into_stream()
     }
 
     /// What is at hand, and whether it ended well; `None` while there may be more.
@@ -278,9 +278,9 @@ mod tests {
     #[tokio::test]
     async fn who_stands_still_is_let_go_of_after_a_second_and_the_others_go_on() {
         let clock = Clock::manual(UnixMillis(0));
-        let (passage, _) = passage(&clock);
-        let (mut quick, mut slow) = (boards(&passage), boards(&passage));
-        drop(passage);
+        let (broadcast, _) = broadcast(&clock);
+        let (mut quick, mut slow) = (boards(&broadcast), boards(&broadcast));
+        drop(broadcast);
         let (got, end) = at_hand(&mut quick, PARTS).await;
         assert_eq!((got, end), (AHEAD + 1, None), "a part more than the other has room for");
         clock.advance(MOST_BEHIND - Duration::from_millis(1));
@@ -293,9 +293,9 @@ mod tests {
     #[tokio::test]
     async fn who_is_slow_all_the_time_holds_up_the_others_for_a_second_in_all() {
         let clock = Clock::manual(UnixMillis(0));
-        let (passage, _) = passage(&clock);
-        let (mut quick, mut slow) = (boards(&passage), boards(&passage));
-        drop(passage);
+        let (broadcast, _) = broadcast(&clock);
+        let (mut quick, mut slow) = (boards(&broadcast), boards(&broadcast));
+        drop(broadcast);
         let (mut taken, mut steps) = (0, 0);
         let ended = loop {
             let (got, end) = at_hand(&mut quick, PARTS).await;
@@ -316,9 +316,9 @@ mod tests {
     #[tokio::test]
     async fn one_who_is_quicker_than_most_does_not_wait_for_them_either() {
         let clock = Clock::manual(UnixMillis(0));
-        let (passage, asked) = passage(&clock);
-        let (mut quick, mut slow) = (boards(&passage), [boards(&passage), boards(&passage)]);
-        drop(passage);
+        let (broadcast, asked) = broadcast(&clock);
+        let (mut quick, mut slow) = (boards(&broadcast), [boards(&broadcast), boards(&broadcast)]);
+        drop(broadcast);
         assert_eq!(at_hand(&mut quick, PARTS).await, (AHEAD + 1, None));
         clock.advance(MOST_BEHIND);
         assert_eq!(at_hand(&mut quick, PARTS).await, (PARTS - AHEAD - 1, Some(true)));
@@ -332,9 +332,9 @@ mod tests {
     #[tokio::test]
     async fn two_who_are_as_slow_as_each_other_both_get_all_of_it() {
         let clock = Clock::manual(UnixMillis(0));
-        let (passage, _) = passage(&clock);
-        let mut readers = [boards(&passage), boards(&passage)];
-        drop(passage);
+        let (broadcast, _) = broadcast(&clock);
+        let mut readers = [boards(&broadcast), boards(&broadcast)];
+        drop(broadcast);
         let mut ends = [None; 2];
         for n in 0..3 * PARTS {
             let (reader, end) = (&mut readers[n % 2], &mut ends[n % 2]);
