@@ -190,7 +190,7 @@ fn outcome(app: &App, snapshot: &Snapshot, query: &Query, told: &mut Value) -> R
         }
         Decision::Fetch { fallback, .. } => {
             let in_time = |error: &Error| error.wait().is_some_and(|wait| wait < timeout);
-            match (outlook.left_alone, outlook.used_up) {
+            match (outlook.breaker_open, outlook.used_up) {
                 (None, None) => ("miss", None),
                 (None, Some(used_up)) if in_time(&used_up) => {
                     ("miss", Some("after it has waited for the upstream's quota"))

@@ -237,8 +237,8 @@ mod tests {
         let Some(pool) = pools.get(bot, client) else { return false };
         let payer = Payer { client: client.clone(), lane: Lane::Interactive, weight: 1 };
         let mut call = pool.reserve(&Payers::of(payer), Duration::ZERO).await.expect("room");
-        call.make();
-        call.over();
+        call.mark_sent();
+        call.mark_done();
         if is_known {
             pool.prove();
         }
@@ -254,7 +254,7 @@ mod tests {
             assert!(call(&pools, &a, &format!("made-up-{n}"), false).await, "{n}");
         }
         assert_eq!(pools.all().len(), SHARE);
-        assert_eq!(pools.peek("real").map(|pool| pool.standing().0), Some(59), "it is not forgotten");
+        assert_eq!(pools.peek("real").map(|pool| pool.available().0), Some(59), "it is not forgotten");
         assert!(pools.peek("made-up-0").is_none(), "the oldest one is");
         for n in 0..SHARE {
             assert!(call(&pools, &b, &format!("of-b-{n}"), true).await);
@@ -315,7 +315,7 @@ mod tests {
         // By a call that began before.
         assert!(call(&pools, &client("b"), "after", false).await);
         for bot in ["before", "after"] {
-            assert_eq!(pools.peek(bot).map(|pool| pool.standing().0), Some(6), "{bot}");
+            assert_eq!(pools.peek(bot).map(|pool| pool.available().0), Some(6), "{bot}");
         }
     }
 }

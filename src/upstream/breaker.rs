@@ -55,7 +55,7 @@ pub struct Breaker {
 /// Which of a request's calls it is. One request counts as one failure, however often it is tried:
 /// else one record that always fails would take the upstream away from everybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Attempt {
+pub enum AttemptKind {
     First,
     Repeat,
 }
@@ -65,7 +65,7 @@ pub enum Attempt {
 pub struct Permit<'a> {
     breaker: &'a Breaker,
     era: u64,
-    attempt: Attempt,
+    kind: AttemptKind,
     reported: bool,
 }
 
@@ -95,7 +95,7 @@ impl Breaker {
     }
 
     /// Leave to call, or how long until it is worth asking again.
-    pub fn permit(&self, attempt: Attempt) -> Result<Permit<'_>, Duration> {
+    pub fn permit(&self, kind: AttemptKind) -> Result<Permit<'_>, Duration> {
         let mut era = self.era();
         let now = self.clock.uptime();
         match era.state {
@@ -109,17 +109,17 @@ impl Breaker {
             }
         }
         self.gauge.set(era.state.value());
-        Ok(Permit { breaker: self, era: era.number, attempt, reported: false })
+        Ok(Permit { breaker: self, era: era.number, kind, reported: false })
     }
 
-    fn report(&self, number: u64, attempt: Attempt, well: bool) {
+    fn report(&self, number: u64, kind: AttemptKind, well: bool) {
         let mut era = self.era();
         if number != era.number {
             return;
         }
         match era.state {
             State::Closed { .. } if well => era.state = State::Closed { failures: 0 },
-            State::Closed { .. } if attempt == Attempt::Repeat => {}
+            State::Closed { .. } if kind == AttemptKind::Repeat => {}
             State::Closed { failures } if failures + 1 < era.rule.failures => {
                 era.state = State::Closed { failures: failures + 1 };
             }
@@ -138,14 +138,14 @@ impl Permit<'_> {
     /// How the call went.
     pub fn report(mut self, well: bool) {
         self.reported = true;
-        self.breaker.report(self.era, self.attempt, well);
+        self.breaker.report(self.era, self.kind, well);
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if !self.reported {
-            self.breaker.report(self.era, self.attempt, false);
+            self.breaker.report(self.era, self.kind, false);
         }
     }
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn call(breaker: &Breaker, well: bool) -> bool {
-        breaker.permit(Attempt::First).map(|permit| permit.report(well)).is_ok()
+        breaker.permit(AttemptKind::First).map(|permit| permit.report(well)).is_ok()
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
             assert!(call(&breaker, well));
         }
         assert!(call(&breaker, false));
-        assert_eq!(breaker.permit(Attempt::First).err(), Some(Duration::from_secs(5)));
+        assert_eq!(breaker.permit(AttemptKind::First).err(), Some(Duration::from_secs(5)));
     }
 
     #[test]
@@ -183,10 +183,10 @@ mod tests {
             call(&breaker, false);
         }
         clock.advance(Duration::from_secs(5));
-        let probe = breaker.permit(Attempt::First).expect("a probe");
-        assert!(breaker.permit(Attempt::First).is_err(), "a second probe at once");
+        let probe = breaker.permit(AttemptKind::First).expect("a probe");
+        assert!(breaker.permit(AttemptKind::First).is_err(), "a second probe at once");
         probe.report(false);
-        assert!(breaker.permit(Attempt::First).is_err());
+        assert!(breaker.permit(AttemptKind::First).is_err());
         clock.advance(Duration::from_secs(5));
         assert!(call(&breaker, true));
         assert!(call(&breaker, true));
@@ -199,9 +199,9 @@ mod tests {
             call(&breaker, false);
         }
         clock.advance(Duration::from_secs(5));
-        drop(breaker.permit(Attempt::First));
+        drop(breaker.permit(AttemptKind::First));
         clock.advance(Duration::from_secs(5));
-        assert!(breaker.permit(Attempt::First).is_ok());
+        assert!(breaker.permit(AttemptKind::First).is_ok());
     }
 
     fn opened() -> (Breaker, Clock) {
@@ -216,15 +216,15 @@ mod tests {
     fn a_probe_that_hangs_holds_nobody_up_for_longer_than_the_breaker_is_open() {
         let (breaker, clock) = opened();
         clock.advance(Duration::from_secs(5));
-        let hanging = breaker.permit(Attempt::First).expect("a probe");
+        let hanging = breaker.permit(AttemptKind::First).expect("a probe");
         clock.advance(Duration::from_secs(4));
         assert_eq!(breaker.check(), Err(Duration::from_secs(1)));
         clock.advance(Duration::from_secs(1));
         assert_eq!(breaker.check(), Ok(()));
-        let second = breaker.permit(Attempt::First).expect("another probe");
-        assert!(breaker.permit(Attempt::First).is_err(), "one at a time");
+        let second = breaker.permit(AttemptKind::First).expect("another probe");
+        assert!(breaker.permit(AttemptKind::First).is_err(), "one at a time");
         hanging.report(false);
-        assert_eq!(breaker.permit(Attempt::First).err(), Some(Duration::from_secs(5)), "a late failure");
+        assert_eq!(breaker.permit(AttemptKind::First).err(), Some(Duration::from_secs(5)), "a late failure");
         second.report(true);
         assert!(call(&breaker, true));
     }
@@ -232,14 +232,14 @@ mod tests {
     #[test]
     fn what_was_let_through_before_the_state_changed_does_not_change_it() {
         let (breaker, clock) = breaker();
-        let [success, failure] = [(); 2].map(|()| breaker.permit(Attempt::First).expect("closed"));
+        let [success, failure] = [(); 2].map(|()| breaker.permit(AttemptKind::First).expect("closed"));
         for _ in 0..3 {
             call(&breaker, false);
         }
         success.report(true);
-        assert!(breaker.permit(Attempt::First).is_err(), "an old success");
+        assert!(breaker.permit(AttemptKind::First).is_err(), "an old success");
         clock.advance(Duration::from_secs(5));
-        let probe = breaker.permit(Attempt::First).expect("a probe");
+        let probe = breaker.permit(AttemptKind::First).expect("a probe");
         drop(failure);
         probe.report(true);
         assert!(call(&breaker, true), "an old failure");
@@ -249,17 +249,17 @@ mod tests {
     fn a_request_is_one_failure_however_often_it_is_tried() {
         let (breaker, clock) = breaker();
         for _ in 0..10 {
-            breaker.permit(Attempt::Repeat).expect("closed").report(false);
+            breaker.permit(AttemptKind::Repeat).expect("closed").report(false);
         }
         for _ in 0..2 {
             assert!(call(&breaker, false));
         }
-        breaker.permit(Attempt::Repeat).expect("closed").report(true);
+        breaker.permit(AttemptKind::Repeat).expect("closed").report(true);
         for _ in 0..3 {
             assert!(call(&breaker, false));
         }
         clock.advance(Duration::from_secs(5));
-        breaker.permit(Attempt::Repeat).expect("a probe").report(false);
+        breaker.permit(AttemptKind::Repeat).expect("a probe").report(false);
         assert!(breaker.check().is_err(), "a probe counts, whatever it is");
     }
 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Upstream;
-use super::breaker::Attempt;
+use super::breaker::AttemptKind;
 use super::echo;
-use super::exchange::{self, Added, Broken, READING};
+use super::exchange::{self, Added, ExchangeError, READING};
 use super::host::{Connection, Host};
-use super::outcome::{Outcome, QUOTA_REFUSED_FOR};
+use super::outcome::{AttemptOutcome, QUOTA_REFUSED_FOR};
 use super::passed_on;
 use super::pool::{Exhausted, Pool, Reservation};
-use super::retry::Saved;
+use super::retry::RetryPermit;
 use super::secrets::Use;
 use super::token::{Minter, Token};
 use super::{State, request, retry};
@@ -43,7 +43,7 @@ struct Deadline {
 }
 
 /// What one call needs to be made, more than once if need be.
-struct Call<'a> {
+struct CallContext<'a> {
     query: &'a Query,
     account: &'a Account,
     payers: &'a Payers,
@@ -58,27 +58,27 @@ struct Call<'a> {
 }
 
 /// One attempt that is to be made.
-struct Turn<'a> {
-    attempt: Attempt,
+struct NextAttempt<'a> {
+    kind: AttemptKind,
     /// Until when it may wait for quota.
-    patience: Duration,
+    grant_deadline: Duration,
     /// What it is to make good; what the caller gets if it cannot be made.
-    failed: Option<Outcome>,
+    failed: Option<AttemptOutcome>,
     /// What pays for it, if that is the budget of retries.
-    saved: Option<Saved<'a>>,
+    permit: Option<RetryPermit<'a>>,
 }
 
-impl Turn<'_> {
+impl NextAttempt<'_> {
     fn first(deadline: Deadline) -> Self {
-        Self { attempt: Attempt::First, patience: deadline.grant, failed: None, saved: None }
+        Self { kind: AttemptKind::First, grant_deadline: deadline.grant, failed: None, permit: None }
     }
 
-    fn again(patience: Duration, failed: Option<Outcome>) -> Self {
-        Self { attempt: Attempt::Repeat, patience, failed, saved: None }
+    fn again(grant_deadline: Duration, failed: Option<AttemptOutcome>) -> Self {
+        Self { kind: AttemptKind::Repeat, grant_deadline, failed, permit: None }
     }
 }
 
-impl Call<'_> {
+impl CallContext<'_> {
     /// The base URL it goes to.
     fn base(&self) -> &str {
         request::base(self.query.route, self.account)
@@ -100,35 +100,38 @@ impl Upstream {
     ) -> Result<Fetched, Error> {
         let call = self.prepare(query, payers, trace)?;
         let (mut may_remint, mut retries) = (true, 0);
-        let mut turn = Turn::first(call.deadline);
+        let mut next = NextAttempt::first(call.deadline);
         loop {
             // The one place where a call is made: it is a large future, and each place would hold another.
-            let (token, outcome) = match self.attempt(&call, turn.attempt, turn.patience).await {
+            let (token, outcome) = match self.attempt(&call, next.kind, next.grant_deadline).await {
                 Ok(made) => made,
                 // What went wrong says more than why it could not be tried again.
-                Err(error) => return turn.failed.map_or(Err(error), |failed| self.conclude(&call, failed)),
+                Err(error) => return next.failed.map_or(Err(error), |failed| self.conclude(&call, failed)),
             };
-            if let Some(saved) = turn.saved {
-                saved.spend();
+            if let Some(permit) = next.permit {
+                permit.spend();
                 retries += 1;
                 self.metrics.upstream.retry(query.route);
             }
-            turn = match outcome {
-                Outcome::TokenRefused { date, .. } => {
+            next = match outcome {
+                AttemptOutcome::TokenRefused { date, .. } => {
                     let is_worth_it = call.minter.refused(&token, &call.usage(), date).await;
                     if !(is_worth_it && std::mem::take(&mut may_remint)) {
                         return self.conclude(&call, outcome);
                     }
                     // Without another call nobody can say that the credential is at fault.
-                    Turn::again(call.deadline.grant, None)
+                    NextAttempt::again(call.deadline.grant, None)
                 }
                 // The repeat was paid for before the connection was used.
-                Outcome::Broken(Broken::Stale(_)) => Turn::again(call.deadline.grant, Some(outcome)),
+                AttemptOutcome::Failed(ExchangeError::Stale(_)) => {
+                    NextAttempt::again(call.deadline.grant, Some(outcome))
+                }
                 failed if retries < MOST_RETRIES && failed.ending().consequences().is_retried => {
                     match self.pause(&call, retries).await {
-                        Some(saved) => {
-                            Turn { saved: Some(saved), ..Turn::again(self.clock.uptime(), Some(failed)) }
-                        }
+                        Some(permit) => NextAttempt {
+                            permit: Some(permit),
+                            ..NextAttempt::again(self.clock.uptime(), Some(failed))
+                        },
                         None => return self.conclude(&call, failed),
                     }
                 }
@@ -142,36 +145,36 @@ impl Upstream {
         query: &'a Query,
         payers: &'a Payers,
         trace: Option<&'a Trace>,
-    ) -> Result<Call<'a>, Error> {
+    ) -> Result<CallContext<'a>, Error> {
         let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
         let waiter = self.clock.uptime() + timeout;
         let deadline = Deadline { waiter, grant: waiter - host.pace(query).expected(timeout) };
         let pool = pool(state, query, payers)?;
         let (account, attempts) = (&state.account, AtomicU32::new(0));
-        Ok(Call { query, account, payers, minter, pool, host, deadline, trace, attempts })
+        Ok(CallContext { query, account, payers, minter, pool, host, deadline, trace, attempts })
     }
 
-    /// One attempt. `Err` is one that was not made: no room in the quota by `patience`, or the
+    /// One attempt. `Err` is one that was not made: no room in the quota by `grant_deadline`, or the
     /// upstream is left alone.
     async fn attempt(
         &self,
-        call: &Call<'_>,
-        attempt: Attempt,
-        patience: Duration,
-    ) -> Result<(Token, Outcome), Error> {
+        call: &CallContext<'_>,
+        kind: AttemptKind,
+        grant_deadline: Duration,
+    ) -> Result<(Token, AttemptOutcome), Error> {
         // Before the quota is asked: nothing is waited for that cannot be used.
         let mut share = self.share(call.payers)?;
-        call.host.breaker.check().map_err(|wait| left_alone(wait, call.base()))?;
-        let mut reservation = self.reserve(call, patience).await?;
+        call.host.breaker.check().map_err(|wait| breaker_open(wait, call.base()))?;
+        let mut reservation = self.reserve(call, grant_deadline).await?;
         let token = call.minter.token()?;
-        let permit = call.host.breaker.permit(attempt).map_err(|wait| left_alone(wait, call.base()))?;
-        if attempt == Attempt::First {
+        let permit = call.host.breaker.permit(kind).map_err(|wait| breaker_open(wait, call.base()))?;
+        if kind == AttemptKind::First {
             call.host.budget.deposit();
         }
 
         let asked_at = self.clock.moment();
-        let has_room = call.pool.standing_at(asked_at.uptime).0 > 0;
+        let has_room = call.pool.available_at(asked_at.uptime).0 > 0;
         let connection = call.host.connection(has_room, asked_at.uptime);
         let http = match connection {
             Connection::Kept(_) => &self.http,
@@ -185,25 +188,25 @@ impl Upstream {
         let ended = tokio::select! {
             biased;
             ended = exchange => ended,
-            () = self.clock.on_sockets(self.config.timeout) => Err(Broken::TimedOut(
+            () = self.clock.on_sockets(self.config.timeout) => Err(ExchangeError::TimedOut(
                 Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
                     .proxy_status("http_response_timeout"),
             )),
         };
         let ended_at = self.clock.moment();
         let outcome = match ended {
-            Ok(received) => Outcome::of(received, asked_at, ended_at.wall),
-            Err(broken) => Outcome::Broken(broken),
+            Ok(received) => AttemptOutcome::of(received, asked_at, ended_at.wall),
+            Err(broken) => AttemptOutcome::Failed(broken),
         };
-        if let Outcome::Broken(Broken::Stale(_)) = &outcome {
+        if let AttemptOutcome::Failed(ExchangeError::Stale(_)) = &outcome {
             call.host.closes_idle_ones(ended_at.uptime);
-            if let Connection::Kept(saved) = connection {
-                saved.spend();
+            if let Connection::Kept(retry_permit) = connection {
+                retry_permit.spend();
             }
         }
-        if let Outcome::QuotaRefused(wait) = &outcome {
+        if let AttemptOutcome::QuotaRefused(wait) = &outcome {
             // Before the reservation ends, which may let the next one in.
-            call.pool.close_for(*wait);
+            call.pool.refuse_for(*wait);
         }
         if outcome.knows_the_bot() {
             call.pool.prove();
@@ -211,12 +214,12 @@ impl Upstream {
         drop(reservation);
         permit.report(!outcome.ending().consequences().counts_for_breaker);
         // Who is unwell may not have looked at the token.
-        if let Outcome::Answered(answer) = &outcome
+        if let AttemptOutcome::Answered(answer) = &outcome
             && !answer.status().is_server_error()
         {
             call.minter.accepted(&token, &call.usage());
         }
-        self.tell(call, &outcome, ended_at.uptime.saturating_sub(asked_at.uptime), traced);
+        self.record(call, &outcome, ended_at.uptime.saturating_sub(asked_at.uptime), traced);
         // Last: for the quota, the breaker and the token it was an answer.
         let (metrics, route) = (self.metrics.clone(), call.query.route);
         let outcome = echo::without_token(outcome, &token, move || metrics.upstream.withheld(route, "token"));
@@ -237,21 +240,22 @@ impl Upstream {
     }
 
     /// Tells whoever measures what an attempt came to that took so long.
-    fn tell(
+    fn record(
         &self,
-        call: &Call<'_>,
-        outcome: &Outcome,
+        call: &CallContext<'_>,
+        outcome: &AttemptOutcome,
         taken: Duration,
         traced: Option<trace::OpenClientSpan>,
     ) {
         let (status, result) = match outcome {
-            Outcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
-            Outcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
-            Outcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
-            Outcome::Broken(_) => (0, AttemptResult::Failed),
+            AttemptOutcome::Answered(answer) => (answer.status().as_u16(), AttemptResult::Answered),
+            AttemptOutcome::TokenRefused { status, .. } => (status.as_u16(), AttemptResult::TokenRefused),
+            AttemptOutcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
+            AttemptOutcome::Failed(_) => (0, AttemptResult::Failed),
         };
         // A refusal comes sooner than an answer would.
-        if matches!(outcome, Outcome::Answered(_) | Outcome::Broken(Broken::TimedOut(_))) {
+        if matches!(outcome, AttemptOutcome::Answered(_) | AttemptOutcome::Failed(ExchangeError::TimedOut(_)))
+        {
             call.host.pace(call.query).note(taken);
         }
         self.metrics.upstream.attempt(call.query.route, status, result, taken);
@@ -269,35 +273,35 @@ impl Upstream {
         }
     }
 
-    async fn reserve(&self, call: &Call<'_>, patience: Duration) -> Result<Reservation, Error> {
+    async fn reserve(&self, call: &CallContext<'_>, grant_deadline: Duration) -> Result<Reservation, Error> {
         let started = Instant::now();
-        let reserved = call.pool.reserve(call.payers, patience).await;
+        let reserved = call.pool.reserve(call.payers, grant_deadline).await;
         self.metrics.upstream.quota_wait.observe(started.elapsed().as_secs_f64());
         reserved.map_err(|Exhausted(wait)| quota_used_up(wait, call.query))
     }
 
     /// Waits before another attempt, `nth` of its kind: if the budget has one, its answer can come before the
     /// waiter leaves, and the quota has room at once. `None` if it is not to be made.
-    async fn pause<'a>(&self, call: &Call<'a>, nth: u32) -> Option<Saved<'a>> {
+    async fn pause<'a>(&self, call: &CallContext<'a>, nth: u32) -> Option<RetryPermit<'a>> {
         let wait = retry::full_jitter(&self.config.retry, nth, random()?);
         let expected = call.host.pace(call.query).expected(self.config.timeout);
         let is_in_time = self.clock.uptime() + wait + expected < call.deadline.waiter;
-        if !is_in_time || call.pool.standing().0 == 0 {
+        if !is_in_time || call.pool.available().0 == 0 {
             return None;
         }
-        let saved = call.host.budget.retry()?;
+        let permit = call.host.budget.reserve_retry()?;
         // On the machine's time, like the exchange it stands between.
         tokio::time::sleep(wait).await;
-        Some(saved)
+        Some(permit)
     }
 
     /// What the caller gets of the last outcome.
-    fn conclude(&self, call: &Call<'_>, outcome: Outcome) -> Result<Fetched, Error> {
+    fn conclude(&self, call: &CallContext<'_>, outcome: AttemptOutcome) -> Result<Fetched, Error> {
         match outcome {
-            Outcome::Answered(answer) => Ok(answer),
-            Outcome::Broken(broken) => Err(broken.into_error()),
-            Outcome::QuotaRefused(wait) => Err(quota_used_up(wait, call.query)),
-            Outcome::TokenRefused { status, .. } => {
+            AttemptOutcome::Answered(answer) => Ok(answer),
+            AttemptOutcome::Failed(broken) => Err(broken.into_error()),
+            AttemptOutcome::QuotaRefused(wait) => Err(quota_used_up(wait, call.query)),
+            AttemptOutcome::TokenRefused { status, .. } => {
                 call.minter.is_refused(status);
                 let detail = "the upstream does not accept the gateway's credential";
                 Err(Error::new(Kind::UpstreamRefused, detail)
@@ -344,7 +348,7 @@ fn too_many_bots() -> Error {
         .proxy_status("connection_limit_reached")
 }
 
-pub(super) fn left_alone(wait: Duration, base: &str) -> Error {
+pub(super) fn breaker_open(wait: Duration, base: &str) -> Error {
     Error::new(
         Kind::TemporaryReducedCapacity,
         "the upstream has failed several times in a row and is left alone for a moment",

@@ -7,17 +7,21 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use memchr::memmem::Finder;
 
-use super::exchange::Broken;
-use super::outcome::Outcome;
+use super::exchange::ExchangeError;
+use super::outcome::AttemptOutcome;
 use super::token::Token;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{ContentType, Fetched, Large, Parts};
 
 /// The outcome, unless it is an answer with the signature of `token` in it: then `count` is called, and it is
 /// broken. Of an answer that is passed on as it comes, no byte of the signature leaves.
-pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + Sync + 'static) -> Outcome {
+pub fn without_token(
+    outcome: AttemptOutcome,
+    token: &Token,
+    count: impl Fn() + Send + Sync + 'static,
+) -> AttemptOutcome {
     let Some(finder) = token.signature.clone() else { return outcome };
-    let Outcome::Answered(fetched) = outcome else { return outcome };
+    let AttemptOutcome::Answered(fetched) = outcome else { return outcome };
     let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
     // Of the head, only the type is handed on as it is.
     let (content_type, body) = match &fetched {
@@ -27,9 +31,9 @@ pub fn without_token(outcome: Outcome, token: &Token, count: impl Fn() + Send + 
     let content_type = content_type.as_ref().map(ContentType::value);
     if is_there(body) || content_type.is_some_and(|name| is_there(name.as_bytes())) {
         count();
-        return Outcome::Broken(Broken::Invalid(repeated()));
+        return AttemptOutcome::Failed(ExchangeError::Invalid(repeated()));
     }
-    Outcome::Answered(match fetched {
+    AttemptOutcome::Answered(match fetched {
         Fetched::Large(large, bounds) => {
             let body = watched(large.body, finder, count);
             Fetched::Large(Large { body, ..large }, bounds)

@@ -52,7 +52,7 @@ pub const READING: &str = "reading";
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// How an exchange came to nothing, and what its caller is told.
-pub enum Broken {
+pub enum ExchangeError {
     /// There was no connection: the upstream has not seen the request.
     NotSent(Error),
     /// A connection that had lain in the pool ended before the first byte of an answer. Most likely
@@ -65,7 +65,7 @@ pub enum Broken {
     Invalid(Error),
 }
 
-impl Broken {
+impl ExchangeError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NotSent(error)
@@ -104,27 +104,27 @@ pub async fn exchange(
     config: &config::Upstream,
     share: &mut Share,
     reservation: &mut Reservation,
-) -> Result<Received, Broken> {
+) -> Result<Received, ExchangeError> {
     let mut headers = request::headers(query, account, added.token.header.clone()).map_err(|error| {
         let detail = "the gateway cannot write the upstream request";
-        Broken::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
+        ExchangeError::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
     })?;
     headers.extend(added.traceparent.map(|context| (TRACEPARENT, context)));
     let target = Uri::try_from(request::url(query, account)).map_err(|error| {
         let detail = "the gateway cannot write the upstream's URL";
-        Broken::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
+        ExchangeError::Invalid(Error::new(Kind::Internal, detail).caused_by(error))
     })?;
     let body = Bytes::copy_from_slice(query.key.parts().body.as_bytes());
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = query.route.method.clone();
     *request.uri_mut() = target;
     *request.headers_mut() = headers;
-    reservation.make();
+    reservation.mark_sent();
     let sent = client.send(request).await;
-    reservation.over();
+    reservation.mark_done();
     let mut response = sent.map_err(not_answered).inspect_err(|broken| {
-        if let Broken::NotSent(_) = broken {
-            reservation.unmake();
+        if let ExchangeError::NotSent(_) = broken {
+            reservation.mark_unsent();
         }
     })?;
     let status = response.status();
@@ -144,13 +144,13 @@ async fn read(
     config: &config::Upstream,
     bounds: Bounds,
     share: &mut Share,
-) -> Result<Body, Broken> {
+) -> Result<Body, ExchangeError> {
     let mut collected = Collected::default();
     while let Some(part) = next(&mut body).await {
         collected.push(part.map_err(broken_off)?);
         share
             .grow_to(collected.weight(), config.max_bytes_in_flight)
-            .map_err(|is_full| Broken::Invalid(in_flight::full(READING, is_full)))?;
+            .map_err(|is_full| ExchangeError::Invalid(in_flight::full(READING, is_full)))?;
         if collected.weight() > config.max_body {
             let start = stream::iter(collected.into_pieces()).map(Ok);
             let parts = start.chain(rest(body, bounds.patience));
@@ -171,15 +171,15 @@ async fn next(body: &mut client::Body) -> Option<Result<Bytes, BoxError>> {
     }
 }
 
-/// What is left of a body, to its end, as it comes. Each part of it has to come within `patience`; small
+/// What is left of a body, to its end, as it comes. Each part of it has to come within `timeout`; small
 /// ones that are there already are joined.
-fn rest(body: client::Body, patience: Duration) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+fn rest(body: client::Body, timeout: Duration) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     stream::unfold(Some(Ok(body)), move |body| async move {
         let mut body = match body? {
             Ok(body) => body,
             Err(broken) => return Some((Err(broken), None)),
         };
-        let first = match tokio::time::timeout(patience, next(&mut body)).await {
+        let first = match tokio::time::timeout(timeout, next(&mut body)).await {
             Ok(None) => return None,
             Ok(Some(Ok(part))) => part,
             Ok(Some(Err(error))) => return Some((Err(broken_off(error).into_error()), None)),
@@ -208,17 +208,17 @@ fn rest(body: client::Body, patience: Duration) -> impl Stream<Item = Result<Byt
 }
 
 /// An exchange that broke before there was an answer to read.
-fn not_answered(unanswered: Unanswered) -> Broken {
+fn not_answered(unanswered: Unanswered) -> ExchangeError {
     let (error, is_reused) = match unanswered {
         Unanswered::Broken { error, is_reused } => (error, is_reused),
         Unanswered::ClosedIdle => {
             let detail = "the upstream closed the connection instead of reading the request (408)";
-            let told = Error::new(Kind::UpstreamInvalid, detail);
-            return Broken::Stale(told.proxy_status("http_response_incomplete"));
+            let error = Error::new(Kind::UpstreamInvalid, detail);
+            return ExchangeError::Stale(error.proxy_status("http_response_incomplete"));
         }
         Unanswered::Unreadable(why) => {
-            let told = Error::new(Kind::UpstreamInvalid, why);
-            return Broken::Invalid(told.proxy_status("http_protocol_error"));
+            let error = Error::new(Kind::UpstreamInvalid, why);
+            return ExchangeError::Invalid(error.proxy_status("http_protocol_error"));
         }
     };
     if error.is_connect() {
@@ -227,33 +227,33 @@ fn not_answered(unanswered: Unanswered) -> Broken {
         } else {
             (Kind::UpstreamUnreachable, "the upstream cannot be reached", connect_failure(&error))
         };
-        return Broken::NotSent(Error::new(kind, detail).proxy_status(proxy_status).caused_by(error));
+        return ExchangeError::NotSent(Error::new(kind, detail).proxy_status(proxy_status).caused_by(error));
     }
     match broken_off(error.into()) {
-        Broken::Cut(told) if is_reused => Broken::Stale(told),
+        ExchangeError::Cut(told) if is_reused => ExchangeError::Stale(told),
         broken => broken,
     }
 }
 
 /// An exchange that broke.
-fn broken_off(error: BoxError) -> Broken {
+fn broken_off(error: BoxError) -> ExchangeError {
     let told =
         |kind, detail: Cow<'static, str>, proxy_status| Error::new(kind, detail).proxy_status(proxy_status);
     if is_late(&*error) || is_lost(&*error) {
         // The upstream's machine has confirmed nothing for so long that ours gave the connection up.
         let detail = "the upstream was not heard of any more";
-        return Broken::TimedOut(
+        return ExchangeError::TimedOut(
             told(Kind::UpstreamTimeout, detail.into(), "http_response_timeout").caused_by(error),
         );
     }
     if has_ended(&*error) {
         let detail = "the upstream broke off its answer";
-        return Broken::Cut(
+        return ExchangeError::Cut(
             told(Kind::UpstreamInvalid, detail.into(), "http_response_incomplete").caused_by(error),
         );
     }
     let detail = malformed(&*error);
-    Broken::Invalid(told(Kind::UpstreamInvalid, detail, "http_protocol_error").caused_by(error))
+    ExchangeError::Invalid(told(Kind::UpstreamInvalid, detail, "http_protocol_error").caused_by(error))
 }
 
 /// What is wrong with an answer that came and cannot be read, in words. hyper tells most of it by its text
@@ -344,10 +344,10 @@ mod tests {
             io::ErrorKind::NetworkDown,
             io::ErrorKind::ConnectionRefused,
         ] {
-            let Broken::TimedOut(told) = broken(kind) else { panic!("{kind} is late") };
+            let ExchangeError::TimedOut(told) = broken(kind) else { panic!("{kind} is late") };
             assert_eq!(told.kind, Kind::UpstreamTimeout);
         }
-        assert!(matches!(broken(io::ErrorKind::ConnectionReset), Broken::Cut(_)));
-        assert!(matches!(broken(io::ErrorKind::InvalidData), Broken::Invalid(_)));
+        assert!(matches!(broken(io::ErrorKind::ConnectionReset), ExchangeError::Cut(_)));
+        assert!(matches!(broken(io::ErrorKind::InvalidData), ExchangeError::Invalid(_)));
     }
 }

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::breaker::Breaker;
 use super::pace::Pace;
-use super::retry::{Budget, Saved};
+use super::retry::{Budget, RetryPermit};
 use crate::clock::Clock;
 use crate::config;
 use crate::routes::{Query, ROUTES};
@@ -30,7 +30,7 @@ pub struct Host {
 pub enum Connection<'a> {
     /// One that is kept, or that will be. Should it turn out that the upstream was just closing it,
     /// the call is made again, which is paid for beforehand.
-    Kept(Saved<'a>),
+    Kept(RetryPermit<'a>),
     /// One of its own.
     UsedOnce,
 }
@@ -63,8 +63,8 @@ impl Host {
     /// there ever shows to a caller, and no repeat exceeds the budget.
     pub fn connection(&self, room: bool, now: Duration) -> Connection<'_> {
         let may_be_kept = room && millis(now) >= self.used_once_until.load(Ordering::Relaxed);
-        let saved = if may_be_kept { self.budget.set_aside() } else { None };
-        saved.map_or(Connection::UsedOnce, Connection::Kept)
+        let permit = if may_be_kept { self.budget.reserve() } else { None };
+        permit.map_or(Connection::UsedOnce, Connection::Kept)
     }
 
     /// A connection was closed while it lay idle.

@@ -35,7 +35,7 @@ use crate::observe::metrics::Metrics;
 use crate::overload::shares::Shares;
 use crate::routes::{Base, Query, Route};
 
-use call::{left_alone, quota_used_up};
+use call::{breaker_open, quota_used_up};
 use client::Connections;
 pub use client::Resolver;
 use host::Host;
@@ -77,7 +77,7 @@ pub struct Outlook {
     /// The credential's name.
     pub credential: String,
     /// What it would be refused with, for the upstream has failed too often.
-    pub left_alone: Option<Error>,
+    pub breaker_open: Option<Error>,
     /// What it would be refused with, if it could not wait for the quota.
     pub used_up: Option<Error>,
     /// Of the pool that would count it.
@@ -158,7 +158,7 @@ impl Upstream {
 
     /// Where the pool stands, at `now` of the clock's uptime, that a call to `route` would be counted by.
     /// Takes no lock.
-    pub fn standing(
+    pub fn limit_status(
         &self,
         account: &str,
         route: &Route,
@@ -174,10 +174,10 @@ impl Upstream {
         let (left, reset) = match (route.base, bot) {
             // A bot is given a pool by its first call, not by being asked about.
             (Base::Automation, Some(bot)) => match state.pools.bots.peek(bot) {
-                Some(pool) => pool.standing_at(now),
+                Some(pool) => pool.available_at(now),
                 None => (least(rates)?, Duration::ZERO),
             },
-            _ => state.pools.whole.standing_at(now),
+            _ => state.pools.whole.available_at(now),
         };
         Some(LimitStatus { policy: "upstream", rate, left, reset })
     }
@@ -188,21 +188,21 @@ impl Upstream {
         let (state, minter, host) = self.way(query)?;
         let base = request::base(query.route, &state.account);
         let now = self.clock.uptime();
-        let limit_status = self.standing(&query.account, query.route, query.bot.as_deref(), now);
-        let left_alone = host.breaker.check().err().map(|wait| left_alone(wait, base));
+        let limit_status = self.limit_status(&query.account, query.route, query.bot.as_deref(), now);
+        let breaker_open = host.breaker.check().err().map(|wait| breaker_open(wait, base));
         let used_up = limit_status
             .filter(|limit_status| limit_status.left == 0)
             .map(|limit_status| quota_used_up(limit_status.reset, query));
-        Ok(Outlook { credential: minter.name().to_owned(), left_alone, used_up, limit_status })
+        Ok(Outlook { credential: minter.name().to_owned(), breaker_open, used_up, limit_status })
     }
 
     /// Sets the gauges that are read rather than counted.
     pub fn observe(&self) {
         self.metrics.process.bytes_in_flight("fills", self.reading.now());
         for (account, state) in &self.accounts {
-            self.metrics.upstream.quota_available(account, "account", state.pools.whole.standing().0);
+            self.metrics.upstream.quota_available(account, "account", state.pools.whole.available().0);
             // Bots are many: the pool that is nearest to its end speaks for all.
-            if let Some(least) = state.pools.bots.all().iter().map(|(_, pool)| pool.standing().0).min() {
+            if let Some(least) = state.pools.bots.all().iter().map(|(_, pool)| pool.available().0).min() {
                 self.metrics.upstream.quota_available(account, "bot", least);
             }
             self.metrics.upstream.quota_waiting(account, state.pools.waiting());

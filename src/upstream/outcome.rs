@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use super::exchange::{Body, Broken, Received};
+use super::exchange::{Body, ExchangeError, Received};
 use crate::clock::{Moment, UnixMillis};
 use crate::error::{Error, Kind, whole_seconds};
 use crate::fetch::answer::{Answer, ContentType, Fetched, Large};
@@ -35,7 +35,7 @@ const QUOTA_MESSAGES: [&str; 3] = [
 const LONGEST_ENVELOPE: usize = 4096;
 
 /// What one exchange came to.
-pub enum Outcome {
+pub enum AttemptOutcome {
     Answered(Fetched),
     /// The token was refused, or the scope, or the bot: one status stands for all (contract §2).
     TokenRefused {
@@ -43,10 +43,10 @@ pub enum Outcome {
         date: Option<UnixMillis>,
     },
     QuotaRefused(Duration),
-    Broken(Broken),
+    Failed(ExchangeError),
 }
 
-impl Outcome {
+impl AttemptOutcome {
     /// What an answer means that was asked for at `asked_at` and came by `now`.
     pub fn of(received: Received, asked_at: Moment, now: UnixMillis) -> Self {
         let Received { status, headers, body } = received;
@@ -60,7 +60,7 @@ impl Outcome {
         }
         if status.is_redirection() {
             let detail = "the upstream answered with a redirect, which is not followed";
-            return Self::Broken(Broken::Invalid(
+            return Self::Failed(ExchangeError::Invalid(
                 Error::new(Kind::UpstreamInvalid, detail).proxy_status("http_protocol_error"),
             ));
         }
@@ -79,11 +79,11 @@ impl Outcome {
             Self::Answered(fetched) => Ending::Status(fetched.status()),
             Self::TokenRefused { .. } => Ending::TokenRefused,
             Self::QuotaRefused(_) => Ending::QuotaRefused,
-            Self::Broken(Broken::NotSent(_)) => Ending::Unsent,
-            Self::Broken(Broken::Stale(_)) => Ending::StaleConnection,
-            Self::Broken(Broken::Cut(_)) => Ending::Cut,
-            Self::Broken(Broken::TimedOut(_)) => Ending::TimedOut,
-            Self::Broken(Broken::Invalid(_)) => Ending::Invalid,
+            Self::Failed(ExchangeError::NotSent(_)) => Ending::Unsent,
+            Self::Failed(ExchangeError::Stale(_)) => Ending::StaleConnection,
+            Self::Failed(ExchangeError::Cut(_)) => Ending::Cut,
+            Self::Failed(ExchangeError::TimedOut(_)) => Ending::TimedOut,
+            Self::Failed(ExchangeError::Invalid(_)) => Ending::Invalid,
         }
     }
 
@@ -97,14 +97,14 @@ impl Outcome {
                     && !status.is_server_error()
             }
             Self::QuotaRefused(_) => true,
-            Self::TokenRefused { .. } | Self::Broken(_) => false,
+            Self::TokenRefused { .. } | Self::Failed(_) => false,
         }
     }
 
     /// What went wrong with the exchange itself.
     pub fn error(&self) -> Option<Kind> {
         match self {
-            Self::Broken(broken) => Some(broken.kind()),
+            Self::Failed(broken) => Some(broken.kind()),
             Self::Answered(_) | Self::TokenRefused { .. } | Self::QuotaRefused(_) => None,
         }
     }
@@ -197,7 +197,7 @@ fn parse_date(text: &str) -> Option<UnixMillis> {
 mod tests {
     use super::*;
 
-    fn of(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Outcome {
+    fn of(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> AttemptOutcome {
         let headers = headers.iter().map(|(name, value)| {
             (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
         });
@@ -205,12 +205,12 @@ mod tests {
         let body = Body::Whole(body.as_bytes().into());
         let received = Received { status, headers: headers.collect(), body };
         let asked_at = Moment { wall: UnixMillis(0), uptime: Duration::ZERO };
-        Outcome::of(received, asked_at, UnixMillis(0))
+        AttemptOutcome::of(received, asked_at, UnixMillis(0))
     }
 
-    fn refused_for(outcome: &Outcome) -> Option<u64> {
+    fn refused_for(outcome: &AttemptOutcome) -> Option<u64> {
         match outcome {
-            Outcome::QuotaRefused(wait) => Some(wait.as_secs()),
+            AttemptOutcome::QuotaRefused(wait) => Some(wait.as_secs()),
             _ => None,
         }
     }
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_wait_is_digits_or_a_date_to_come_and_anything_else_says_nothing() {
         let waits = |text: &'static str| match of(503, &[("retry-after", text)], "") {
-            Outcome::Answered(Fetched::Whole(answer)) => answer.retry_after.map(NonZeroU32::get),
+            AttemptOutcome::Answered(Fetched::Whole(answer)) => answer.retry_after.map(NonZeroU32::get),
             _ => panic!("an answer"),
         };
         assert_eq!(waits("7"), Some(7));
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn only_types_of_json_are_handed_on() {
         let type_of = |headers: &[(&'static str, &'static str)]| match of(404, headers, "{}") {
-            Outcome::Answered(Fetched::Whole(answer)) => answer.content_type.is_some(),
+            AttemptOutcome::Answered(Fetched::Whole(answer)) => answer.content_type.is_some(),
             _ => panic!("an answer"),
         };
         for text in [
@@ -303,7 +303,7 @@ mod tests {
     fn an_answer_that_quotes_the_words_is_an_answer() {
         let body =
             r#"{"conversationFlow":[{"text":"It says: You've exceeded the hourly rate limit"}],"errors":[]}"#;
-        assert!(matches!(of(200, &[], body), Outcome::Answered(_)));
+        assert!(matches!(of(200, &[], body), AttemptOutcome::Answered(_)));
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
     fn what_a_cache_kept_does_not_tell_the_time() {
         let date = ("date", "Mon, 02 Mar 2026 12:00:00 GMT");
         let learnt = |headers: &[(&'static str, &'static str)]| match of(401, headers, "") {
-            Outcome::TokenRefused { date, .. } => date,
+            AttemptOutcome::TokenRefused { date, .. } => date,
             _ => None,
         };
         assert_eq!(learnt(&[date]), Some(UnixMillis(1_772_452_800_000)));

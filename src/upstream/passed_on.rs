@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
 
-use super::outcome::Outcome;
+use super::outcome::AttemptOutcome;
 use crate::fetch::answer::{Fetched, Large, Parts};
 use crate::overload::shares::Share;
 
 /// The same outcome. What is passed on counts in `share`, each part until the last who is sent it has it or is gone.
-pub fn counted(outcome: Outcome, mut share: Share) -> Outcome {
-    let Outcome::Answered(Fetched::Large(large, bounds)) = outcome else { return outcome };
+pub fn counted(outcome: AttemptOutcome, mut share: Share) -> AttemptOutcome {
+    let AttemptOutcome::Answered(Fetched::Large(large, bounds)) = outcome else { return outcome };
     let parts = large.body.into_stream().map(move |part| {
         part.map(|bytes| {
             let share = share.part(bytes.len());
@@ -17,7 +17,7 @@ pub fn counted(outcome: Outcome, mut share: Share) -> Outcome {
         })
     });
     let body = Parts::new(parts.boxed());
-    Outcome::Answered(Fetched::Large(Large { body, ..large }, bounds))
+    AttemptOutcome::Answered(Fetched::Large(Large { body, ..large }, bounds))
 }
 
 /// A part on its way out.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bots::BotPools;
-use super::broker::Shares;
+use super::broker::QuotaShares;
 use super::pool::Pool;
 use crate::clock::Clock;
 use crate::config::{self, Account, Bots, Client, Clients, Fairness, Lane};
@@ -50,14 +50,14 @@ impl Shape {
 
     /// How the pool of a bot is shared, or that of the whole account: among those who may make calls that
     /// it counts.
-    fn shares(&self, bot: Option<&str>) -> Shares {
+    fn shares(&self, bot: Option<&str>) -> QuotaShares {
         let base = if bot.is_some() { Base::Automation } else { Base::ContactCenter };
         let may_call = |client: &Client| uses(client, base) && bot.is_none_or(|bot| client.bots.include(bot));
         let weights = |lane: Lane| {
             let theirs = self.clients.iter().filter(move |client| client.lane == lane && may_call(client));
             theirs.map(|client| client.weight)
         };
-        Shares {
+        QuotaShares {
             interactive: weights(Lane::Interactive).sum(),
             background: weights(Lane::Background).sum(),
             heaviest: weights(Lane::Interactive).max().unwrap_or(0),

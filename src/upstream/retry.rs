@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::config::Retry;
 
 /// Retries that may be saved up: those of a quiet time must not all be spent on one bad minute.
-const MOST_RETRIES_SAVED: i64 = 10;
+const MAX_RETRY_CREDIT: i64 = 10;
 
 /// Repeats of any kind that may be saved up. As many calls as this can be under way over kept
 /// connections at a time.
-const MOST_SAVED: i64 = 1000;
+const MAX_CREDIT: i64 = 1000;
 
 /// In hundredths of a call.
 const CALL: i64 = 100;
@@ -21,13 +21,13 @@ const CALL: i64 = 100;
 pub struct Budget {
     per_call: AtomicI64,
     /// For repeats of any kind.
-    saved: AtomicI64,
+    credit: AtomicI64,
     /// Of these, for retries.
-    for_retries: AtomicI64,
+    retry_credit: AtomicI64,
 }
 
 /// A repeat that is paid for. Paid back when it is dropped, unless it was made.
-pub struct Saved<'a> {
+pub struct RetryPermit<'a> {
     budget: &'a Budget,
     is_retry: bool,
 }
@@ -36,7 +36,7 @@ impl Budget {
     /// A repeat for each hundred calls in `percent`.
     pub fn new(percent: u32) -> Self {
         let per_call = AtomicI64::new(percent.into());
-        Self { per_call, saved: AtomicI64::new(0), for_retries: AtomicI64::new(0) }
+        Self { per_call, credit: AtomicI64::new(0), retry_credit: AtomicI64::new(0) }
     }
 
     /// Another part of a repeat for each call from here on.
@@ -47,35 +47,35 @@ impl Budget {
     /// A first call was made.
     pub fn deposit(&self) {
         let per_call = self.per_call.load(Ordering::Relaxed);
-        add(&self.saved, per_call, MOST_SAVED);
-        add(&self.for_retries, per_call, MOST_RETRIES_SAVED);
+        add(&self.credit, per_call, MAX_CREDIT);
+        add(&self.retry_credit, per_call, MAX_RETRY_CREDIT);
     }
 
     /// Leave to make one more call, if there is one.
-    pub fn set_aside(&self) -> Option<Saved<'_>> {
-        take(&self.saved).then(|| Saved { budget: self, is_retry: false })
+    pub fn reserve(&self) -> Option<RetryPermit<'_>> {
+        take(&self.credit).then(|| RetryPermit { budget: self, is_retry: false })
     }
 
     /// Leave to make a call again that failed.
-    pub fn retry(&self) -> Option<Saved<'_>> {
-        let mut saved = self.set_aside()?;
-        saved.is_retry = take(&self.for_retries);
-        saved.is_retry.then_some(saved)
+    pub fn reserve_retry(&self) -> Option<RetryPermit<'_>> {
+        let mut permit = self.reserve()?;
+        permit.is_retry = take(&self.retry_credit);
+        permit.is_retry.then_some(permit)
     }
 }
 
-impl Saved<'_> {
+impl RetryPermit<'_> {
     /// The repeat is made.
     pub fn spend(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Saved<'_> {
+impl Drop for RetryPermit<'_> {
     fn drop(&mut self) {
-        add(&self.budget.saved, CALL, MOST_SAVED);
+        add(&self.budget.credit, CALL, MAX_CREDIT);
         if self.is_retry {
-            add(&self.budget.for_retries, CALL, MOST_RETRIES_SAVED);
+            add(&self.budget.retry_credit, CALL, MAX_RETRY_CREDIT);
         }
     }
 }
@@ -107,7 +107,7 @@ mod tests {
         Retry { budget: 10, first_wait: Duration::from_millis(100), longest_wait: Duration::from_secs(2) };
 
     fn retries(budget: &Budget, wanted: u32) -> u32 {
-        (0..wanted).map(|_| budget.retry().map(Saved::spend).map_or(0, |()| 1)).sum()
+        (0..wanted).map(|_| budget.reserve_retry().map(RetryPermit::spend).map_or(0, |()| 1)).sum()
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
         for _ in 0..10 {
             budget.deposit();
         }
-        drop(budget.retry().expect("one"));
+        drop(budget.reserve_retry().expect("one"));
         assert_eq!(retries(&budget, 2), 1);
     }
 
@@ -142,7 +142,7 @@ mod tests {
         for _ in 0..20 {
             budget.deposit();
         }
-        let (first, second) = (budget.set_aside().expect("one"), budget.set_aside().expect("two"));
+        let (first, second) = (budget.reserve().expect("one"), budget.reserve().expect("two"));
         assert_eq!(retries(&budget, 1), 0);
         drop(first);
         second.spend();

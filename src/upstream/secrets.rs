@@ -22,10 +22,10 @@ use crate::routes;
 pub type Use = (routes::RouteName, Option<Arc<str>>);
 
 /// Uses that are doubted at a time. Where callers can make up bots, those beyond get no repeats.
-const MOST_DOUBTS: usize = 256;
+const MAX_SUSPECT_USES: usize = 256;
 
 /// After so long every use may have a repeat again.
-const DOUBTED_FOR: Duration = Duration::from_secs(600);
+const SUSPECT_FOR: Duration = Duration::from_secs(600);
 
 /// The secrets of one credential.
 #[derive(Clone)]
@@ -39,8 +39,8 @@ pub struct Secrets {
     is_taken: bool,
     /// Uses whose token was refused, with the epoch of the tokens they were given next. When one of
     /// those is refused too, it is not the token's fault.
-    doubts: HashMap<Use, u64>,
-    doubts_end: UnixMillis,
+    suspect_uses: HashMap<Use, u64>,
+    suspects_expire_at: UnixMillis,
 }
 
 #[derive(Clone)]
@@ -56,8 +56,8 @@ impl Secrets {
             candidate: None,
             epoch: 0,
             is_taken: false,
-            doubts: HashMap::new(),
-            doubts_end: UnixMillis(0),
+            suspect_uses: HashMap::new(),
+            suspects_expire_at: UnixMillis(0),
         }
     }
 
@@ -85,14 +85,14 @@ impl Secrets {
             true
         };
         if is_news {
-            self.begin_anew();
+            self.reset();
         }
         is_news
     }
 
     /// Something else that tokens depend on has changed: those of before say nothing any more.
-    pub fn begin_anew(&mut self) {
-        self.doubts.clear();
+    pub fn reset(&mut self) {
+        self.suspect_uses.clear();
         self.next_epoch();
     }
 
@@ -103,8 +103,8 @@ impl Secrets {
 
     /// The upstream took a token of this epoch.
     pub fn accepted(&mut self, epoch: u64, usage: &Use) {
-        if self.doubts.get(usage).is_some_and(|fresh| *fresh <= epoch) {
-            self.doubts.remove(usage);
+        if self.suspect_uses.get(usage).is_some_and(|fresh| *fresh <= epoch) {
+            self.suspect_uses.remove(usage);
         }
         if epoch != self.epoch {
             return;
@@ -117,15 +117,15 @@ impl Secrets {
 
     /// The upstream refused a token of this epoch. Whether another one is worth a call.
     pub fn refused(&mut self, epoch: u64, usage: &Use, now: UnixMillis) -> bool {
-        if now >= self.doubts_end {
-            self.doubts.clear();
-            self.doubts_end = now.plus(DOUBTED_FOR);
+        if now >= self.suspects_expire_at {
+            self.suspect_uses.clear();
+            self.suspects_expire_at = now.plus(SUSPECT_FOR);
         }
-        let fresh = self.doubts.get(usage).copied();
+        let fresh = self.suspect_uses.get(usage).copied();
         if fresh.is_some_and(|fresh| epoch < fresh) {
             return true; // Sent before this use was given a newer one.
         }
-        let is_worth_it = fresh.is_none() && self.doubts.len() < MOST_DOUBTS;
+        let is_worth_it = fresh.is_none() && self.suspect_uses.len() < MAX_SUSPECT_USES;
         // A secret that was taken a moment ago is not given up for a use that is always refused.
         if epoch == self.epoch && (is_worth_it || !self.is_taken) {
             if let Some(candidate) = &mut self.candidate {
@@ -134,7 +134,7 @@ impl Secrets {
             self.next_epoch();
         }
         if is_worth_it {
-            self.doubts.insert(usage.clone(), self.epoch);
+            self.suspect_uses.insert(usage.clone(), self.epoch);
         }
         is_worth_it
     }
@@ -245,9 +245,9 @@ mod tests {
             request(&mut secrets, "st-good", "a");
             repeats += request(&mut secrets, &format!("st-{n}"), "nothing").0 - 1;
         }
-        assert_eq!(usize::try_from(repeats), Ok(MOST_DOUBTS));
+        assert_eq!(usize::try_from(repeats), Ok(MAX_SUSPECT_USES));
         let epoch = secrets.epoch();
-        assert!(secrets.refused(epoch, &usage("st-good"), NOW.plus(DOUBTED_FOR)));
+        assert!(secrets.refused(epoch, &usage("st-good"), NOW.plus(SUSPECT_FOR)));
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Minter {
         let is_skew_new = (skew - state.skew_seconds).abs() >= SKEW_WORTH_LEARNING_SECONDS;
         if is_skew_new {
             state.skew_seconds = skew;
-            state.secrets.begin_anew();
+            state.secrets.reset();
         }
         is_secret_new || is_skew_new || state.secrets.refused(token.epoch, usage, now)
     }

@@ -107,7 +107,7 @@ impl Admitted {
             return None;
         }
         let limit_status =
-            call.snapshot.upstream.standing(&grant.account.id, call.route, call.ids.bot(), now)?;
+            call.snapshot.upstream.limit_status(&grant.account.id, call.route, call.ids.bot(), now)?;
         let wait = refused.filter(|error| error.kind == Kind::TemporaryReducedCapacity).and_then(Error::wait);
         let (left, reset) = wait.map_or((limit_status.left, limit_status.reset), |wait| (0, wait));
         Some(LimitStatus { left, reset, ..limit_status })

@@ -47,7 +47,8 @@ type Took = HashMap<String, Vec<Duration>>;
 /// is not told.
 fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool) -> Took {
     let fairness = Fairness { headroom: 10, reserve: 25, background_minimum: 10 };
-    let mut broker = Broker::new(&[MINUTE], Shares { interactive: 4, background: 1, heaviest: 1, fairness });
+    let mut broker =
+        Broker::new(&[MINUTE], QuotaShares { interactive: 4, background: 1, heaviest: 1, fairness });
     let payer = |client: &str| Payer { client: client.into(), lane: Lane::Interactive, weight: 1 };
     let export = Payer { lane: Lane::Background, ..payer("export") };
     let mut asked: HashMap<Ticket, Duration> = HashMap::new();
@@ -56,7 +57,7 @@ fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool
     for tick in 0..seconds * 10 {
         let now = TICK * u32::try_from(tick).expect("short");
         let mut ask = |broker: &mut Broker, payer: &Payer| {
-            let ticket = broker.ask(std::slice::from_ref(payer), now, now + Duration::from_secs(60));
+            let ticket = broker.enqueue(std::slice::from_ref(payer), now, now + Duration::from_secs(60));
             asked.insert(ticket, now);
         };
         while under_way.front().is_some_and(|end| *end <= now) {
@@ -65,7 +66,7 @@ fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool
         }
         if with_greedy && tick % 10 < 2 {
             // 22 a second are a hundred times 13 a minute; more than can be served wait already.
-            let waiting = broker.lines.get("a").map_or(0, |line| line.queue.len());
+            let waiting = broker.queues.get("a").map_or(0, |queue| queue.backlog.len());
             (waiting..10).for_each(|_| ask(&mut broker, &payer("a")));
         }
         if tick % 10 == 0 && tick / 10 >= from {

@@ -13,10 +13,10 @@
 //!
 //! A call for which several wait stands in the queue of each of them, and goes with the first.
 
-mod ahead;
 mod demand;
+mod forecast;
+mod schedule;
 mod shares;
-mod turns;
 
 #[cfg(test)]
 mod bursts;
@@ -30,29 +30,29 @@ use std::time::Duration;
 use super::quota::Calls;
 use crate::config::{Lane, Rate};
 use crate::fetch::payer::Payer;
-pub use ahead::{INSTANT, Outlook, STEP};
 use demand::Demand;
-pub use shares::Shares;
+pub use forecast::{Availability, INSTANT, STEP};
+pub use shares::QuotaShares;
 
 /// A place in a queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(u64);
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct QueuedCall {
     ticket: Ticket,
     /// When it came into this queue.
-    since: Duration,
+    arrival: Duration,
     /// When the call would come too late.
     deadline: Duration,
 }
 
 /// One client's calls and its queue.
 #[derive(Clone, Debug)]
-struct Line {
+struct ClientQueue {
     payer: Payer,
     demand: Demand,
-    queue: VecDeque<Waiting>,
+    backlog: VecDeque<QueuedCall>,
 }
 
 /// One pool: its windows, its clients and their queues.
@@ -60,47 +60,47 @@ struct Line {
 pub struct Broker {
     rates: Vec<Rate>,
     longest: Duration,
-    shares: Shares,
+    shares: QuotaShares,
     all: Calls,
     background: Demand,
-    lines: HashMap<Arc<str>, Line>,
+    queues: HashMap<Arc<str>, ClientQueue>,
     /// Those who stand in several queues.
     shared: HashSet<Ticket>,
-    closed_until: Duration,
+    refused_until: Duration,
     /// When the last call beyond a share was granted.
-    last_beyond: Duration,
+    last_surplus: Duration,
     tickets: u64,
 }
 
 impl Broker {
-    pub fn new(rates: &[Rate], shares: Shares) -> Self {
+    pub fn new(rates: &[Rate], shares: QuotaShares) -> Self {
         Self {
             rates: rates.to_vec(),
             longest: rates.iter().map(|rate| rate.window).max().unwrap_or_default(),
             shares,
             all: Calls::default(),
             background: Demand::default(),
-            lines: HashMap::new(),
+            queues: HashMap::new(),
             shared: HashSet::new(),
-            closed_until: Duration::ZERO,
-            last_beyond: Duration::ZERO,
+            refused_until: Duration::ZERO,
+            last_surplus: Duration::ZERO,
             tickets: 0,
         }
     }
 
     /// Other windows and shares for the same calls.
-    pub fn reshape(&mut self, rates: &[Rate], shares: Shares) {
+    pub fn reshape(&mut self, rates: &[Rate], shares: QuotaShares) {
         self.rates = rates.to_vec();
         self.longest = rates.iter().map(|rate| rate.window).max().unwrap_or_default();
         self.shares = shares;
     }
 
     /// A call takes a place in the queue of everyone who waits for it.
-    pub fn ask(&mut self, payers: &[Payer], now: Duration, deadline: Duration) -> Ticket {
+    pub fn enqueue(&mut self, payers: &[Payer], now: Duration, deadline: Duration) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         for payer in payers {
-            self.line(payer).queue.push_back(Waiting { ticket, since: now, deadline });
+            self.client_queue(payer).backlog.push_back(QueuedCall { ticket, arrival: now, deadline });
         }
         if payers.len() > 1 {
             self.shared.insert(ticket);
@@ -110,82 +110,82 @@ impl Broker {
 
     /// And in the queues of those who have joined them, if it waits still.
     pub fn join(&mut self, ticket: Ticket, payers: &[Payer], now: Duration) {
-        let mut waiting = self.lines.values().flat_map(|line| &line.queue);
+        let mut waiting = self.queues.values().flat_map(|queue| &queue.backlog);
         let Some(waiting) = waiting.find(|waiting| waiting.ticket == ticket).copied() else { return };
         for payer in payers {
-            let line = self.line(payer);
-            if line.queue.iter().all(|there| there.ticket != ticket) {
-                line.queue.push_back(Waiting { since: now, ..waiting });
+            let queue = self.client_queue(payer);
+            if queue.backlog.iter().all(|there| there.ticket != ticket) {
+                queue.backlog.push_back(QueuedCall { arrival: now, ..waiting });
                 self.shared.insert(ticket);
             }
         }
     }
 
-    fn line(&mut self, payer: &Payer) -> &mut Line {
-        let line = self.lines.entry(payer.client.clone()).or_insert_with(|| Line {
+    fn client_queue(&mut self, payer: &Payer) -> &mut ClientQueue {
+        let queue = self.queues.entry(payer.client.clone()).or_insert_with(|| ClientQueue {
             payer: payer.clone(),
             demand: Demand::default(),
-            queue: VecDeque::new(),
+            backlog: VecDeque::new(),
         });
-        line.payer.clone_from(payer); // A reload may have given it another lane or weight.
-        line
+        queue.payer.clone_from(payer); // A reload may have given it another lane or weight.
+        queue
     }
 
     /// Gives up a call's places.
-    pub fn leave(&mut self, ticket: Ticket) {
+    pub fn withdraw(&mut self, ticket: Ticket) {
         self.shared.remove(&ticket);
-        for line in self.lines.values_mut() {
-            line.queue.retain(|waiting| waiting.ticket != ticket);
+        for queue in self.queues.values_mut() {
+            queue.backlog.retain(|waiting| waiting.ticket != ticket);
         }
     }
 
     fn has_waiting(&self) -> bool {
-        self.lines.values().any(|line| !line.queue.is_empty())
+        self.queues.values().any(|queue| !queue.backlog.is_empty())
     }
 
     /// All who can call now, in their order. Their calls count as under way from here on.
     pub fn grant(&mut self, now: Duration) -> Vec<(Ticket, Payer)> {
         self.all.forget(now, self.longest);
         self.background.forget(now, self.longest);
-        for line in self.lines.values_mut() {
-            line.demand.forget(now, self.longest);
+        for queue in self.queues.values_mut() {
+            queue.demand.forget(now, self.longest);
         }
         std::iter::from_fn(|| self.grant_one(now)).collect()
     }
 
     fn grant_one(&mut self, now: Duration) -> Option<(Ticket, Payer)> {
         let (_, class, due, client) = self
-            .lines
+            .queues
             .iter()
-            .filter_map(|(client, line)| {
-                let first = line.queue.front()?;
-                if self.ready(line, now).is_none_or(|at| at > now) {
+            .filter_map(|(client, queue)| {
+                let first = queue.backlog.front()?;
+                if self.ready_at(queue, now).is_none_or(|at| at > now) {
                     return None;
                 }
-                let class = self.class(line, now);
-                let due = self.due(line, first, now);
+                let class = self.class(queue, now);
+                let due = self.due(queue, first, now);
                 let rank = match class {
-                    _ if class.is_within() => due,
-                    _ => Duration::from_millis(self.used(line, now)),
+                    _ if class.is_in_share() => due,
+                    _ => Duration::from_millis(self.used(queue, now)),
                 };
                 Some(((class, rank, first.ticket), class, due, client.clone()))
             })
             .min_by_key(|(order, ..)| *order)?;
         let first = self.rates.first().copied()?;
-        let line = self.lines.get_mut(&client)?;
-        let Waiting { ticket, .. } = line.queue.pop_front()?;
-        let due = if class.is_within() { due } else { now };
-        line.demand.take(due, &first);
+        let queue = self.queues.get_mut(&client)?;
+        let QueuedCall { ticket, .. } = queue.backlog.pop_front()?;
+        let due = if class.is_in_share() { due } else { now };
+        queue.demand.take(due, &first);
         self.all.begin();
-        if line.payer.lane == Lane::Background {
+        if queue.payer.lane == Lane::Background {
             self.background.take(due, &first);
         }
-        if !class.is_within() {
-            self.last_beyond = now;
+        if !class.is_in_share() {
+            self.last_surplus = now;
         }
-        let payer = line.payer.clone();
+        let payer = queue.payer.clone();
         if self.shared.contains(&ticket) {
-            self.leave(ticket);
+            self.withdraw(ticket);
         }
         Some((ticket, payer))
     }
@@ -201,25 +201,25 @@ impl Broker {
         if payer.lane == Lane::Background {
             self.background.give_back();
         }
-        if let Some(line) = self.lines.get_mut(&payer.client) {
-            line.demand.give_back();
+        if let Some(queue) = self.queues.get_mut(&payer.client) {
+            queue.demand.give_back();
         }
     }
 
     /// The upstream said that there is no room before then.
-    pub fn close_until(&mut self, until: Duration) {
-        self.closed_until = self.closed_until.max(until);
+    pub fn refuse_until(&mut self, until: Duration) {
+        self.refused_until = self.refused_until.max(until);
     }
 
     /// When somebody may be able to call next; `None` if nobody waits or nobody knows.
-    pub fn next(&self, now: Duration) -> Option<Duration> {
-        let waiting = self.lines.values().filter(|line| !line.queue.is_empty());
-        waiting.filter_map(|line| self.ready(line, now)).min()
+    pub fn next_grant(&self, now: Duration) -> Option<Duration> {
+        let waiting = self.queues.values().filter(|queue| !queue.backlog.is_empty());
+        waiting.filter_map(|queue| self.ready_at(queue, now)).min()
     }
 
     /// Whether nothing of what is known here matters any more.
     pub fn is_idle(&self, now: Duration) -> bool {
-        self.closed_until <= now && !self.has_waiting() && self.all.within(self.longest, now) == 0
+        self.refused_until <= now && !self.has_waiting() && self.all.within(self.longest, now) == 0
     }
 }
 

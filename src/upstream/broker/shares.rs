@@ -4,7 +4,7 @@ use crate::config::Fairness;
 
 /// The clients among whom a pool is shared, and by what rule.
 #[derive(Clone, Copy, Debug)]
-pub struct Shares {
+pub struct QuotaShares {
     /// Sums of weights.
     pub interactive: u32,
     pub background: u32,
@@ -13,7 +13,7 @@ pub struct Shares {
     pub fairness: Fairness,
 }
 
-impl Shares {
+impl QuotaShares {
     /// What the background lane gets of a window's `amount` in any case.
     pub fn background_minimum(&self, amount: usize) -> usize {
         match (self.interactive, self.background) {

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 const FAIRNESS: Fairness = Fairness { headroom: 10, reserve: 0, background_minimum: 10 };
 const MINUTE: Rate = Rate { amount: 60, window: Duration::from_secs(60) };
 
-fn shares(interactive: u32, background: u32) -> Shares {
-    Shares { interactive, background, heaviest: 1, fairness: FAIRNESS }
+fn shares(interactive: u32, background: u32) -> QuotaShares {
+    QuotaShares { interactive, background, heaviest: 1, fairness: FAIRNESS }
 }
 
 fn payer(client: &str, lane: Lane, weight: u32) -> Payer {
@@ -33,7 +33,7 @@ fn granted(broker: &mut Broker, now: Duration) -> HashMap<String, usize> {
 
 fn ask(broker: &mut Broker, payer: &Payer, calls: usize, now: Duration) {
     for _ in 0..calls {
-        broker.ask(std::slice::from_ref(payer), now, Duration::MAX);
+        broker.enqueue(std::slice::from_ref(payer), now, Duration::MAX);
     }
 }
 
@@ -98,7 +98,7 @@ fn within_the_share_whoever_has_been_owed_a_call_for_longest_goes_first() {
     let (a, b) = (payer("a", Lane::Interactive, 1), payer("b", Lane::Interactive, 1));
     ask(&mut broker, &a, 1, seconds(10));
     granted(&mut broker, seconds(10));
-    broker.close_until(seconds(80));
+    broker.refuse_until(seconds(80));
     // a's share has room from 70 on.
     ask(&mut broker, &a, 1, seconds(20));
     ask(&mut broker, &b, 1, seconds(30));
@@ -121,8 +121,8 @@ fn beyond_the_share_whoever_has_used_least_goes_first() {
 }
 
 /// With the reserve as it is unless told otherwise.
-fn with_reserve(interactive: u32) -> Shares {
-    Shares { fairness: Fairness { reserve: 25, ..FAIRNESS }, ..shares(interactive, 0) }
+fn with_reserve(interactive: u32) -> QuotaShares {
+    QuotaShares { fairness: Fairness { reserve: 25, ..FAIRNESS }, ..shares(interactive, 0) }
 }
 
 /// What one client that asks without end gets of the ten minutes before this, by the minute.
@@ -195,19 +195,22 @@ fn those_who_would_come_too_late_are_told_when_they_would_not() {
     let client = payer("a", Lane::Interactive, 1);
     ask(&mut broker, &client, 60, seconds(0));
     granted(&mut broker, seconds(0));
-    let late = broker.ask(std::slice::from_ref(&client), seconds(10), seconds(30));
-    let in_time = broker.ask(std::slice::from_ref(&client), seconds(10), seconds(90));
-    assert_eq!(broker.dismiss(seconds(10), 100), [(late, seconds(50))]);
-    assert_eq!(broker.dismiss(seconds(10), 0), [(in_time, seconds(50))]);
+    let late = broker.enqueue(std::slice::from_ref(&client), seconds(10), seconds(30));
+    let in_time = broker.enqueue(std::slice::from_ref(&client), seconds(10), seconds(90));
+    assert_eq!(broker.shed(seconds(10), 100), [(late, seconds(50))]);
+    assert_eq!(broker.shed(seconds(10), 0), [(in_time, seconds(50))]);
 }
 
 #[test]
 fn a_closed_pool_opens_when_the_upstream_said() {
     let mut broker = Broker::new(&[MINUTE], shares(1, 0));
-    broker.close_until(seconds(60));
+    broker.refuse_until(seconds(60));
     ask(&mut broker, &payer("a", Lane::Interactive, 1), 1, seconds(0));
-    let outlook = broker.outlook(seconds(20));
-    assert_eq!((outlook.left, outlook.resets_at, outlook.holds_until), (0, seconds(60), seconds(60)));
+    let availability = broker.availability(seconds(20));
+    assert_eq!(
+        (availability.left, availability.resets_at, availability.holds_until),
+        (0, seconds(60), seconds(60))
+    );
     assert!(granted(&mut broker, seconds(59)).is_empty());
     assert_eq!(granted(&mut broker, seconds(60))["a"], 1);
 }
@@ -272,7 +275,7 @@ proptest! {
         while served < fates.len() {
             let at = Duration::from_millis(now);
             while let Some((_, fate)) = asked.next_if(|(at, _)| *at <= now) {
-                let ticket = broker.ask(&clients[fate.client..=fate.client], at, Duration::MAX);
+                let ticket = broker.enqueue(&clients[fate.client..=fate.client], at, Duration::MAX);
                 tickets.insert(ticket, fate);
             }
             let (over, under_way): (Vec<_>, Vec<_>) = ends.drain(..).partition(|(end, ..)| *end <= now);
@@ -310,7 +313,7 @@ proptest! {
         let mut now = 0;
         for gap in gaps {
             now += gap;
-            broker.ask(std::slice::from_ref(&client), Duration::from_millis(now), Duration::MAX);
+            broker.enqueue(std::slice::from_ref(&client), Duration::from_millis(now), Duration::MAX);
             let has_room = RATES.iter().all(|rate| {
                 let window = u64::try_from(rate.window.as_millis()).expect("short");
                 reference.iter().filter(|at| **at + window > now).count() < amount(rate)
@@ -322,8 +325,8 @@ proptest! {
                 broker.end(at);
                 reference.push(now);
             }
-            for line in broker.lines.values_mut() {
-                line.queue.clear();
+            for queue in broker.queues.values_mut() {
+                queue.backlog.clear();
             }
         }
     }

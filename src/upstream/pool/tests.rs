@@ -11,7 +11,7 @@ fn payer(client: &str, lane: Lane) -> Payer {
 fn pool() -> (Arc<Pool>, Clock, Payers) {
     let clock = Clock::manual(UnixMillis(0));
     let fairness = Fairness { headroom: 0, reserve: 0, background_minimum: 0 };
-    let shares = Shares { interactive: 1, background: 0, heaviest: 1, fairness };
+    let shares = QuotaShares { interactive: 1, background: 0, heaviest: 1, fairness };
     let payers = Payers::of(payer("one", Lane::Interactive));
     (Pool::new(&[RATE], shares, 10, clock.clone()), clock, payers)
 }
@@ -20,15 +20,15 @@ fn pool() -> (Arc<Pool>, Clock, Payers) {
 async fn where_it_stands_is_told_while_somebody_else_is_at_work_on_it() {
     let (pool, clock, payers) = pool();
     let mut call = pool.reserve(&payers, Duration::ZERO).await.expect("room");
-    call.make();
-    call.over();
+    call.mark_sent();
+    call.mark_done();
     drop(call);
     let held = pool.state.lock().expect("nobody panicked");
-    assert_eq!(pool.standing(), (1, Duration::from_secs(60)));
+    assert_eq!(pool.available(), (1, Duration::from_secs(60)));
     clock.advance(RATE.window);
-    assert_eq!(pool.standing(), (1, Duration::ZERO), "what was so before");
+    assert_eq!(pool.available(), (1, Duration::ZERO), "what was so before");
     drop(held);
-    assert_eq!(pool.standing(), (2, Duration::ZERO));
+    assert_eq!(pool.available(), (2, Duration::ZERO));
 }
 
 #[tokio::test]
@@ -36,19 +36,19 @@ async fn with_nothing_left_it_says_when_something_will_be() {
     let (pool, clock, payers) = pool();
     let under_way = pool.reserve(&payers, Duration::ZERO).await.expect("room");
     let mut first = pool.reserve(&payers, Duration::ZERO).await.expect("room");
-    assert_eq!(pool.standing(), (0, Duration::from_secs(60)), "if both end at once");
-    first.make();
-    first.over();
+    assert_eq!(pool.available(), (0, Duration::from_secs(60)), "if both end at once");
+    first.mark_sent();
+    first.mark_done();
     clock.advance(Duration::from_secs(10));
     drop(first);
     clock.advance(Duration::from_secs(20));
-    assert_eq!(pool.standing(), (0, Duration::from_secs(40)));
+    assert_eq!(pool.available(), (0, Duration::from_secs(40)));
     drop(under_way);
-    assert_eq!(pool.standing(), (1, Duration::from_secs(40)), "it was never made");
+    assert_eq!(pool.available(), (1, Duration::from_secs(40)), "it was never made");
 }
 
 /// Moves the clock by steps of a second, letting the others run, until a task is over.
-async fn seconds_until(clock: &Clock, task: &tokio::task::JoinHandle<Told>) -> u64 {
+async fn seconds_until(clock: &Clock, task: &tokio::task::JoinHandle<ReservationResult>) -> u64 {
     for second in 0..200 {
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -61,7 +61,7 @@ async fn seconds_until(clock: &Clock, task: &tokio::task::JoinHandle<Told>) -> u
     panic!("never");
 }
 
-fn asks(pool: &Arc<Pool>, payers: &Payers, deadline: u64) -> tokio::task::JoinHandle<Told> {
+fn asks(pool: &Arc<Pool>, payers: &Payers, deadline: u64) -> tokio::task::JoinHandle<ReservationResult> {
     let (pool, payers) = (pool.clone(), payers.clone());
     tokio::spawn(async move { pool.reserve(&payers, Duration::from_secs(deadline)).await })
 }
@@ -72,7 +72,7 @@ async fn who_cannot_be_served_in_time_any_more_because_a_call_drags_on_is_told_w
     let mut slow = Vec::new();
     for _ in 0..2 {
         let mut call = pool.reserve(&payers, Duration::ZERO).await.expect("room");
-        call.make();
+        call.mark_sent();
         slow.push(call);
     }
     // If they ended at once, there would be room at 60 s.
@@ -87,12 +87,12 @@ async fn who_cannot_be_served_in_time_any_more_because_a_call_drags_on_is_told_w
 async fn a_call_that_was_given_up_counts_for_as_long_as_it_may_lie_unread() {
     let (pool, clock, payers) = pool();
     for _ in 0..2 {
-        pool.reserve(&payers, Duration::ZERO).await.expect("room").make();
+        pool.reserve(&payers, Duration::ZERO).await.expect("room").mark_sent();
     }
     clock.advance(MAY_LIE_UNREAD + RATE.window - Duration::from_millis(1));
-    assert_eq!(pool.standing().0, 0);
+    assert_eq!(pool.available().0, 0);
     clock.advance(Duration::from_millis(1));
-    assert_eq!(pool.standing().0, 2);
+    assert_eq!(pool.available().0, 2);
 }
 
 #[tokio::test]
@@ -100,14 +100,14 @@ async fn a_call_of_the_background_is_made_at_once_when_somebody_in_a_hurry_waits
     let clock = Clock::manual(UnixMillis(0));
     let rate = Rate { amount: 10, ..RATE };
     let fairness = Fairness { headroom: 50, reserve: 0, background_minimum: 10 };
-    let shares = Shares { interactive: 1, background: 1, heaviest: 1, fairness };
+    let shares = QuotaShares { interactive: 1, background: 1, heaviest: 1, fairness };
     let pool = Pool::new(&[rate], shares, 10, clock.clone());
     let export = || Payers::of(payer("export", Lane::Background));
     let desk = payer("desk", Lane::Interactive);
     let mut held = Vec::new();
     for payers in [Payers::of(desk.clone()), export()] {
         let mut call = pool.reserve(&payers, Duration::ZERO).await.expect("within its share");
-        call.make();
+        call.mark_sent();
         held.push(call);
     }
     let payers = export();

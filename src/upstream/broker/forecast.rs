@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Broker, Ticket, Waiting, amount};
+use super::{Broker, QueuedCall, Ticket, amount};
 use crate::config::Rate;
 
 /// A look ahead goes by steps of at most this: what is kept for others melts with time.
@@ -15,7 +15,7 @@ pub const INSTANT: Duration = Duration::from_millis(1);
 
 /// Where a pool stands, for as long as nobody calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outlook {
+pub struct Availability {
     /// Calls there is room for at once.
     pub left: u32,
     /// When all have come back; with none left, when one has.
@@ -26,21 +26,21 @@ pub struct Outlook {
 
 impl Broker {
     /// How many calls there is room for, if nothing happens but that time passes.
-    pub fn outlook(&self, now: Duration) -> Outlook {
-        let is_closed = self.closed_until > now;
+    pub fn availability(&self, now: Duration) -> Availability {
+        let is_refused = self.refused_until > now;
         let left = |rate: &Rate| amount(rate).saturating_sub(self.all.within(rate.window, now));
-        let left = if is_closed { 0 } else { self.rates.iter().map(left).min().unwrap_or(0) };
+        let left = if is_refused { 0 } else { self.rates.iter().map(left).min().unwrap_or(0) };
         let resets_at = if left == 0 {
             // What is under way counts until a window after its end, which is now at the earliest.
             let room = |rate: &Rate| self.all.room_at(amount(rate), rate.window).unwrap_or(now + rate.window);
-            self.rates.iter().map(room).max().unwrap_or(now).max(self.closed_until)
+            self.rates.iter().map(room).max().unwrap_or(now).max(self.refused_until)
         } else {
             let empty = |rate: &Rate| self.all.empty_at(rate.window, now);
             self.rates.iter().map(empty).min().unwrap_or(now)
         };
         let leaves = |rate: &Rate| Some(self.all.oldest(rate.window, now)? + rate.window);
-        let changes = self.rates.iter().filter_map(leaves).chain(is_closed.then_some(self.closed_until));
-        Outlook {
+        let changes = self.rates.iter().filter_map(leaves).chain(is_refused.then_some(self.refused_until));
+        Availability {
             left: u32::try_from(left).unwrap_or(u32::MAX),
             resets_at,
             holds_until: changes.min().unwrap_or(Duration::MAX),
@@ -49,8 +49,8 @@ impl Broker {
 
     /// Takes out of the queues whoever cannot be served in time, and if more than `most` wait, those
     /// who would be served last. With each, how long until there would be room for it.
-    pub fn dismiss(&mut self, now: Duration, most: usize) -> Vec<(Ticket, Duration)> {
-        let plan = self.plan(now);
+    pub fn shed(&mut self, now: Duration, most: usize) -> Vec<(Ticket, Duration)> {
+        let plan = self.forecast(now);
         let late = plan
             .iter()
             .enumerate()
@@ -58,17 +58,17 @@ impl Broker {
             .map(|(_, (waiting, at))| (waiting.ticket, at.saturating_sub(now)))
             .collect::<Vec<_>>();
         for (ticket, _) in &late {
-            self.leave(*ticket);
+            self.withdraw(*ticket);
         }
         late
     }
 
     /// Everybody who waits and when they will be served, if nobody else comes.
-    fn plan(&self, now: Duration) -> Vec<(Waiting, Duration)> {
-        let deadlines: HashMap<Ticket, Waiting> = self
-            .lines
+    fn forecast(&self, now: Duration) -> Vec<(QueuedCall, Duration)> {
+        let deadlines: HashMap<Ticket, QueuedCall> = self
+            .queues
             .values()
-            .flat_map(|line| line.queue.iter().map(|waiting| (waiting.ticket, *waiting)))
+            .flat_map(|queue| queue.backlog.iter().map(|waiting| (waiting.ticket, *waiting)))
             .collect();
         let mut plan = Vec::with_capacity(deadlines.len());
         if deadlines.is_empty() {
@@ -83,7 +83,7 @@ impl Broker {
                 plan.extend(deadlines.get(&ticket).map(|waiting| (*waiting, at)));
             }
             // Without a window that ever opens there is nothing to see ahead.
-            let Some(next) = ahead.next(at) else { break };
+            let Some(next) = ahead.next_grant(at) else { break };
             // The further off, the longer the steps.
             at += next.saturating_sub(at).min(STEP.max(next.saturating_sub(at) / 4)).max(INSTANT);
         }
