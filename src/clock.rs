@@ -146,10 +146,10 @@ impl Clock {
         }
     }
 
-    /// Waits until `duration` has passed for whoever waits for others. With a manual clock it has to
+    /// Waits until `duration` has passed, as the timeout of somebody who waits for others. With a manual clock it has to
     /// pass on the machine's clock as well: however far a test moves time, and however slow the
     /// machine is, an exchange on real sockets is not given up before it can have happened.
-    pub async fn patience(&self, duration: Duration) {
+    pub async fn timeout(&self, duration: Duration) {
         if let Source::Manual { governs: false, .. } = &*self.0 {
             tokio::join!(self.sleep(duration), tokio::time::sleep(duration));
         } else {

@@ -34,7 +34,7 @@ pub fn is_preflight(head: &request::Parts) -> bool {
         && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// What a preflight from `origin` is told about a path that takes `methods`. It has no caller, so
+/// The answer to a preflight from `origin` about a path that takes `methods`. It has no caller, so
 /// the origins of all clients count together; the request that follows is answered for its own.
 pub fn preflight(origin: &HeaderValue, methods: &'static str, clients: &Clients) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();

@@ -27,7 +27,7 @@ impl Grant {
     }
 
     /// Whether a body that names `bots` as its own may go to this client. A client of some bots
-    /// asks under one of them, but only the answer tells whose conversation it was.
+    /// asks under one of them, but only the answer says whose conversation it was.
     pub fn may_see(&self, bots: &[Box<str>]) -> Result<(), Error> {
         // Without a look at the names where any will do: most hits are of such clients.
         let may = !self.is_limited() || bots.iter().all(|bot| self.client.bots.include(bot));

@@ -1,12 +1,12 @@
-//! How often a client may ask: GCRA per client, and the header fields that tell where it stands. Nothing
+//! How often a client may ask: GCRA per client, and the header fields that say what is left. Nothing
 //! here reads a clock.
 //!
 //! The fields are those of draft-ietf-httpapi-ratelimit-headers-11; this is the one place that
 //! writes them, for the draft still moves.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -18,7 +18,6 @@ use crate::config::Rate;
 use crate::error::whole_seconds;
 use crate::fetch::limit_status::{LimitStatus, LimitStatuses};
 use crate::http::field::{Field, passing};
-use crate::routes::{self, ROUTES};
 
 pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub const STANDING: HeaderName = HeaderName::from_static("ratelimit");
@@ -37,8 +36,6 @@ pub struct Limiter {
     /// (ITU-T I.371: the theoretical arrival time).
     whole_at: AtomicU64,
     refused: Counter,
-    /// `RateLimit-Policy` as it was first told on each route, and the rates it tells: they seldom change.
-    told: [OnceLock<([Option<Rate>; 3], HeaderValue)>; ROUTES.len()],
 }
 
 /// Limiters of many callers, at most so many at a time. Whoever asks often is kept, whoever asks
@@ -74,7 +71,7 @@ impl Table {
     }
 }
 
-/// Who is counted: of one size, and nothing that tells who it is.
+/// Who is counted: of one size, and nothing that says who it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caller([u8; 16]);
 
@@ -106,27 +103,15 @@ impl Limiter {
         // A rate of billions a second has a period of less than a nanosecond: one will do.
         let period = nanos(rate.window / amount).max(1);
         let window = period.saturating_mul(amount.into());
-        Self { policy, rate, period, window, whole_at: AtomicU64::new(0), refused, told: Default::default() }
+        Self { policy, rate, period, window, whole_at: AtomicU64::new(0), refused }
     }
 
     pub fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// The same as [`headers`], for an answer on `route` to whom this limits.
-    pub fn headers(
-        &self,
-        route: routes::RouteName,
-        limit_statuses: &LimitStatuses,
-    ) -> [(HeaderName, HeaderValue); 2] {
-        let rates = limit_statuses.rates();
-        let (told, field) = self.told[route as usize].get_or_init(|| (rates, policies(limit_statuses)));
-        let field = if *told == rates { field.clone() } else { policies(limit_statuses) };
-        [(POLICY, field), (STANDING, limit_status(limit_statuses))]
-    }
-
     /// Counts one request at `now` of the clock's uptime; those that are over the limit in `refused` too.
-    /// Both ways out say where the caller stands; an `Err` is over the limit.
+    /// Both results say what is left; an `Err` is over the limit.
     pub fn check(&self, now: Duration) -> Result<LimitStatus, LimitStatus> {
         let now = nanos(now);
         let whole_after = |whole_at: u64| whole_at.max(now).saturating_add(self.period);
@@ -232,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn many_strangers_leave_the_table_small_and_the_one_who_insists_is_still_limited() {
+    fn many_unknown_callers_leave_the_table_small_and_the_one_who_insists_is_still_limited() {
         let refused = Counter::default();
         let table = Table::new("address", 1_000, refused.clone());
         let now = Duration::from_secs(5);
@@ -257,21 +242,6 @@ mod tests {
         assert_eq!(at("::ffff:203.0.113.69"), at("203.0.113.69"));
         assert_ne!(at("203.0.113.68"), at("203.0.113.69"));
         assert_ne!(Caller::bearing("a", "bc", "d"), Caller::bearing("ab", "c", "d"));
-    }
-
-    #[test]
-    fn a_policy_that_changes_is_told_as_it_is_now() {
-        let rate = |amount| Rate { amount, window: Duration::from_secs(60) };
-        let limiter = Limiter::new("client", rate(5), Counter::default());
-        for upstream in [60, 60, 30, 60] {
-            let client = limiter.check(Duration::ZERO).expect("within the limit");
-            let pool = LimitStatus { policy: "upstream", rate: rate(upstream), ..client };
-            let limit_statuses = LimitStatuses { upstream: Some(pool), ..client.into() };
-            assert_eq!(
-                limiter.headers(routes::RouteName::Conversation, &limit_statuses),
-                headers(&limit_statuses)
-            );
-        }
     }
 
     #[test]

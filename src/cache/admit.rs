@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::entry::{Entry, Lifetime, Tag, Word, jittered};
+use super::entry::{Entry, Lifetime, PhaseSource, Tag, jittered};
 use super::group::Group;
 use super::variants::Variants;
 use crate::clock::Moment;
@@ -132,14 +132,14 @@ pub struct Judgement {
     pub verdict: Result<(), Reason>,
     /// What the conversations in it are called.
     pub names: Vec<HashedId>,
-    /// What it told of them.
+    /// What it said of them.
     pub sightings: Vec<Sighting>,
 }
 
 /// Judges an answer to `query`. An error is an answer that nobody gets: a cut one, or one about
 /// something else.
 ///
-/// Phases and lifetimes are judged at the moment the answer was asked for: what it tells was true
+/// Phases and lifetimes are judged at the moment the answer was asked for: what it says was true
 /// then, and perhaps not any more when it came.
 pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Result<Judgement, Withheld> {
     if answer.status != StatusCode::OK {
@@ -175,15 +175,15 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Re
         return Ok(unread(query, answer, Reason::UnprovenIdentity));
     }
     seen.note(account, &reading.sightings, asked_at);
-    let (told, word) = match reading.phase {
+    let (said, phase_source) = match reading.phase {
         Phase::Unknown if !reading.known_by.is_empty() => {
-            (learnt(query, seen, &reading, asked_at), Word::Learnt)
+            (learnt(query, seen, &reading, asked_at), PhaseSource::OtherAnswers)
         }
-        told => (told, Word::Told),
+        said => (said, PhaseSource::OwnBody),
     };
     let phase = match query.requested {
-        Requested::Window { end, .. } => told.and(rule.window(end, wall)),
-        _ => told,
+        Requested::Window { end, .. } => said.and(rule.window(end, wall)),
+        _ => said,
     };
 
     // A transcript names no bot. The policy of who may see it is held against the bot in its key.
@@ -220,7 +220,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Re
         tag: Tag::of(&answer.body),
         answer,
         phase,
-        word,
+        phase_source,
         rule_part: Some(allowed.rule_part),
         // What is not stored is looked for by nobody.
         groups: verdict.map_or_else(|_| Arc::default(), |()| groups(query, &bots, &names)),
@@ -284,8 +284,8 @@ fn learnt(query: &Query, seen: &Sightings, reading: &Reading, asked_at: Moment) 
 
 /// All that the conversations in a body are called, here and in other answers.
 fn names(query: &Query, seen: &Sightings, reading: &Reading) -> Vec<HashedId> {
-    let told = reading.sightings.iter().flat_map(|sighting| &sighting.names);
-    let mut names: Vec<HashedId> = query.requested.name().into_iter().chain(told.copied()).collect();
+    let sighted = reading.sightings.iter().flat_map(|sighting| &sighting.names);
+    let mut names: Vec<HashedId> = query.requested.name().into_iter().chain(sighted.copied()).collect();
     for name in &reading.known_by {
         names.push(*name);
         if let Some(known) = seen.get(&query.account, *name) {
@@ -331,7 +331,7 @@ fn bare(query: &Query, answer: Answer, names: &[HashedId]) -> Entry {
         tag: Tag::of(&answer.body),
         answer,
         phase: Phase::Unknown,
-        word: Word::Told,
+        phase_source: PhaseSource::OwnBody,
         rule_part: None,
         groups: groups(query, &[], names),
         bots: Box::default(),

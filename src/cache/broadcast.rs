@@ -43,16 +43,16 @@ enum Part {
 pub struct Broadcast {
     status: StatusCode,
     content_type: Option<ContentType>,
-    boarding: mpsc::UnboundedSender<mpsc::Sender<Part>>,
+    subscribers: mpsc::UnboundedSender<mpsc::Sender<Part>>,
 }
 
 impl Broadcast {
-    /// Sets off, in a task of its own, once nobody can board any more.
+    /// Sets off, in a task of its own, once nobody can subscribe any more.
     pub fn open(large: Large, bounds: Bounds, clock: Clock) -> Arc<Self> {
-        let (boarding, boarded) = mpsc::unbounded_channel();
+        let (subscribers, subscribed) = mpsc::unbounded_channel();
         let Large { status, content_type, body } = large;
-        tokio::spawn(carry(body, bounds, boarded, clock));
-        Arc::new(Self { status, content_type, boarding })
+        tokio::spawn(forward(body, bounds, subscribed, clock));
+        Arc::new(Self { status, content_type, subscribers })
     }
 
     pub fn status(&self) -> StatusCode {
@@ -62,8 +62,8 @@ impl Broadcast {
     /// The whole answer, for one more caller.
     pub fn subscribe(&self) -> Large {
         let (place, parts) = mpsc::channel(AHEAD);
-        // It is there as long as somebody can board; if not, the caller is cut off.
-        let _ = self.boarding.send(place);
+        // It is there as long as somebody can subscribe; if not, the caller is cut off.
+        let _ = self.subscribers.send(place);
         let parts = stream::unfold(Some(parts), |parts| async {
             let mut parts = parts?;
             match parts.recv().await {
@@ -86,18 +86,18 @@ struct Caller {
     behind: Duration,
 }
 
-async fn carry(
+async fn forward(
     body: Parts,
     bounds: Bounds,
-    mut boarded: mpsc::UnboundedReceiver<mpsc::Sender<Part>>,
+    mut subscribed: mpsc::UnboundedReceiver<mpsc::Sender<Part>>,
     clock: Clock,
 ) {
     let mut callers = Vec::new();
-    while let Some(place) = boarded.recv().await {
+    while let Some(place) = subscribed.recv().await {
         callers.push(Caller { place, behind: Duration::ZERO });
     }
-    let mut convoy = Convoy { callers, since: clock.uptime(), patience: bounds.patience, clock };
-    let carried = async {
+    let mut readers = Readers { callers, since: clock.uptime(), stall_timeout: bounds.stall_timeout, clock };
+    let forwarding = async {
         let (mut parts, mut json_end) = (body.into_stream(), JsonEnd::default());
         while let Some(part) = parts.next().await {
             // The upstream broke off: so does this.
@@ -106,32 +106,32 @@ async fn carry(
                 json_end.read(stretch);
                 tokio::task::yield_now().await;
             }
-            convoy.hand_out(Part::Bytes(part)).await;
-            if convoy.callers.is_empty() {
+            readers.send_to_all(Part::Bytes(part)).await;
+            if readers.callers.is_empty() {
                 return;
             }
         }
         if json_end.are_closed().unwrap_or(bounds.is_framed) {
-            convoy.hand_out(Part::End).await;
+            readers.send_to_all(Part::End).await;
         }
     };
     // What is not done by then is cut: the way, and with it the upstream's connection, ends here.
-    let _ = timeout_at(bounds.until, carried).await;
+    let _ = timeout_at(bounds.until, forwarding).await;
 }
 
 /// All who are still being given an answer.
-struct Convoy {
+struct Readers {
     callers: Vec<Caller>,
     /// When somebody was last waited for.
     since: Duration,
     /// For how long nobody may take anything.
-    patience: Duration,
+    stall_timeout: Duration,
     clock: Clock,
 }
 
-impl Convoy {
+impl Readers {
     /// Gives a part to all, and lets go of those who have left, do not take it, or are too far behind.
-    async fn hand_out(&mut self, part: Part) {
+    async fn send_to_all(&mut self, part: Part) {
         let mut late = Vec::new();
         for caller in std::mem::take(&mut self.callers) {
             match caller.place.try_send(part.clone()) {
@@ -161,7 +161,7 @@ impl Convoy {
                 (number, caller, taken)
             })
             .collect();
-        let mut out_of_patience = std::pin::pin!(sleep(self.patience));
+        let mut stalled = std::pin::pin!(sleep(self.stall_timeout));
         let mut starving: FuturesUnordered<_> =
             self.callers.iter().map(|caller| has_nothing_left(caller.place.clone())).collect();
         let mut held_up_since = None;
@@ -202,7 +202,7 @@ impl Convoy {
                         return;
                     }
                 }
-                () = &mut out_of_patience => return,
+                () = &mut stalled => return,
             }
         }
     }
@@ -245,7 +245,7 @@ mod tests {
         });
         let large = Large { status: StatusCode::OK, content_type: None, body: Parts::new(parts.boxed()) };
         let until = tokio::time::Instant::now() + Duration::from_secs(3600);
-        let bounds = Bounds { is_framed: true, until, patience: Duration::from_secs(600) };
+        let bounds = Bounds { is_framed: true, until, stall_timeout: Duration::from_secs(600) };
         (Broadcast::open(large, bounds, clock.clone()), asked)
     }
 

@@ -11,7 +11,7 @@ pub enum Decision {
     Fetch { because: ForwardReason, fallback: Option<Source> },
 }
 
-/// `freshness` is of the entry, if there is one; `anew` that its caller does not want it;
+/// `freshness` is of the entry, if there is one; `revalidate` that its caller does not want it;
 /// `is_backing_off` that the last call for it has just failed.
 pub fn decide(
     freshness: Option<Freshness>,

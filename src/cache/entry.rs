@@ -28,7 +28,7 @@ pub struct Entry {
     /// A 200 that could not be read: an encrypted payload, a page.
     pub is_opaque: bool,
     /// Where the phase comes from.
-    pub word: Word,
+    pub phase_source: PhaseSource,
     /// The part of the rule that set the lifetime; none where no rule was asked.
     pub rule_part: Option<RulePart>,
     pub phase: Phase,
@@ -46,11 +46,11 @@ const _: () = assert!(size_of::<Entry>() <= 208);
 
 /// Where an entry's phase comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum PhaseSource {
     /// Its own body says it.
-    Told,
+    OwnBody,
     /// Other answers said it.
-    Learnt,
+    OtherAnswers,
 }
 
 /// 128 bits of a body's BLAKE3.
@@ -133,7 +133,8 @@ impl Entry {
 
     /// Whether a sighting as live, in an answer asked for at `live_at`, makes this one void.
     pub fn is_voided_by_life_at(&self, live_at: Moment) -> bool {
-        self.is_over() && (self.word == Word::Learnt || !self.answer.asked_at.is_after(live_at))
+        self.is_over()
+            && (self.phase_source == PhaseSource::OtherAnswers || !self.answer.asked_at.is_after(live_at))
     }
 
     /// Bytes it takes in the store.

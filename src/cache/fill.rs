@@ -172,7 +172,7 @@ impl Inner {
             tag: Tag::of(&body),
             answer: Answer { body: body.into(), ..whole.answer.clone() },
             phase: whole.phase,
-            word: whole.word,
+            phase_source: whole.phase_source,
             rule_part: Some(allowed.rule_part),
             bots: whole.bots.clone(),
             is_opaque: false,

@@ -62,7 +62,7 @@ struct Writes {
     index: Index,
     tombstones: Tombstones,
     last: Serial,
-    /// What was last told to be void, and when the answer was asked for that told it.
+    /// What was last declared void, and when the answer that did so was asked for.
     voided: VecDeque<(Key, Moment)>,
 }
 
@@ -269,7 +269,7 @@ impl Memory {
     /// Removes all that is meant, fresh and stale, and keeps fills under way from bringing it back.
     pub fn purge(&self, meant: impl FnOnce() -> Meant) -> Removed {
         let mut writes = locked(&self.writes);
-        // Under the lock: what is told about names from now on goes through `link`, after this.
+        // Under the lock: what is said about names from now on goes through `link`, after this.
         let meant = meant();
         let takes = |key: &Key, slot: &Slot| meant.takes(key.route().name, &slot.entry.groups);
         let keys: Vec<Key> = match meant.indexed() {

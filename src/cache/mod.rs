@@ -158,7 +158,7 @@ impl Cache {
         }
 
         let mut collapsed = false;
-        let filled = within(inner.clock.patience(wait), async {
+        let filled = within(inner.clock.timeout(wait), async {
             if terms.revalidate {
                 self.wait_for_revalidation(&query.key).await;
             }
@@ -278,11 +278,11 @@ impl Cache {
         tokio::select! {
             biased;
             done = self.0.jobs.done(job, &turn.client) => Some(done),
-            () = self.0.clock.patience(turn.at_most) => None,
+            () = self.0.clock.timeout(turn.at_most) => None,
         }
     }
 
-    /// The flight that is made anew for `key` and began before now, if there is one, has landed: those who come
+    /// Waits for the revalidation of `key` that began before now, if there is one: those who come
     /// while it flies and want an answer that was asked for later share the next one.
     async fn wait_for_revalidation(&self, key: &Key) {
         let under_way = self.0.flights.current(key);
@@ -392,13 +392,13 @@ impl Inner {
 }
 
 async fn within<T>(
-    patience: impl Future<Output = ()>,
+    timeout: impl Future<Output = ()>,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     tokio::select! {
         biased;
         outcome = work => outcome,
-        () = patience => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
+        () = timeout => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
             .proxy_status("http_response_timeout")),
     }
 }

@@ -88,7 +88,7 @@ fn part_of(whole: &Entry, Part { body: shown, phase }: Part) -> Entry {
         tag: Tag::of(&shown),
         answer: Answer { body: shown.into(), ..whole.answer.clone() },
         phase: phase.unwrap_or(whole.phase),
-        word: whole.word,
+        phase_source: whole.phase_source,
         rule_part: whole.rule_part,
         bots: whole.bots.clone(),
         is_opaque: whole.is_opaque,
@@ -104,7 +104,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
-    use crate::cache::entry::{Lifetime, Word};
+    use crate::cache::entry::{Lifetime, PhaseSource};
     use crate::cache::{CacheLimits, ForwardReason, Reason};
     use crate::clock::{Clock, UnixMillis};
     use crate::observe::metrics::Metrics;
@@ -121,7 +121,7 @@ mod tests {
                 asked_at: cache.0.clock.moment(),
             },
             phase: Phase::Unknown,
-            word: Word::Told,
+            phase_source: PhaseSource::OwnBody,
             rule_part: None,
             bots: Box::default(),
             is_opaque: false,
@@ -147,9 +147,9 @@ mod tests {
         let key = Key::of_nothing(&ROUTES[0]);
         for (length, is_off) in [(INLINE, false), (INLINE + 1, true)] {
             let whole = entry(&cache, &vec![b'x'; length]);
-            let (told, thread) = std::sync::mpsc::channel();
+            let (sent, thread) = std::sync::mpsc::channel();
             let project = move |_: &Answer, _| {
-                told.send(std::thread::current().id()).expect("the test listens");
+                sent.send(std::thread::current().id()).expect("the test listens");
                 Ok(Part { body: Vec::new(), phase: None })
             };
             cache.projected(&key, (&whole, NOT_STORED), b"id", TURN, project).await.expect("a view");

@@ -87,14 +87,14 @@ impl Meant {
     }
 
     /// Takes in that these groups are one conversation's, and says whether that is news.
-    fn learn(&mut self, told: &[Group]) -> bool {
+    fn learn(&mut self, linked: &[Group]) -> bool {
         let Self::Linked { group, links } = self else { return false };
-        if !told.contains(group) {
+        if !linked.contains(group) {
             return false;
         }
         let known = links.len();
-        let news = told.iter().filter(|told| *told != group);
-        let news: Vec<_> = news.filter(|told| !links.contains(told)).copied().collect();
+        let news = linked.iter().filter(|linked| *linked != group);
+        let news: Vec<_> = news.filter(|linked| !links.contains(linked)).copied().collect();
         links.extend(news);
         links.len() > known
     }
@@ -161,8 +161,8 @@ impl Tombstones {
 
     /// Takes in that these groups are one conversation's, and says whether that makes a purge of late
     /// mean more than was known when it was made.
-    pub fn learn(&mut self, told: &[Group]) -> bool {
-        self.latest.iter_mut().map(|meant| meant.learn(told)).fold(false, |any, news| any | news)
+    pub fn learn(&mut self, linked: &[Group]) -> bool {
+        self.latest.iter_mut().map(|meant| meant.learn(linked)).fold(false, |any, news| any | news)
     }
 }
 

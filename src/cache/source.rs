@@ -46,7 +46,7 @@ pub enum Source {
 
 impl Source {
     /// The same for a caller that is shown a part of the answer, whose phase by itself is `phase`: what the rest
-    /// of it says is not told.
+    /// of it says is kept back.
     pub fn of_a_part(self, phase: Phase) -> Self {
         let (reason, collapsed, because) = match self {
             Self::Hit { .. } => return Self::Held { because: None },
@@ -73,7 +73,7 @@ pub enum ForwardReason {
     Miss,
     /// There was one, past its lifetime.
     Stale,
-    /// There was one, but the caller wanted it anew.
+    /// There was one, but the caller wanted a new one.
     Request,
 }
 

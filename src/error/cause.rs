@@ -1,5 +1,5 @@
 //! What exactly kept a request from its answer: a closed list, for the access line and for operators. The
-//! caller is told nothing of it.
+//! caller does not learn it.
 
 /// Why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +16,7 @@ pub enum Cause {
     BotDenied,
     /// No answer has said whose session a transcript is of.
     SessionUnproven,
-    /// An error of the upstream's, which this client is not told.
+    /// An error of the upstream's, whose body this client does not get.
     UpstreamError,
     AddressLimit,
     ClientLimit,

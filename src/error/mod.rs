@@ -131,7 +131,7 @@ impl Error {
         &self.more.headers
     }
 
-    /// How long the caller is told to wait.
+    /// How long the caller is asked to wait.
     pub fn wait(&self) -> Option<Duration> {
         self.retry_after
     }

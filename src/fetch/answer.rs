@@ -70,12 +70,12 @@ pub enum Fetched {
 /// What an answer that is passed on as it comes is held to.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Whether its end can be told from a cut by how it is sent. Otherwise only its text can tell.
+    /// Whether the framing tells a complete body from a cut one. Otherwise only its text can.
     pub is_framed: bool,
     /// When it has to be over.
     pub until: Instant,
     /// For how long a reader may take nothing.
-    pub patience: Duration,
+    pub stall_timeout: Duration,
 }
 
 impl Fetched {

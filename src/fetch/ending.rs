@@ -80,7 +80,7 @@ impl Ending {
     }
 }
 
-/// How the call ended that this came of, as far as the cache can tell.
+/// How the call ended that this error came of, as far as the cache can know.
 impl From<&Error> for Ending {
     fn from(error: &Error) -> Self {
         match error.kind {

@@ -1,5 +1,5 @@
 //! Where somebody stands against a limit: a client against its own, the upstream's callers against
-//! its quota. What the `RateLimit` fields tell.
+//! its quota. What the `RateLimit` fields say.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct LimitStatus {
     pub reset: Duration,
 }
 
-/// Where a request stands against each limit that counts it, in the order in which it is told.
+/// Where a request stands against each limit that counts it, in the order of the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LimitStatuses {
     /// The client's, or that of an address without a client.
@@ -27,12 +27,6 @@ pub struct LimitStatuses {
 }
 
 impl LimitStatuses {
-    /// The rates it stands against.
-    pub fn rates(&self) -> [Option<Rate>; 3] {
-        [&self.client, &self.subject, &self.upstream]
-            .map(|limit_status| limit_status.map(|limit_status| limit_status.rate))
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &LimitStatus> {
         [&self.client, &self.subject, &self.upstream].into_iter().flatten()
     }

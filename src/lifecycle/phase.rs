@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::UnixMillis;
 
-/// Whether what an answer tells about can still change.
+/// Whether what an answer is about can still change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// It goes on.
@@ -18,7 +18,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase of two things told in one answer: over only when both are.
+    /// The phase of two things in one answer: closed only when both are.
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Closed { since: a }, Self::Closed { since: b }) => Self::Closed { since: a.max(b) },
@@ -39,7 +39,7 @@ pub struct Rule {
     /// Not over. Zero: shared by those who ask at the same moment, never stored.
     pub live_ttl: Duration,
     /// For an answer with a summary about what is over, settled or not. A summary costs a call of a
-    /// language model and is worded anew each time, so it may be kept for longer.
+    /// language model and is worded differently each time, so it may be kept for longer.
     pub summary_ttl: Option<Duration>,
     /// A 404's. Zero: not stored.
     pub not_found_ttl: Duration,

@@ -1,4 +1,4 @@
-//! What answers that went by have told about conversations, for the route that says nothing itself.
+//! What answers that went by have said about conversations, for the route that says nothing itself.
 //!
 //! A transcript (`conversation_details`) carries no status. The other two routes name the
 //! conversation, its session and its call together with their status, so each of their answers
@@ -49,11 +49,11 @@ pub struct Sighting {
     pub bots: Vec<Box<str>>,
 }
 
-/// What was last told about an id.
+/// What was last said about an id.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Known {
     pub phase: Phase,
-    /// When the answer that told it was asked for.
+    /// When the answer that said it was asked for.
     pub asked_at: Moment,
     /// Every name the conversation goes by; none, and no memory, where this is the only one.
     pub names: Arc<[HashedId]>,
@@ -93,8 +93,8 @@ impl BotNames {
     }
 
     fn numbers(&mut self, bots: &[Box<str>]) -> BotNumbers {
-        let told = bots.iter().map(|bot| BotNumbers::from([self.number(bot), 0, 0, 0]));
-        told.fold(BotNumbers::default(), joined)
+        let new = bots.iter().map(|bot| BotNumbers::from([self.number(bot), 0, 0, 0]));
+        new.fold(BotNumbers::default(), joined)
     }
 
     /// Their names; the empty one, which is no bot's, of one that has none.
@@ -105,8 +105,8 @@ impl BotNames {
 }
 
 /// Both, as far as there is room.
-fn joined(mut held: BotNumbers, told: BotNumbers) -> BotNumbers {
-    for number in told {
+fn joined(mut held: BotNumbers, new: BotNumbers) -> BotNumbers {
+    for number in new {
         if number != 0
             && !held.contains(&number)
             && let Some(free) = held.iter_mut().find(|free| **free == 0)
@@ -142,9 +142,9 @@ impl Sightings {
         Self(Mutex::new(Table { known, accounts: Vec::new(), bots: BotNames::default() }))
     }
 
-    /// Remembers what an answer told that was asked for at `asked_at`. The newest word counts, so a
+    /// Remembers what an answer said that was asked for at `asked_at`. The newest word counts, so a
     /// reopened conversation is live; and an answer that was slow to come does not take back what
-    /// a later one said. What is told by one answer, as by the rows of a window, holds
+    /// a later one said. What one answer says, as by the rows of a window, holds
     /// together: a session with two conversations is over when both are.
     pub fn note(&self, account: &Arc<str>, sightings: &[Sighting], asked_at: Moment) {
         let mut table = self.table();
@@ -153,11 +153,11 @@ impl Sightings {
             let bots = table.bots.numbers(bots);
             let all: Arc<[HashedId]> = if names.len() > 1 { names.as_slice().into() } else { Arc::default() };
             for name in names {
-                let told = Known { phase: *phase, asked_at, names: all.clone(), bots };
+                let new = Known { phase: *phase, asked_at, names: all.clone(), bots };
                 let id = Id { account, name: *name };
                 match table.known.get_mut(&id) {
-                    Some(held) => held.hear(told),
-                    None => drop(table.known.insert(id, told)),
+                    Some(held) => held.merge(new),
+                    None => drop(table.known.insert(id, new)),
                 }
             }
         }
@@ -183,9 +183,9 @@ impl Sightings {
     pub fn bots(&self, account: &str, names: &[HashedId]) -> Box<[Box<str>]> {
         let table = self.table();
         let Some(account) = table.number(account) else { return Box::default() };
-        let told = names.iter().map(|name| table.bots(account, *name));
-        let told = told.filter(|bots| *bots != BotNumbers::default());
-        let common = told.reduce(|one, other| {
+        let new = names.iter().map(|name| table.bots(account, *name));
+        let new = new.filter(|bots| *bots != BotNumbers::default());
+        let common = new.reduce(|one, other| {
             let mut both = one;
             both.iter_mut().filter(|bot| !other.contains(bot)).for_each(|bot| *bot = 0);
             both
@@ -208,8 +208,8 @@ impl Table {
         self.accounts.iter().position(|known| **known == *account)
     }
 
-    /// The bots of what goes by a name. A call is its session's, whose automation bots only rows tell, and no row
-    /// tells a call. A name with which no answer told a bot has those of its other names.
+    /// The bots of what goes by a name. A call is its session's, whose automation bots only rows name, and no row
+    /// names a call. A name for which no answer named a bot has those of its other names.
     fn bots(&self, account: usize, name: HashedId) -> BotNumbers {
         let known = |name| self.known.peek(&Id { account, name });
         let Some(Known { bots: own, names, .. }) = known(name) else { return BotNumbers::default() };
@@ -228,29 +228,29 @@ impl Table {
 }
 
 impl Known {
-    /// Takes in what an answer told.
-    fn hear(&mut self, told: Self) {
+    /// Merges what another answer said.
+    fn merge(&mut self, new: Self) {
         // A conversation stays its bot's: what is said of that adds up, whenever it was said.
-        self.bots = joined(self.bots, told.bots);
-        if self.asked_at.is_after(told.asked_at) {
+        self.bots = joined(self.bots, new.bots);
+        if self.asked_at.is_after(new.asked_at) {
             return;
         }
-        let phase = if self.asked_at == told.asked_at { self.phase.and(told.phase) } else { told.phase };
-        let names = together(&told.names, &self.names);
-        *self = Self { phase, names, bots: self.bots, ..told };
+        let phase = if self.asked_at == new.asked_at { self.phase.and(new.phase) } else { new.phase };
+        let names = together(&new.names, &self.names);
+        *self = Self { phase, names, bots: self.bots, ..new };
     }
 }
 
-/// What was told, and what was known before and is not told again: one route names the call, the
+/// What was said, and what was known before and is not said again: one route names the call, the
 /// other does not.
-fn together(told: &Arc<[HashedId]>, held: &Arc<[HashedId]>) -> Arc<[HashedId]> {
-    if told.iter().all(|name| held.contains(name)) {
+fn together(new: &Arc<[HashedId]>, held: &Arc<[HashedId]>) -> Arc<[HashedId]> {
+    if new.iter().all(|name| held.contains(name)) {
         return held.clone();
     }
-    let more = held.iter().filter(|name| !told.contains(name));
-    let room = MOST_NAMES.saturating_sub(told.len());
+    let more = held.iter().filter(|name| !new.contains(name));
+    let room = MOST_NAMES.saturating_sub(new.len());
     let more: Vec<_> = more.take(room).copied().collect();
-    if more.is_empty() { told.clone() } else { told.iter().copied().chain(more).collect() }
+    if more.is_empty() { new.clone() } else { new.iter().copied().chain(more).collect() }
 }
 
 #[cfg(test)]

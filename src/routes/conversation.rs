@@ -206,13 +206,14 @@ fn read(requested: &Requested, body: &[u8]) -> Result<Reading, Misfit> {
         return Err(Misfit::Other);
     }
     let phase = phase(&body);
-    let told = [
+    let named = [
         (IdKind::Conversation, Some(&body.id)),
         (IdKind::Session, body.bot_session_id.0.as_ref()),
         (IdKind::Call, body.conversation_id.0.as_ref()),
         (IdKind::Call, body.call_id_data.0.as_ref()),
     ];
-    let names = told.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, id?))).collect();
+    let names =
+        named.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, id?))).collect();
     let bot = body.bot_id.0.map(Box::from);
     Ok(Reading {
         phase,

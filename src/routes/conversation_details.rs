@@ -263,8 +263,8 @@ fn read(requested: &Requested, body: &[u8]) -> Result<Reading, Misfit> {
         _ => IdentityProof::Unproven,
     };
     let mut known_by = vec![sightings::HashedId::new(*kind, id)];
-    let told = [(IdKind::Session, session_id), (IdKind::Call, call_id)];
-    known_by.extend(told.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, &id?))));
+    let named = [(IdKind::Session, session_id), (IdKind::Call, call_id)];
+    known_by.extend(named.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, &id?))));
     known_by.dedup();
     Ok(Reading {
         phase: Phase::Unknown,

@@ -317,7 +317,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Over since its end; since the window's end where it tells none.
+    /// Over since its end; since the window's end where it has none.
     fn phase(&self, window_end: UnixMillis, offset_minutes: i32) -> Phase {
         if !self.final_status.as_ref().is_some_and(|status| OVER.contains(&status.as_ref())) {
             return Phase::Live;
@@ -367,9 +367,9 @@ fn read(requested: &Requested, body: &[u8]) -> Result<Reading, Misfit> {
         let automation = row.automation_bots.0.into_iter().filter_map(|bot| Some(Box::from(bot.0?)));
         let its_bots = row.bot_id.as_deref().map(Box::from).into_iter().chain(automation).collect();
         bots.extend(row.bot_id);
-        let told = [(IdKind::Session, row.session_id), (IdKind::Conversation, row.conversation_id)];
+        let named = [(IdKind::Session, row.session_id), (IdKind::Conversation, row.conversation_id)];
         let names: Vec<_> =
-            told.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, &id?))).collect();
+            named.into_iter().filter_map(|(kind, id)| Some(sightings::HashedId::new(kind, &id?))).collect();
         // What names nothing is no row of the vendor's: anything may stand in it.
         if names.is_empty() {
             reading.identity = IdentityProof::Unproven;

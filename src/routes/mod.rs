@@ -1,7 +1,7 @@
 //! The three routes, as data. A fourth is one more file and one more line in [`ROUTES`].
 //!
 //! Each route's file holds its contract as constants, its validation, its canonical form, and what
-//! it reads out of an answer. Pure: nothing here does IO or tells the time.
+//! it reads out of an answer. Pure: nothing here does IO or reads the clock.
 
 pub mod body;
 mod conversation;

@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn a_name_is_right_told_where_it_belongs_or_unknown() {
-        let told = |name, stands| NAMES.misplaced(name, stands).map(|misplaced| misplaced.to_string());
+        let fault = |name, stands| NAMES.misplaced(name, stands).map(|misplaced| misplaced.to_string());
         let is = |name, stands, expected: Option<&str>| {
-            assert_eq!(told(name, stands).as_deref(), expected, "{name} {stands:?}");
+            assert_eq!(fault(name, stands).as_deref(), expected, "{name} {stands:?}");
         };
         is("limit", Place::Query, None);
         is("startDate", Place::Body, None);

@@ -77,7 +77,7 @@ impl Requested {
 pub struct Reading {
     /// [`Phase::Unknown`] where the route does not say; then `known_by` is looked up.
     pub phase: Phase,
-    /// What it tells about conversations that other answers may be about.
+    /// What it says about conversations that other answers may be about.
     pub sightings: Vec<Sighting>,
     /// The ids under which its phase may have been seen.
     pub known_by: Vec<HashedId>,

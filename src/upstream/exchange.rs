@@ -133,7 +133,7 @@ pub async fn exchange(
     let body = response.into_body();
     let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
     let until = Instant::now() + config.large_timeout;
-    let bounds = Bounds { is_framed, until, patience: config.timeout };
+    let bounds = Bounds { is_framed, until, stall_timeout: config.timeout };
     let body = read(body, config, bounds, share).await?;
     Ok(Received { status, headers, body })
 }
@@ -153,7 +153,7 @@ async fn read(
             .map_err(|is_full| ExchangeError::Invalid(in_flight::full(READING, is_full)))?;
         if collected.weight() > config.max_body {
             let start = stream::iter(collected.into_pieces()).map(Ok);
-            let parts = start.chain(rest(body, bounds.patience));
+            let parts = start.chain(rest(body, bounds.stall_timeout));
             return Ok(Body::Large(Parts::new(parts.boxed()), bounds));
         }
     }

@@ -145,7 +145,7 @@ impl Jwks {
             .user_agent(concat!("kore-gateway/", env!("CARGO_PKG_VERSION")))
             .timeout(config.timeout)
             // Only the configured place says which keys are good.
-            // Each fetch finds out anew where the issuer is.
+            // Each fetch discovers again where the issuer is.
             .pool_max_idle_per_host(0)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
@@ -246,9 +246,9 @@ impl Jwks {
 
     /// Says which keys are not used, once: as long as they are the same, it is no news.
     fn tell_of(&self, passed_over: &[PassedOver]) {
-        let told = self.keys.load();
-        let told = told.as_ref().map(|keys| &*keys.passed_over).unwrap_or_default();
-        for key in passed_over.iter().filter(|key| !told.contains(key)) {
+        let logged = self.keys.load();
+        let logged = logged.as_ref().map(|keys| &*keys.passed_over).unwrap_or_default();
+        for key in passed_over.iter().filter(|key| !logged.contains(key)) {
             let (url, name, why) = (&*self.url, &*key.name, key.why);
             if key.is_fault {
                 tracing::warn!(url, key = name, why, "a key of an issuer is not used; its others are");
@@ -259,12 +259,12 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> Result<Keys, String> {
-        let mut response = self.http.get(&*self.url).send().await.map_err(told)?;
+        let mut response = self.http.get(&*self.url).send().await.map_err(described)?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("the answer is a {}", response.status()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(told)? {
+        while let Some(chunk) = response.chunk().await.map_err(described)? {
             body.extend_from_slice(&chunk);
             if body.len() > self.config.max_size {
                 return Err(format!("the answer is larger than {} bytes", self.config.max_size));
@@ -275,7 +275,7 @@ impl Jwks {
 }
 
 /// An error and what is behind it: that a certificate is not trusted stands at the end.
-fn told(error: reqwest::Error) -> String {
+fn described(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -332,7 +332,7 @@ pub fn parse(body: &[u8], most: usize) -> Result<Keys, String> {
         match keys.named.get(&kid) {
             // Published twice, it is one key all the same.
             Some(known) if known.is(&key) => {}
-            // Two keys of one name: which is meant, nobody can tell.
+            // Two keys of one name: which one is meant cannot be known.
             Some(_) => ambiguous.push(kid),
             None => drop(keys.named.insert(kid, Arc::new(key))),
         }

@@ -1,4 +1,4 @@
-//! Why a token opens nothing: for the log. The caller is told nothing of it.
+//! Why a token opens nothing: for the log. The caller does not learn it.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! What a client is shown of an answer that is stored once for all: some parts removed, some
 //! masked, and every other byte as it was.
 //!
-//! A body is never taken apart and written anew. It is walked once, and what is denied is left out:
+//! A body is never parsed and written again. It is walked once, and what is denied is left out:
 //! the order of members, the spelling of numbers and escapes, and spaces stay.
 
 mod digits;

@@ -39,7 +39,7 @@ fn the_word_asked_for_last_counts_whenever_it_comes() {
     seen.note(&account, &sighting(&names, Phase::Live), at(7));
     seen.note(&account, &sighting(&names, OVER), at(6));
     assert_eq!(phase(&seen, &account, IdKind::Session), Some(Phase::Live));
-    // Told in the same moment, it is over only if all that is told is.
+    // Said in the same moment, it is over only if all that is said is.
     seen.note(&account, &sighting(&names, OVER), at(7));
     assert_eq!(phase(&seen, &account, IdKind::Session), Some(Phase::Live));
     seen.note(&account, &sighting(&names, OVER), at(8));
@@ -115,24 +115,24 @@ fn the_bots_of_a_conversation_add_up_and_hold_for_all_of_its_names() {
 fn a_bot_too_many_is_not_one_of_the_conversations_and_leaves_it_somebodys() {
     let seen = Sightings::new(1000);
     let account: Arc<str> = "a".into();
-    let told = |name: HashedId, bots: Vec<Box<str>>| {
+    let said = |name: HashedId, bots: Vec<Box<str>>| {
         seen.note(&account, &[Sighting { names: vec![name], phase: OVER, bots }], at(1));
     };
     let bots = |name| seen.bots(&account, &[name]);
     for n in 0..usize::from(NAMELESS) / 100 {
         let bots = (0..100).map(|m| format!("st-{n}-{m}").into()).collect();
-        told(HashedId::new(IdKind::Session, &n.to_string()), bots);
+        said(HashedId::new(IdKind::Session, &n.to_string()), bots);
     }
     assert_eq!(
         *bots(HashedId::new(IdKind::Session, "1")),
         ["st-1-0", "st-1-1", "st-1-2", "st-1-3"].map(Box::from)
     );
-    told(name(IdKind::Call), (0..100).map(|n| format!("st-more-{n}").into()).collect());
+    said(name(IdKind::Call), (0..100).map(|n| format!("st-more-{n}").into()).collect());
     let late = name(IdKind::Session);
-    told(late, vec!["st-late".into()]);
+    said(late, vec!["st-late".into()]);
     assert_eq!(*bots(late), [Box::from("")]);
-    // What is told of it in common with others is still known.
-    told(late, vec!["st-1-0".into()]);
+    // What is said of it in common with others is still known.
+    said(late, vec!["st-1-0".into()]);
     assert_eq!(*bots(late), ["", "st-1-0"].map(Box::from));
     assert!(bots(name(IdKind::Conversation)).is_empty());
     assert_eq!(seen.table().bots.names.len(), usize::from(NAMELESS) - 1);

@@ -33,10 +33,10 @@ fn numbers_keep_every_digit_wherever_they_stand() {
 
 #[test]
 fn a_byte_order_mark_and_another_encoding_are_named() {
-    let told = |body: &[u8]| Members::parse(body, 4, &NAMES).faults[0].detail.clone();
-    assert!(told(b"\xef\xbb\xbf{}").contains("byte order mark"));
+    let fault = |body: &[u8]| Members::parse(body, 4, &NAMES).faults[0].detail.clone();
+    assert!(fault(b"\xef\xbb\xbf{}").contains("byte order mark"));
     for body in [&b"\xff\xfe{\0}\0"[..], b"\xfe\xff\0{\0}", b"{\0}\0", b"\0{\0}"] {
-        assert!(told(body).contains("UTF-16"), "{body:?}");
+        assert!(fault(body).contains("UTF-16"), "{body:?}");
     }
 }
 

@@ -47,7 +47,7 @@ impl Service<Valid> for Answer {
                     let mut reply = answer(&valid, place)
                         .await
                         .map_err(|error| valid.admitted.refused(hidden(&valid, error)))?;
-                    valid.admitted.tell(&mut reply, valid.admitted.call.app.clock.uptime());
+                    valid.admitted.add_limit_fields(&mut reply, valid.admitted.call.app.clock.uptime());
                     Ok(reply)
                 }),
             },
@@ -98,7 +98,7 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let response = reply::response(&entry, source, shown, body, conditions, now, headers);
     let client = admitted.grant.client.name.clone();
     let mut reply = Reply { response, client, outcome: metrics::CacheOutcome::Hit };
-    admitted.tell(&mut reply, now.uptime);
+    admitted.add_limit_fields(&mut reply, now.uptime);
     Some(Ok(reply))
 }
 

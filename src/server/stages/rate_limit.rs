@@ -75,16 +75,11 @@ pub fn with_limit_statuses(error: Error, limit_statuses: LimitStatuses) -> Error
 }
 
 impl Admitted {
-    /// Tells, in its answer, where its caller stands at `now` of the clock's uptime.
-    pub(super) fn tell(&self, reply: &mut Reply, now: Duration) {
-        let Self { call, grant, limit_statuses, .. } = self;
-        let limit_statuses = LimitStatuses { upstream: self.upstream(None, now), ..*limit_statuses };
-        let told = match call.snapshot.limiter(&grant.client) {
-            Some(limiter) => limiter.headers(call.route.name, &limit_statuses),
-            None => rate_limit::headers(&limit_statuses),
-        };
+    /// Adds what is left of the limits at `now` of the clock's uptime.
+    pub(super) fn add_limit_fields(&self, reply: &mut Reply, now: Duration) {
+        let limit_statuses = LimitStatuses { upstream: self.upstream(None, now), ..self.limit_statuses };
         let headers = reply.response.headers_mut();
-        for (name, value) in told {
+        for (name, value) in rate_limit::headers(&limit_statuses) {
             headers.insert(name, value);
         }
     }

@@ -22,11 +22,11 @@ fn what_is_passed_over_is_named_with_its_reason() {
     let set = json!({ "keys": [key("a"), key("a"), broken, encryption, secret, 5, key("double"), other] });
     let keys = parse(set.to_string().as_bytes(), 10).expect("one key at least");
     assert!(keys.named("a").is_some() && keys.only().is_some());
-    let told: Vec<_> =
+    let logged: Vec<_> =
         keys.passed_over().iter().map(|key| (key.name.as_str(), key.why, key.is_fault)).collect();
     let long = "x".repeat(64);
     assert_eq!(
-        told,
+        logged,
         [
             ("broken", "its parameters cannot be read", true),
             ("encryption", "it is not for signatures", false),
