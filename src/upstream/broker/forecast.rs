@@ -1,5 +1,4 @@
-//! What will be, if nothing happens but that time passes: where the pool stands, and who will be
-//! served when.
+//! What will happen if only time passes: how many calls the pool has room for, and when each queued call is served.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,31 +6,31 @@ use std::time::Duration;
 use super::{Broker, QueuedCall, Ticket, amount};
 use crate::config::Rate;
 
-/// A look ahead goes by steps of at most this: what is kept for others melts with time.
+/// The largest step of a forecast: what is reserved for others shrinks with time.
 pub const STEP: Duration = Duration::from_secs(1);
 
-/// The least by which time moves on.
+/// The smallest step.
 pub const INSTANT: Duration = Duration::from_millis(1);
 
-/// Where a pool stands, for as long as nobody calls.
+/// What a pool has room for, as long as no further call arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Availability {
-    /// Calls there is room for at once.
+    /// Calls that would be granted at once.
     pub left: u32,
-    /// When all have come back; with none left, when one has.
+    /// When the window is empty; if nothing is left, when one call is.
     pub resets_at: Duration,
-    /// When the next call leaves a window: from then on there is more room than is said here.
+    /// When the next call leaves a window. Until then these numbers hold.
     pub holds_until: Duration,
 }
 
 impl Broker {
-    /// How many calls there is room for, if nothing happens but that time passes.
+    /// What there is room for from `now` on.
     pub fn availability(&self, now: Duration) -> Availability {
         let is_refused = self.refused_until > now;
         let left = |rate: &Rate| amount(rate).saturating_sub(self.all.within(rate.window, now));
         let left = if is_refused { 0 } else { self.rates.iter().map(left).min().unwrap_or(0) };
         let resets_at = if left == 0 {
-            // What is under way counts until a window after its end, which is now at the earliest.
+            // A call in flight counts until a window after its end, which is now at the earliest.
             let room = |rate: &Rate| self.all.room_at(amount(rate), rate.window).unwrap_or(now + rate.window);
             self.rates.iter().map(room).max().unwrap_or(now).max(self.refused_until)
         } else {
@@ -47,14 +46,14 @@ impl Broker {
         }
     }
 
-    /// Takes out of the queues whoever cannot be served in time, and if more than `most` wait, those
-    /// who would be served last. With each, how long until there would be room for it.
-    pub fn shed(&mut self, now: Duration, most: usize) -> Vec<(Ticket, Duration)> {
-        let plan = self.forecast(now);
-        let late = plan
+    /// Removes the calls that cannot be served by their deadline, and of more than `max_waiting` calls those that
+    /// would be served last. Returns them with the time until each would have been served.
+    pub fn shed(&mut self, now: Duration, max_waiting: usize) -> Vec<(Ticket, Duration)> {
+        let forecast = self.forecast(now);
+        let late = forecast
             .iter()
             .enumerate()
-            .filter(|(place, (waiting, at))| *place >= most || *at > waiting.deadline)
+            .filter(|(place, (waiting, at))| *place >= max_waiting || *at > waiting.deadline)
             .map(|(_, (waiting, at))| (waiting.ticket, at.saturating_sub(now)))
             .collect::<Vec<_>>();
         for (ticket, _) in &late {
@@ -63,30 +62,30 @@ impl Broker {
         late
     }
 
-    /// Everybody who waits and when they will be served, if nobody else comes.
+    /// Every queued call and the time at which it is served, in that order, if no further call arrives.
     fn forecast(&self, now: Duration) -> Vec<(QueuedCall, Duration)> {
-        let deadlines: HashMap<Ticket, QueuedCall> = self
+        let queued: HashMap<Ticket, QueuedCall> = self
             .queues
             .values()
             .flat_map(|queue| queue.backlog.iter().map(|waiting| (waiting.ticket, *waiting)))
             .collect();
-        let mut plan = Vec::with_capacity(deadlines.len());
-        if deadlines.is_empty() {
-            return plan;
+        let mut served = Vec::with_capacity(queued.len());
+        if queued.is_empty() {
+            return served;
         }
         let mut ahead = self.clone();
         ahead.all.end_all(now);
         let mut at = now;
-        while plan.len() < deadlines.len() {
+        while served.len() < queued.len() {
             for (ticket, _) in ahead.grant(at) {
                 ahead.end(at);
-                plan.extend(deadlines.get(&ticket).map(|waiting| (*waiting, at)));
+                served.extend(queued.get(&ticket).map(|waiting| (*waiting, at)));
             }
-            // Without a window that ever opens there is nothing to see ahead.
+            // No window ever has room.
             let Some(next) = ahead.next_grant(at) else { break };
-            // The further off, the longer the steps.
+            // A grant that is far away is approached in longer steps.
             at += next.saturating_sub(at).min(STEP.max(next.saturating_sub(at) / 4)).max(INSTANT);
         }
-        plan
+        served
     }
 }

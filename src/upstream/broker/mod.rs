@@ -1,17 +1,46 @@
-//! Who gets the next call of a pool, and when. Pure: time is handed in, nothing here waits.
+//! Decides which queued call gets the next slot of a pool's quota, and when. Pure: time is passed in, and nothing here
+//! waits.
 //!
-//! Three rules, in this order:
+//! **Words.** A *call* arrives and joins the backlog of its client's *queue* ([`ClientQueue`]). It is *served* when it is
+//! *granted*: from then on it counts in every rolling window of the quota ([`Calls`]). Each client has a *share* of every
+//! window ([`QuotaShares`]). What a client takes beyond its share is *surplus*. The *demand* of a client ([`Demand`]) is
+//! what it has used of its share and what it is likely to use soon. A call that cannot be served by its deadline is *shed*.
 //!
-//! 1. No window ever holds more than its amount ([`Calls`]).
-//! 2. **Shares.** Each client has a share of every window, by its weight among the clients of the
-//!    account; the background lane has a minimum of its own. Within its share a client waits for
-//!    nothing but the windows. Whoever has used least of its share goes first.
-//! 3. **What is left over** goes to whoever asks, spread evenly over the time in which it comes
-//!    back, and less what is kept for the others: what those who have lately been calling are about
-//!    to use of their shares ([`Demand`]), and what any one of them may come with all of a sudden. So
-//!    one client can use most of an idle pool, and yet is out of the way when others come.
+//! **Rules**, in this order:
 //!
-//! A call for which several wait stands in the queue of each of them, and goes with the first.
+//! 1. No window ever holds more calls than its amount.
+//! 2. A call within its client's share is served as soon as the windows have room. Of several such calls the one that
+//!    has been due for longest goes first. The background lane has one share for all its clients, and goes before them.
+//! 3. Surplus goes to any client, but evenly spread over the time until the oldest call leaves the window. A part of
+//!    the window stays reserved: what recently active clients are likely to use of their shares, and the burst that one
+//!    client may bring after a silence. Of several surplus calls the one of the client with the least use per weight goes
+//!    first. A client that is alone may take half of the window at once.
+//!
+//! So one client can use most of an idle pool, and is out of the way when others come.
+//!
+//! **Example.** A pool allows ten calls in 60 s. Clients `a` and `b` are interactive and have the same weight, `export` is
+//! in the background lane. The background minimum is 20 %, which is 2 calls. So `a` and `b` have a share of 4 calls each.
+//! The reserve for a sudden burst is 20 % and the headroom 10 %. Each call ends as soon as it is made. The columns: the
+//! second, what arrives (clients and calls), which calls are granted, which are shed, and then how many calls the window
+//! holds and how many wait.
+//!
+//! | s   | arrives    | granted  | shed | window | waiting | why |
+//! |-----|------------|----------|------|--------|---------|-----|
+//! | 0   | a 7        | a 5      |      | 5      | 2       | 4 are its share. It is alone, so it has half of the window at once |
+//! | 15  |            | a 1      |      | 6      | 1       | surplus: 2 are reserved, 3 were free. They are spread: 60 s / (3 + 1) = 15 s |
+//! | 20  | b 2        | b 2      |      | 8      | 1       | within the share of `b`. From now on 2 more are reserved for `b`, so `a` waits |
+//! | 25  | export 3   | export 2 |      | 10     | 2       | 2 are the background minimum. The window is full |
+//! | 30  | b 3        |          |      | 10     | 5       | 2 of them are within the share and due now, but the window is full |
+//! | 35  | a 1 by 50  |          | a 1  | 10     | 5       | no call leaves the window before 60 s, so it cannot meet its deadline |
+//! | 60  |            | a 1, b 2 |      | 8      | 2       | 5 calls leave. `b` was due at 30 s and `a` at 60 s. The rest is reserved for `a` |
+//! | 80  |            | b 1      |      | 6      | 1       | the first calls of `b` leave, so that its share has room again |
+//! | 85  |            | export 1 |      | 5      | 0       | the same for the background minimum |
+//! | 100 | 429 for 30 |          |      | 5      | 0       | the upstream refuses all calls until 130 s, whatever the window says |
+//! | 110 | b 1        |          |      | 5      | 1       | within the share, but refused until 130 s |
+//! | 130 |            | b 1      |      | 3      | 0       | the refusal has ended |
+//!
+//! A test runs this table (`example`). A call that several clients wait for is in the queue of each of them, and is
+//! granted with the first.
 
 mod demand;
 mod forecast;
@@ -20,6 +49,8 @@ mod shares;
 
 #[cfg(test)]
 mod bursts;
+#[cfg(test)]
+mod example;
 #[cfg(test)]
 mod tests;
 
@@ -34,20 +65,20 @@ use demand::Demand;
 pub use forecast::{Availability, INSTANT, STEP};
 pub use shares::QuotaShares;
 
-/// A place in a queue.
+/// The number of one call in the queues.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(u64);
 
 #[derive(Clone, Copy, Debug)]
 struct QueuedCall {
     ticket: Ticket,
-    /// When it came into this queue.
+    /// When it arrived in this queue.
     arrival: Duration,
-    /// When the call would come too late.
+    /// The latest time at which a grant is of use.
     deadline: Duration,
 }
 
-/// One client's calls and its queue.
+/// The calls of one client: those it has made, and those that wait.
 #[derive(Clone, Debug)]
 struct ClientQueue {
     payer: Payer,
@@ -55,7 +86,7 @@ struct ClientQueue {
     backlog: VecDeque<QueuedCall>,
 }
 
-/// One pool: its windows, its clients and their queues.
+/// One pool: its windows and the queues of its clients.
 #[derive(Clone, Debug)]
 pub struct Broker {
     rates: Vec<Rate>,
@@ -64,10 +95,11 @@ pub struct Broker {
     all: Calls,
     background: Demand,
     queues: HashMap<Arc<str>, ClientQueue>,
-    /// Those who stand in several queues.
+    /// Calls that are in several queues.
     shared: HashSet<Ticket>,
+    /// The upstream grants no call before this time.
     refused_until: Duration,
-    /// When the last call beyond a share was granted.
+    /// When the last surplus call was granted.
     last_surplus: Duration,
     tickets: u64,
 }
@@ -88,14 +120,14 @@ impl Broker {
         }
     }
 
-    /// Other windows and shares for the same calls.
+    /// Replaces the windows and the shares. The calls stay.
     pub fn reshape(&mut self, rates: &[Rate], shares: QuotaShares) {
         self.rates = rates.to_vec();
         self.longest = rates.iter().map(|rate| rate.window).max().unwrap_or_default();
         self.shares = shares;
     }
 
-    /// A call takes a place in the queue of everyone who waits for it.
+    /// Adds a call to the queue of every client that waits for it.
     pub fn enqueue(&mut self, payers: &[Payer], now: Duration, deadline: Duration) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -108,7 +140,7 @@ impl Broker {
         ticket
     }
 
-    /// And in the queues of those who have joined them, if it waits still.
+    /// Adds a call that still waits to the queues of clients that have joined it.
     pub fn join(&mut self, ticket: Ticket, payers: &[Payer], now: Duration) {
         let mut waiting = self.queues.values().flat_map(|queue| &queue.backlog);
         let Some(waiting) = waiting.find(|waiting| waiting.ticket == ticket).copied() else { return };
@@ -131,7 +163,7 @@ impl Broker {
         queue
     }
 
-    /// Gives up a call's places.
+    /// Removes a call from all queues.
     pub fn withdraw(&mut self, ticket: Ticket) {
         self.shared.remove(&ticket);
         for queue in self.queues.values_mut() {
@@ -143,7 +175,7 @@ impl Broker {
         self.queues.values().any(|queue| !queue.backlog.is_empty())
     }
 
-    /// All who can call now, in their order. Their calls count as under way from here on.
+    /// Grants every call that can be served now, in order. A granted call counts as in flight.
     pub fn grant(&mut self, now: Duration) -> Vec<(Ticket, Payer)> {
         self.all.forget(now, self.longest);
         self.background.forget(now, self.longest);
@@ -166,7 +198,7 @@ impl Broker {
                 let due = self.due(queue, first, now);
                 let rank = match class {
                     _ if class.is_in_share() => due,
-                    _ => Duration::from_millis(self.used(queue, now)),
+                    _ => Duration::from_millis(self.use_per_weight(queue, now)),
                 };
                 Some(((class, rank, first.ticket), class, due, client.clone()))
             })
@@ -190,12 +222,12 @@ impl Broker {
         Some((ticket, payer))
     }
 
-    /// A call that was granted has ended, or will count as if it ended at this time to come.
+    /// A granted call has ended. A later time than now makes it count for longer.
     pub fn end(&mut self, at: Duration) {
         self.all.end(at);
     }
 
-    /// A call that was granted was never made.
+    /// A granted call was never sent.
     pub fn give_back(&mut self, payer: &Payer) {
         self.all.give_back();
         if payer.lane == Lane::Background {
@@ -206,18 +238,18 @@ impl Broker {
         }
     }
 
-    /// The upstream said that there is no room before then.
+    /// The upstream has refused calls until then.
     pub fn refuse_until(&mut self, until: Duration) {
         self.refused_until = self.refused_until.max(until);
     }
 
-    /// When somebody may be able to call next; `None` if nobody waits or nobody knows.
+    /// When the next call may be granted. `None` if no call waits, or if that depends on a call in flight.
     pub fn next_grant(&self, now: Duration) -> Option<Duration> {
         let waiting = self.queues.values().filter(|queue| !queue.backlog.is_empty());
         waiting.filter_map(|queue| self.ready_at(queue, now)).min()
     }
 
-    /// Whether nothing of what is known here matters any more.
+    /// Whether nothing is lost with this broker: no call in a window, none that waits, no refusal.
     pub fn is_idle(&self, now: Duration) -> bool {
         self.refused_until <= now && !self.has_waiting() && self.all.within(self.longest, now) == 0
     }

@@ -1,8 +1,8 @@
-//! How much of a pool is whose.
+//! The share of each client in a pool.
 
 use crate::config::Fairness;
 
-/// The clients among whom a pool is shared, and by what rule.
+/// The clients that share a pool, and the rule by which they do.
 #[derive(Clone, Copy, Debug)]
 pub struct QuotaShares {
     /// Sums of weights.
@@ -14,7 +14,7 @@ pub struct QuotaShares {
 }
 
 impl QuotaShares {
-    /// What the background lane gets of a window's `amount` in any case.
+    /// The share of the whole background lane in a window of `amount` calls.
     pub fn background_minimum(&self, amount: usize) -> usize {
         match (self.interactive, self.background) {
             (_, 0) => 0,
@@ -23,15 +23,14 @@ impl QuotaShares {
         }
     }
 
-    /// An interactive client's share of a window's `amount`.
+    /// The share of an interactive client in a window of `amount` calls.
     pub fn interactive_share(&self, amount: usize, weight: u32) -> usize {
         let amount = amount - self.background_minimum(amount);
         let sum = self.interactive.max(weight).max(1) as usize;
         (amount * weight as usize / sum).max(1)
     }
 
-    /// The largest share that somebody may come with who has never called, where those who have are of
-    /// this weight together.
+    /// The largest share of a client that has not called yet. The clients that have called weigh `weight_seen` together.
     pub fn of_an_unseen_client(&self, amount: usize, weight_seen: u32) -> usize {
         match self.interactive.saturating_sub(weight_seen).min(self.heaviest) {
             0 => 0,
@@ -39,12 +38,12 @@ impl QuotaShares {
         }
     }
 
-    /// What of a window's `amount` is kept at most for one who comes unawares.
+    /// How many calls of a window are at most reserved for a sudden burst.
     pub fn reserve(&self, amount: usize) -> usize {
         percent(amount, self.fairness.reserve)
     }
 
-    /// What of a window's `amount` those beyond their share leave free.
+    /// How many calls of a window surplus leaves free in any case.
     pub fn headroom(&self, amount: usize) -> usize {
         percent(amount, self.fairness.headroom)
     }
