@@ -113,14 +113,12 @@ impl Withheld {
 
 impl From<Withheld> for Error {
     fn from(withheld: Withheld) -> Self {
-        let (detail, status) = match withheld {
-            Withheld::Cut => ("the upstream's answer ends in the middle", "http_response_incomplete"),
-            Withheld::AnotherRecord => {
-                ("the upstream's answer is about something else than was asked", "http_protocol_error")
-            }
-            Withheld::AnotherAccount => ("the upstream's answer is another account's", "http_protocol_error"),
+        let detail = match withheld {
+            Withheld::Cut => return Self::incomplete_answer("the upstream's answer ends in the middle"),
+            Withheld::AnotherRecord => "the upstream's answer is about something else than was asked",
+            Withheld::AnotherAccount => "the upstream's answer is another account's",
         };
-        Self::new(Kind::UpstreamInvalid, detail).proxy_status(status)
+        Self::new(Kind::UpstreamInvalid, detail)
     }
 }
 

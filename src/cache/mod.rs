@@ -398,7 +398,6 @@ async fn within<T>(
     tokio::select! {
         biased;
         outcome = work => outcome,
-        () = timeout => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
-            .proxy_status("http_response_timeout")),
+        () = timeout => Err(Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")),
     }
 }

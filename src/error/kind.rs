@@ -163,6 +163,16 @@ impl Kind {
         }
     }
 
+    /// The error type of `Proxy-Status` (RFC 9209 §2.3) that its errors have, if nothing finer is known.
+    pub const fn proxy_error(self) -> Option<&'static str> {
+        match self {
+            Self::UpstreamInvalid => Some("http_protocol_error"),
+            Self::UpstreamTimeout => Some("http_response_timeout"),
+            Self::UpstreamRefused => Some("proxy_configuration_error"),
+            _ => None,
+        }
+    }
+
     /// The problem type: the two that IANA has registered (draft-ietf-httpapi-ratelimit-headers §5)
     /// under its name, ours relative to the gateway.
     pub fn type_uri(self) -> Cow<'static, str> {

@@ -38,6 +38,8 @@ struct More {
     status: Option<StatusCode>,
     faults: Vec<Fault>,
     headers: HeaderMap,
+    /// In place of its kind's.
+    proxy_error: Option<&'static str>,
     /// The limit that was exceeded, by its name in `RateLimit-Policy`.
     violated: Option<&'static str>,
     because: Option<Cause>,
@@ -72,6 +74,11 @@ impl Error {
     pub fn not_acceptable(media_type: &str) -> Self {
         let detail = format!("answers are `{media_type}`, which `Accept` leaves out");
         Self::new(Kind::NotAcceptable, detail.clone()).with_fault(Fault::in_header("accept", detail))
+    }
+
+    /// An answer of the upstream's that ends before it is complete.
+    pub fn incomplete_answer(detail: &'static str) -> Self {
+        Self::new(Kind::UpstreamInvalid, detail).proxy_error("http_response_incomplete")
     }
 
     /// A request that takes only what is stored, and nothing that would do is.
@@ -141,12 +148,15 @@ impl Error {
         self
     }
 
-    /// `Proxy-Status` (RFC 9209) with one of its registered error types.
-    pub fn proxy_status(self, error_type: &'static str) -> Self {
-        match HeaderValue::try_from(format!("kore-gateway; error={error_type}")) {
-            Ok(value) => self.with_header(HeaderName::from_static("proxy-status"), value),
-            Err(_) => self,
-        }
+    /// One of the error types that RFC 9209 §2.3 registers, where its kind's own does not say enough.
+    pub fn proxy_error(mut self, error_type: &'static str) -> Self {
+        self.more.proxy_error = Some(error_type);
+        self
+    }
+
+    /// The error type of `Proxy-Status` (RFC 9209); none for what is not about the upstream.
+    pub fn proxy_error_type(&self) -> Option<&'static str> {
+        self.more.proxy_error.or(self.kind.proxy_error())
     }
 
     /// What lies behind it, for the log.

@@ -1,11 +1,13 @@
 //! An error as callers get it: the problem document (RFC 9457).
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::body::{Body, Response};
 use crate::error::{Error, Fault, Kind, Place, whole_seconds};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 /// The problem document (RFC 9457 §3). `errors[].msg` and `errors[].code` are there because
 /// clients of the upstream read `errors[0].msg`.
@@ -52,6 +54,12 @@ pub fn response(error: &Error, request_id: &str) -> Response {
     headers.extend(error.headers().clone());
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    // RFC 9209: made of letters alone.
+    if let Some(error_type) = error.proxy_error_type()
+        && let Ok(value) = HeaderValue::try_from(format!("kore-gateway; error={error_type}"))
+    {
+        headers.insert(PROXY_STATUS, value);
+    }
     if let Some(wait) = error.wait() {
         headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
     }

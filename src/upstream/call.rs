@@ -190,7 +190,7 @@ impl Upstream {
             ended = exchange => ended,
             () = self.clock.on_sockets(self.config.timeout) => Err(ExchangeError::TimedOut(
                 Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time")
-                    .proxy_status("http_response_timeout"),
+                    .proxy_error("http_response_timeout"),
             )),
         };
         let ended_at = self.clock.moment();
@@ -307,7 +307,7 @@ impl Upstream {
                 Err(Error::new(Kind::UpstreamRefused, detail)
                     .because(Cause::CredentialRefused)
                     .about(call.minter.name())
-                    .proxy_status("proxy_configuration_error"))
+                    .proxy_error("proxy_configuration_error"))
             }
         }
     }
@@ -337,7 +337,7 @@ pub(super) fn quota_used_up(wait: Duration, query: &Query) -> Error {
         .because(cause)
         .about(query.account.clone())
         .retry_after(wait)
-        .proxy_status("connection_limit_reached")
+        .proxy_error("connection_limit_reached")
 }
 
 fn too_many_bots() -> Error {
@@ -345,7 +345,7 @@ fn too_many_bots() -> Error {
     Error::new(Kind::TemporaryReducedCapacity, detail)
         .because(Cause::BotPools)
         .retry_after(QUOTA_REFUSED_FOR)
-        .proxy_status("connection_limit_reached")
+        .proxy_error("connection_limit_reached")
 }
 
 pub(super) fn breaker_open(wait: Duration, base: &str) -> Error {
@@ -356,5 +356,5 @@ pub(super) fn breaker_open(wait: Duration, base: &str) -> Error {
     .because(Cause::BreakerOpen)
     .about(base)
     .retry_after(wait)
-    .proxy_status("destination_unavailable")
+    .proxy_error("destination_unavailable")
 }

@@ -77,7 +77,7 @@ fn watched(parts: Parts, finder: Arc<Finder<'static>>, count: impl Fn() + Send +
 
 fn repeated() -> Error {
     Error::new(Kind::UpstreamInvalid, "the upstream's answer repeats what only the gateway may know")
-        .proxy_status("http_protocol_error")
+        .proxy_error("http_protocol_error")
 }
 
 #[cfg(test)]

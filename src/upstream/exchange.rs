@@ -214,11 +214,11 @@ fn not_answered(unanswered: Unanswered) -> ExchangeError {
         Unanswered::ClosedIdle => {
             let detail = "the upstream closed the connection instead of reading the request (408)";
             let error = Error::new(Kind::UpstreamInvalid, detail);
-            return ExchangeError::Stale(error.proxy_status("http_response_incomplete"));
+            return ExchangeError::Stale(error.proxy_error("http_response_incomplete"));
         }
         Unanswered::Unreadable(why) => {
             let error = Error::new(Kind::UpstreamInvalid, why);
-            return ExchangeError::Invalid(error.proxy_status("http_protocol_error"));
+            return ExchangeError::Invalid(error.proxy_error("http_protocol_error"));
         }
     };
     if error.is_connect() {
@@ -227,7 +227,7 @@ fn not_answered(unanswered: Unanswered) -> ExchangeError {
         } else {
             (Kind::UpstreamUnreachable, "the upstream cannot be reached", connect_failure(&error))
         };
-        return ExchangeError::NotSent(Error::new(kind, detail).proxy_status(proxy_status).caused_by(error));
+        return ExchangeError::NotSent(Error::new(kind, detail).proxy_error(proxy_status).caused_by(error));
     }
     match broken_off(error.into()) {
         ExchangeError::Cut(told) if is_reused => ExchangeError::Stale(told),
@@ -238,7 +238,7 @@ fn not_answered(unanswered: Unanswered) -> ExchangeError {
 /// An exchange that broke.
 fn broken_off(error: BoxError) -> ExchangeError {
     let told =
-        |kind, detail: Cow<'static, str>, proxy_status| Error::new(kind, detail).proxy_status(proxy_status);
+        |kind, detail: Cow<'static, str>, proxy_status| Error::new(kind, detail).proxy_error(proxy_status);
     if is_late(&*error) || is_lost(&*error) {
         // The upstream's machine has confirmed nothing for so long that ours gave the connection up.
         let detail = "the upstream was not heard of any more";

@@ -61,7 +61,7 @@ impl AttemptOutcome {
         if status.is_redirection() {
             let detail = "the upstream answered with a redirect, which is not followed";
             return Self::Failed(ExchangeError::Invalid(
-                Error::new(Kind::UpstreamInvalid, detail).proxy_status("http_protocol_error"),
+                Error::new(Kind::UpstreamInvalid, detail).proxy_error("http_protocol_error"),
             ));
         }
         let content_type = content_type(&headers);
