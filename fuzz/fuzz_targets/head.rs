@@ -12,14 +12,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use kore_gateway::server::guard::Limits;
+use kore_gateway::server::guard::HeadLimits;
 use kore_gateway::server::guard::framing::{Framing, Next};
 use kore_gateway::server::guard::head::{Content, Judgement, judge};
 use kore_gateway::server::guard::io::Guarded;
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const LIMITS: Limits = Limits { max_head: 1024, max_target: 256, max_fields: 16, max_body: 64 * 1024 };
+const LIMITS: HeadLimits = HeadLimits { max_head: 1024, max_target: 256, max_fields: 16, max_body: 64 * 1024 };
 
 /// How a connection is read that comes in these pieces.
 fn read(bytes: &[u8], piece: usize) -> (usize, Next) {

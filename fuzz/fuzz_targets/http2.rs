@@ -18,13 +18,13 @@ use http::{HeaderMap, Method, Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use kore_gateway::server::guard::{self, Limits};
+use kore_gateway::server::guard::{self, HeadLimits};
 use kore_gateway::server::serve_http2;
 use libfuzzer_sys::fuzz_target;
 use sent::{SETTINGS, Sent, frame, head_of, is_good, is_pseudo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const LIMITS: Limits = Limits { max_head: 2048, max_target: 256, max_fields: 16, max_body: 1024 };
+const LIMITS: HeadLimits = HeadLimits { max_head: 2048, max_target: 256, max_fields: 16, max_body: 1024 };
 const MOST_STREAMS: u32 = 8;
 /// The framing of one request may take more than its text.
 const WIRE: usize = 64 * 1024;

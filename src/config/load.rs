@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::fault::{ConfigFault, Faults};
 use super::fingerprint::{self, Fingerprint, Named};
-use super::places::Places;
+use super::locations::Locations;
 use super::section::Section;
 use super::setting::describe;
 use super::{Config, DEFAULTS};
@@ -54,7 +54,7 @@ pub fn load_noting(
     sources: &Sources,
     fingerprint: &mut Fingerprint,
 ) -> Result<(Table, Config), Vec<ConfigFault>> {
-    let (table, places) = as_written(sources, &mut |path| {
+    let (table, locations) = as_written(sources, &mut |path| {
         let read = std::fs::read(path);
         fingerprint.note(Named { path: path.to_owned(), has_own_watch: false }, &read);
         read
@@ -64,13 +64,13 @@ pub fn load_noting(
         let read = std::fs::read(&file.path);
         fingerprint.note(file, &read);
     }
-    let config = Config::resolve(table.clone()).map_err(|faults| places.complete(faults))?;
+    let config = Config::resolve(table.clone()).map_err(|faults| locations.complete(faults))?;
     Ok((table, config))
 }
 
 /// The limits of the routes alone, of a configuration that need not be whole.
 pub fn limits(sources: &Sources) -> Result<RequestLimits, Vec<ConfigFault>> {
-    let (mut written, places) = as_written(sources, &mut |path| std::fs::read(path))?;
+    let (mut written, locations) = as_written(sources, &mut |path| std::fs::read(path))?;
     let faults = Faults::default();
     // Of the other keys, those that are wrong are `check`'s affair.
     let mut section = |key: &str, setting: &'static str| {
@@ -84,15 +84,15 @@ pub fn limits(sources: &Sources) -> Result<RequestLimits, Vec<ConfigFault>> {
     let max_json_depth = usize::try_from(section("server", "max_json_depth")).unwrap_or(usize::MAX);
     match faults.into_vec() {
         faults if faults.is_empty() => Ok(RequestLimits { conversation_details_limit, max_json_depth }),
-        faults => Err(places.complete(faults)),
+        faults => Err(locations.complete(faults)),
     }
 }
 
 fn as_written(
     sources: &Sources,
     read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
-) -> Result<(Table, Places), Vec<ConfigFault>> {
-    let (mut faults, mut places) = (Vec::new(), Places::default());
+) -> Result<(Table, Locations), Vec<ConfigFault>> {
+    let (mut faults, mut locations) = (Vec::new(), Locations::default());
     let mut written = DEFAULTS.parse().unwrap_or_else(|error: toml::de::Error| {
         faults.push(ConfigFault { path: "defaults".to_owned(), problem: error.to_string() });
         Table::new()
@@ -108,7 +108,7 @@ fn as_written(
             Layer::Text(text) => ("text".to_owned(), Ok(text.clone())),
         };
         if let Ok(text) = &text {
-            places.add_text(&path, text);
+            locations.add_text(&path, text);
         }
         let table = text.and_then(|text| text.parse::<Table>().map_err(|error| not_toml(&text, &error)));
         match table {
@@ -120,11 +120,11 @@ fn as_written(
         let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         match set(&mut written, &keys, text) {
-            Ok(()) => places.add_variable(&keys, name),
+            Ok(()) => locations.add_variable(&keys, name),
             Err(problem) => faults.push(ConfigFault { path: name.clone(), problem }),
         }
     }
-    if faults.is_empty() { Ok((written, places)) } else { Err(faults) }
+    if faults.is_empty() { Ok((written, locations)) } else { Err(faults) }
 }
 
 fn not_utf8() -> io::Error {

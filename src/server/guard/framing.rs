@@ -1,7 +1,7 @@
 //! Where the messages in a connection's bytes begin and end.
 
 use super::head::{Content, Judgement, hide_upgrade, judge};
-use super::{Limits, Refusal};
+use super::{HeadLimits, Refusal};
 
 /// Bytes up to which a good head is kept, so that the same one again need not be read again. Those who
 /// poll send the same head each time.
@@ -28,7 +28,7 @@ pub enum Next {
 /// How far a connection's bytes have been understood.
 #[derive(Clone, Debug)]
 pub struct Framing {
-    limits: Limits,
+    limits: HeadLimits,
     state: State,
     /// Bytes of the head that is held back which have been searched for its end.
     searched: usize,
@@ -74,7 +74,7 @@ enum Chunk {
 }
 
 impl Framing {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: HeadLimits) -> Self {
         Self { limits, state: State::Head, searched: 0, last: Vec::new(), last_content: Content::Length(0) }
     }
 
@@ -229,7 +229,7 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { max_head: 256, max_target: 64, max_fields: 8, max_body: 1000 };
+    const LIMITS: HeadLimits = HeadLimits { max_head: 256, max_target: 64, max_fields: 8, max_body: 1000 };
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn post(fields: &str, body: &str) -> Vec<u8> {
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_head_is_kept_up_to_a_length_and_judged_alike_beyond_it() {
-        let limits = Limits { max_head: 2 * LONGEST_KEPT, ..LIMITS };
+        let limits = HeadLimits { max_head: 2 * LONGEST_KEPT, ..LIMITS };
         for longer in [0, 1] {
             let padding = LONGEST_KEPT + longer - GET.len() - "X: \r\n".len();
             let mut head =

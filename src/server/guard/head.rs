@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
-use super::{Limits, Refusal};
+use super::{HeadLimits, Refusal};
 
 /// The highest `server.max_fields`: hyper's own limit, beyond which it would need memory for each head.
 pub const MOST_FIELDS: usize = 100;
@@ -38,7 +38,7 @@ pub enum Judgement {
 }
 
 /// Judges the head that `bytes` begin with.
-pub fn judge(bytes: &[u8], limits: &Limits) -> Judgement {
+pub fn judge(bytes: &[u8], limits: &HeadLimits) -> Judgement {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let fields = &mut fields[..limits.max_fields.min(MOST_FIELDS)];
     let mut request = httparse::Request::new(&mut []);
@@ -77,7 +77,7 @@ fn is_other_version(bytes: &[u8]) -> bool {
 fn check(
     request: &httparse::Request<'_, '_>,
     head: &[u8],
-    limits: &Limits,
+    limits: &HeadLimits,
 ) -> Result<(Content, bool), Refusal> {
     if memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
         return Err(Refusal::BareLineFeed);
@@ -239,7 +239,7 @@ pub(super) fn is_continue(value: &[u8]) -> bool {
 
 /// The authority of a target in absolute form; none of one in origin form (RFC 9112 §3.2). The other two
 /// forms are for tunnels and for servers as a whole.
-fn authority<'a>(target: &'a [u8], limits: &Limits) -> Result<Option<&'a [u8]>, Refusal> {
+fn authority<'a>(target: &'a [u8], limits: &HeadLimits) -> Result<Option<&'a [u8]>, Refusal> {
     let (authority, path) = if target.first() == Some(&b'/') {
         (None, target)
     } else {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Framing, Next};
-use super::{Limits, head, placeholder};
+use super::{HeadLimits, head, placeholder};
 
 /// Bytes that are read and thrown away after a refusal. Closed with bytes unread, the connection would
 /// be reset, and the answer perhaps lost with it (RFC 9112 §9.6).
@@ -35,7 +35,7 @@ enum End {
 }
 
 impl<Io> Guarded<Io> {
-    pub fn new(io: Io, limits: Limits) -> Self {
+    pub fn new(io: Io, limits: HeadLimits) -> Self {
         Self { io, framing: Framing::new(limits), held: Vec::new(), judged: 0, end: None }
     }
 

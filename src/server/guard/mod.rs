@@ -29,7 +29,7 @@ use crate::error::{Error, Fault, Kind};
 
 /// How much a request may be. Each is a key of `[server]` in config/gateway.toml.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Bytes of the request line and all fields.
     pub max_head: usize,
     /// Bytes of path and query.
@@ -40,7 +40,9 @@ pub struct Limits {
     pub max_body: u64,
 }
 
-impl Limits {
+pub use HeadLimits as Limits;
+
+impl HeadLimits {
     pub fn of(server: &config::Server) -> Self {
         Self {
             max_head: server.max_head,
@@ -209,7 +211,7 @@ pub async fn has_content<B: Body + Unpin>(body: &mut B, within: Duration) -> boo
 
 /// Whether the request is to be refused. Of HTTP/1 it was judged by its bytes already and only has to be
 /// recognised; of HTTP/2 it is judged here.
-pub fn check(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refusal> {
+pub fn check(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), Refusal> {
     if head.version == Version::HTTP_2 {
         return check_http2(head, has_body, limits);
     }
@@ -223,7 +225,7 @@ pub fn check(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refusa
 
 /// The rules where h2 has seen to the framing: it refuses fields of the connection and a length that is
 /// not the content's (RFC 9113 §8.1.1, §8.2.2).
-fn check_http2(head: &Parts, has_body: bool, limits: &Limits) -> Result<(), Refusal> {
+fn check_http2(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
@@ -290,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { max_head: 1024, max_target: 64, max_fields: 4, max_body: 1000 };
+    const LIMITS: HeadLimits = HeadLimits { max_head: 1024, max_target: 64, max_fields: 4, max_body: 1000 };
 
     fn http2(method: &str, uri: &str, headers: &[(&str, &str)], has_body: bool) -> Result<(), Refusal> {
         let mut request = http::Request::builder().method(method).uri(uri).version(Version::HTTP_2);

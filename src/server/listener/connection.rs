@@ -17,11 +17,11 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::counted::Counted;
-use super::exchanges::{Begun, Exchanges};
-use super::gathered::Gathered;
 use super::http::Http;
-use super::pulse::{Listening, Order, Pulse};
+use super::inline_executor::{InlineExecutor, SpawnHandle};
+use super::stats::{ConnectionStats, DrainObserver, DrainState};
 use super::stream::Stream;
+use super::write_coalescer::WriteCoalescer;
 use crate::server::guard::io::Guarded;
 
 /// What a service may fail with: anything.
@@ -32,7 +32,7 @@ pub async fn serve<S, B>(
     mut stream: Stream,
     http: &Http,
     service: S,
-    pulse: Arc<Pulse>,
+    stats: Arc<ConnectionStats>,
 ) -> Result<(), BoxError>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
@@ -42,15 +42,15 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let Some(begins_http2) = obeying(&pulse, stream.begins_http2()).await else { return Ok(()) };
-    let service = Counted { service, pulse: pulse.clone() };
+    let Some(begins_http2) = until_finishing(&stats, stream.begins_http2()).await else { return Ok(()) };
+    let service = Counted { service, stats: stats.clone() };
     if begins_http2? {
-        serve_http2(stream, http, service, &pulse).await
+        serve_http2(stream, http, service, &stats).await
     } else {
         // hyper would close a connection that is idle under a request that is on its way. So the last
         // answer says that it is the last one, and only who is silent is closed.
         let io = TokioIo::new(Guarded::new(stream, http.head));
-        drive(http.one.serve_connection(io, service), &pulse, Order::Finish).await
+        drive(http.http1.serve_connection(io, service), &stats, DrainState::Finishing).await
     }
 }
 
@@ -59,7 +59,7 @@ pub async fn serve_http2<IO, S, B>(
     io: IO,
     http: &Http,
     service: Counted<S>,
-    pulse: &Arc<Pulse>,
+    stats: &Arc<ConnectionStats>,
 ) -> Result<(), BoxError>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -70,12 +70,12 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    pulse.speaks_http2();
-    let exchanges = Exchanges::default();
-    let io = Gathered::new(io, pulse.clone());
-    let connection = http.two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
+    stats.set_http2();
+    let executor = InlineExecutor::default();
+    let io = WriteCoalescer::new(io, stats.clone());
+    let connection = http.http2(executor.handle()).serve_connection(TokioIo::new(io.clone()), service);
     // It says goodbye in its own way: what is under way and what is on its way still gets through.
-    drive(Two { connection, exchanges, io }, pulse, Order::Last).await
+    drive(Http2Connection { connection, executor, io }, stats, DrainState::LastResponse).await
 }
 
 /// Whether a connection broke because its peer took nothing for so long that the kernel gave up.
@@ -91,11 +91,11 @@ pub fn timed_out(error: &BoxError) -> bool {
 }
 
 /// Does something before there is HTTP; `None` if the connection is told to end meanwhile.
-pub async fn obeying<T>(pulse: &Pulse, work: impl Future<Output = T>) -> Option<T> {
+pub async fn until_finishing<T>(stats: &ConnectionStats, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    let mut listening = Listening::default();
+    let mut observer = DrainObserver::default();
     poll_fn(|context| {
-        if listening.order(pulse, context) >= Order::Finish {
+        if observer.state(stats, context) >= DrainState::Finishing {
             return Poll::Ready(None);
         }
         work.as_mut().poll(context).map(Some)
@@ -104,16 +104,20 @@ pub async fn obeying<T>(pulse: &Pulse, work: impl Future<Output = T>) -> Option<
 }
 
 /// Runs a connection; from the order `last` on it takes no new requests.
-async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> Result<(), BoxError> {
+async fn drive(
+    connection: impl Connection,
+    stats: &ConnectionStats,
+    last: DrainState,
+) -> Result<(), BoxError> {
     let mut connection = pin!(connection);
-    let mut listening = Listening::default();
+    let mut observer = DrainObserver::default();
     let mut is_ending = false;
     poll_fn(|context| {
-        match listening.order(pulse, context) {
-            Order::Close | Order::Reset => return Poll::Ready(Ok(())),
-            order if order >= last && !is_ending => {
+        match observer.state(stats, context) {
+            DrainState::Closing | DrainState::Resetting => return Poll::Ready(Ok(())),
+            state if state >= last && !is_ending => {
                 is_ending = true;
-                connection.as_mut().end();
+                connection.as_mut().finish();
             }
             _ => {}
         }
@@ -126,7 +130,7 @@ async fn drive(connection: impl Connection, pulse: &Pulse, last: Order) -> Resul
 trait Connection {
     fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
     /// Lets requests under way end, and no others begin.
-    fn end(self: Pin<&mut Self>);
+    fn finish(self: Pin<&mut Self>);
 }
 
 impl<I, B, S> Connection for http1::Connection<I, S>
@@ -141,25 +145,25 @@ where
         Future::poll(self, context).map_err(Into::into)
     }
 
-    fn end(self: Pin<&mut Self>) {
+    fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
 pin_project! {
     /// A connection of HTTP/2 with its streams.
-    struct Two<IO, S>
+    struct Http2Connection<IO, S>
     where
         S: HttpService<Incoming>,
     {
         #[pin]
-        connection: http2::Connection<TokioIo<Gathered<IO>>, S, Begun>,
-        exchanges: Exchanges,
-        io: Gathered<IO>,
+        connection: http2::Connection<TokioIo<WriteCoalescer<IO>>, S, SpawnHandle>,
+        executor: InlineExecutor,
+        io: WriteCoalescer<IO>,
     }
 }
 
-impl<IO, B, S> Connection for Two<IO, S>
+impl<IO, B, S> Connection for Http2Connection<IO, S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -175,18 +179,18 @@ where
         // leave in this turn. Those that the connection then begins are run at once, for most are hits; hyper
         // is woken by their answers, so they too leave without the peer's doing. Writing comes last, once
         // for all of it.
-        this.exchanges.run(context);
+        this.executor.run(context);
         let ended = this.connection.poll(context)?;
         if ended.is_pending() {
-            this.exchanges.run(context);
+            this.executor.run(context);
         }
-        if let Poll::Ready(sent) = this.io.send(context) {
+        if let Poll::Ready(sent) = this.io.poll_send(context) {
             sent?;
         }
         ended.map(Ok)
     }
 
-    fn end(self: Pin<&mut Self>) {
+    fn finish(self: Pin<&mut Self>) {
         self.project().connection.graceful_shutdown();
     }
 }
@@ -214,16 +218,25 @@ mod tests {
         let counted = InspectWriter::new(near, |_: &[u8]| {
             WRITES.fetch_add(1, Ordering::SeqCst);
         });
-        let (io, exchanges, pulse) =
-            (Gathered::new(counted, Arc::default()), Exchanges::default(), Pulse::default());
+        let (io, executor, stats) = (
+            WriteCoalescer::new(counted, Arc::default()),
+            InlineExecutor::default(),
+            ConnectionStats::default(),
+        );
         let service = service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(&[b'x'; 1000]))))
         });
-        let head =
-            guard::Limits { max_head: 16 * 1024, max_target: 8 * 1024, max_fields: 100, max_body: 64 * 1024 };
+        let head = guard::HeadLimits {
+            max_head: 16 * 1024,
+            max_target: 8 * 1024,
+            max_fields: 100,
+            max_body: 64 * 1024,
+        };
         let connection =
-            Http::new(100, head).two(exchanges.begun()).serve_connection(TokioIo::new(io.clone()), service);
-        tokio::spawn(async move { drive(Two { connection, exchanges, io }, &pulse, Order::Last).await });
+            Http::new(100, head).http2(executor.handle()).serve_connection(TokioIo::new(io.clone()), service);
+        tokio::spawn(async move {
+            drive(Http2Connection { connection, executor, io }, &stats, DrainState::LastResponse).await
+        });
         let (mut sender, client) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(far))
                 .await

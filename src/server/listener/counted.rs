@@ -10,12 +10,12 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
-use super::pulse::{Order, Pulse};
+use super::stats::{ConnectionStats, DrainState};
 
-/// A service whose requests are seen in a [`Pulse`].
+/// A service whose requests are seen in a [`ConnectionStats`].
 pub struct Counted<S> {
     pub service: S,
-    pub pulse: Arc<Pulse>,
+    pub stats: Arc<ConnectionStats>,
 }
 
 impl<S, B> Service<Request<Incoming>> for Counted<S>
@@ -28,37 +28,37 @@ where
     type Future = Counting<S::Future>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = UnderWay::begin(&self.pulse);
+        let in_flight = InFlight::begin(&self.stats);
         let version = request.version();
-        Counting { future: self.service.call(request), under_way: Some(under_way), version }
+        Counting { future: self.service.call(request), in_flight: Some(in_flight), version }
     }
 }
 
 /// A request, as long as it is not answered whole.
-struct UnderWay {
-    pulse: Arc<Pulse>,
+struct InFlight {
+    stats: Arc<ConnectionStats>,
     /// Its answer has more to give, and nobody asks for it.
-    is_held_up: bool,
+    is_stalled: bool,
 }
 
-impl UnderWay {
-    fn begin(pulse: &Arc<Pulse>) -> Self {
-        pulse.begins();
-        Self { pulse: pulse.clone(), is_held_up: false }
+impl InFlight {
+    fn begin(stats: &Arc<ConnectionStats>) -> Self {
+        stats.request_started();
+        Self { stats: stats.clone(), is_stalled: false }
     }
 
-    fn held_up(&mut self, is_held_up: bool) {
-        if self.is_held_up != is_held_up {
-            self.is_held_up = is_held_up;
-            self.pulse.holds_up(is_held_up);
+    fn set_stalled(&mut self, is_stalled: bool) {
+        if self.is_stalled != is_stalled {
+            self.is_stalled = is_stalled;
+            self.stats.set_body_stalled(is_stalled);
         }
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.held_up(false);
-        self.pulse.ends();
+        self.set_stalled(false);
+        self.stats.request_ended();
     }
 }
 
@@ -67,7 +67,7 @@ pin_project! {
     pub struct Counting<F> {
         #[pin]
         future: F,
-        under_way: Option<UnderWay>,
+        in_flight: Option<InFlight>,
         version: Version,
     }
 }
@@ -82,14 +82,16 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.future.poll(context))?;
-        let under_way = this.under_way.take();
+        let in_flight = this.in_flight.take();
         // HTTP/2 says the same with a frame of its own.
         if *this.version <= Version::HTTP_11
-            && under_way.as_ref().is_some_and(|request| request.pulse.order() >= Order::Last)
+            && in_flight
+                .as_ref()
+                .is_some_and(|request| request.stats.drain_state() >= DrainState::LastResponse)
         {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Poll::Ready(Ok(response.map(|body| CountedBody::new(body, under_way))))
+        Poll::Ready(Ok(response.map(|body| CountedBody::new(body, in_flight))))
     }
 }
 
@@ -99,16 +101,16 @@ pin_project! {
     pub struct CountedBody<B> {
         #[pin]
         body: B,
-        under_way: Option<UnderWay>,
+        in_flight: Option<InFlight>,
     }
 }
 
 impl<B: Body> CountedBody<B> {
-    fn new(body: B, mut under_way: Option<UnderWay>) -> Self {
-        if let Some(request) = &mut under_way {
-            request.held_up(!body.is_end_stream());
+    fn new(body: B, mut in_flight: Option<InFlight>) -> Self {
+        if let Some(request) = &mut in_flight {
+            request.set_stalled(!body.is_end_stream());
         }
-        Self { body, under_way }
+        Self { body, in_flight }
     }
 }
 
@@ -122,8 +124,8 @@ impl<B: Body> Body for CountedBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let polled = this.body.poll_frame(context);
-        if let Some(request) = this.under_way {
-            request.held_up(matches!(polled, Poll::Ready(Some(_))));
+        if let Some(request) = this.in_flight {
+            request.set_stalled(matches!(polled, Poll::Ready(Some(_))));
         }
         polled
     }

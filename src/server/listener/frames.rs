@@ -26,7 +26,7 @@ pub struct Frames {
     /// Of a payload, what has not.
     left: usize,
     /// It is content, or a head of HTTP.
-    counts: bool,
+    is_progress: bool,
 }
 
 impl Frames {
@@ -36,13 +36,13 @@ impl Frames {
     }
 
     /// How many of the next bytes are progress.
-    pub fn pass(&mut self, mut bytes: &[u8], mut begins: impl FnMut(Head)) -> u64 {
+    pub fn advance(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Head)) -> u64 {
         let mut counted = 0;
         while !bytes.is_empty() {
             if self.left > 0 {
                 let here = self.left.min(bytes.len());
                 self.left -= here;
-                if self.counts {
+                if self.is_progress {
                     counted += here as u64;
                 }
                 bytes = &bytes[here..];
@@ -55,9 +55,9 @@ impl Frames {
             if self.begun == self.head.len() {
                 let [high, middle, low, kind, flags, stream @ ..] = self.head;
                 self.left = u32::from_be_bytes([0, high, middle, low]) as usize;
-                self.counts = matches!(kind, DATA | HEADERS | CONTINUATION);
+                self.is_progress = matches!(kind, DATA | HEADERS | CONTINUATION);
                 self.begun = 0;
-                begins(Head { kind, flags, stream: u32::from_be_bytes(stream) });
+                on_frame(Head { kind, flags, stream: u32::from_be_bytes(stream) });
             }
         }
         counted
@@ -113,7 +113,7 @@ mod tests {
         let bytes = [frames.concat(), frame(0, 1, 1, 300)].concat();
         for piece in [1, 2, 9, 10, 1000] {
             let mut frames = Frames::default();
-            let counted: u64 = bytes.chunks(piece).map(|piece| frames.pass(piece, drop)).sum();
+            let counted: u64 = bytes.chunks(piece).map(|piece| frames.advance(piece, drop)).sum();
             assert_eq!(counted, 1 + 1 + 20 + 300, "{piece}");
         }
     }
@@ -124,12 +124,13 @@ mod tests {
         let sent =
             [frame(1, 4, 1, 5), frame(1, 4, 3, 5), frame(1, 5, 5, 5), frame(1, 4, 7, 5), frame(0, 0, 1, 9)]
                 .concat();
-        Frames::default().pass(&sent, |frame| unfinished.sent(frame));
+        Frames::default().advance(&sent, |frame| unfinished.sent(frame));
         assert_eq!(unfinished.count(), 3);
-        Frames::default().pass(&frame(0, 1, 1, 0), |frame| unfinished.sent(frame));
-        Frames::after(3).pass(&[b"PRI", &frame(3, 0, 7, 4)[..]].concat(), |frame| unfinished.received(frame));
+        Frames::default().advance(&frame(0, 1, 1, 0), |frame| unfinished.sent(frame));
+        Frames::after(3)
+            .advance(&[b"PRI", &frame(3, 0, 7, 4)[..]].concat(), |frame| unfinished.received(frame));
         assert_eq!(unfinished.0, [3]);
-        Frames::default().pass(&frame(3, 0, 3, 4), |frame| unfinished.sent(frame));
+        Frames::default().advance(&frame(3, 0, 3, 4), |frame| unfinished.sent(frame));
         assert_eq!(unfinished.count(), 0);
     }
 }

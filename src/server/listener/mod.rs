@@ -3,21 +3,21 @@
 //! Our own loop, for `axum::serve` sets no timer: there, a connection that sends half a head is
 //! held for ever.
 //!
-//! [`accept`] takes a connection in if it has a [`places`], [`connection`] speaks HTTP/1 or HTTP/2
-//! over its [`stream`], [`pulse`] says how it is doing, and [`watch`] ends it if it does nothing. Of HTTP/2,
-//! [`exchanges`] are a connection's requests, [`frames`] what passes, and [`gathered`] is what it writes.
+//! [`accept`] takes a connection in if it has a [`connection_limit`], [`connection`] speaks HTTP/1 or HTTP/2
+//! over its [`stream`], [`stats`] says how it is doing, and [`reaper`] ends it if it does nothing. Of HTTP/2,
+//! [`inline_executor`] runs the requests, [`frames`] what passes, and [`write_coalescer`] is what it writes.
 
 mod accept;
 mod connection;
+mod connection_limit;
 mod counted;
-mod exchanges;
 mod frames;
-mod gathered;
 mod http;
-mod places;
-mod pulse;
+mod inline_executor;
+mod reaper;
+mod stats;
 mod stream;
-mod watch;
+mod write_coalescer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,21 +37,21 @@ use tokio_util::task::TaskTracker;
 use super::guard;
 use crate::config;
 use crate::observe::metrics::{Connections, Ended};
-use accept::{Acceptor, Came};
+use accept::{Accepted, Acceptor};
 use connection::BoxError;
+use connection_limit::{ConnectionLimit, ConnectionPermit};
 use counted::Counted;
 use http::Http;
-use places::{Place, Places};
-use pulse::{Order, Pulse};
+use reaper::{Reaper, Timeouts};
+use stats::{ConnectionStats, DrainState};
 use stream::{Socket, Stream};
-use watch::{Timeouts, Watch};
 
 /// Between two requests, once the process is to end: who says nothing for so long is closed.
-const LAST_IDLE: Duration = Duration::from_secs(1);
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a listener grants its connections.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ListenerLimits {
     pub max_connections: usize,
     pub max_connections_per_address: usize,
     /// Of one HTTP/2 connection.
@@ -63,8 +63,10 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     pub drain_timeout: Duration,
     /// Of a request's head.
-    pub head: guard::Limits,
+    pub head: guard::HeadLimits,
 }
+
+pub use ListenerLimits as Limits;
 
 /// TLS for a new connection; `None` where it is in the clear.
 pub type Tls = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
@@ -73,7 +75,7 @@ pub type Tls = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
 pub struct Listener {
     pub socket: TcpListener,
     pub tls: Tls,
-    pub limits: Limits,
+    pub limits: ListenerLimits,
     pub connections: Connections,
 }
 
@@ -89,13 +91,13 @@ where
     B::Error: Into<BoxError>,
 {
     let Listener { socket, tls, limits, connections } = listener;
-    let places = Places::new(limits.max_connections, limits.max_connections_per_address);
-    let mut acceptor = Acceptor::new(socket, places, connections.clone());
+    let limit = ConnectionLimit::new(limits.max_connections, limits.max_connections_per_address);
+    let mut acceptor = Acceptor::new(socket, limit, connections.clone());
     let timeouts = Timeouts {
         header: limits.header_timeout,
         idle: limits.idle_timeout,
         write: limits.write_timeout,
-        last: LAST_IDLE,
+        drain_idle: DRAIN_IDLE_TIMEOUT,
     };
     let mut open = Open {
         service,
@@ -103,28 +105,28 @@ where
         http: Arc::new(Http::new(limits.max_streams, limits.head)),
         limits,
         tasks: TaskTracker::new(),
-        watch: Watch::new(timeouts, connections.clone()),
+        reaper: Reaper::new(timeouts, connections.clone()),
         connections,
     };
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
-            came = acceptor.next() => match came {
-                Came::Connection(stream, place) => open.begin(stream, place),
-                Came::Waits => open.watch.make_room(Instant::now()),
+            accepted = acceptor.next() => match accepted {
+                Accepted::Connection(stream, permit) => open.begin(stream, permit),
+                Accepted::Waiting => open.reaper.make_room(Instant::now()),
             },
-            now = open.watch.due() => {
-                open.watch.look(now);
-                // All had requests under way when it came.
-                if acceptor.waits() {
-                    open.watch.make_room(now);
+            now = open.reaper.next_sweep() => {
+                open.reaper.sweep(now);
+                // All had requests under way when it accepted.
+                if acceptor.has_waiting() {
+                    open.reaper.make_room(now);
                 }
             }
             () = &mut stop => break,
         }
     }
-    while let Some((stream, place)) = acceptor.left_over().await {
-        open.begin(stream, place);
+    while let Some((stream, permit)) = acceptor.next_queued().await {
+        open.begin(stream, permit);
     }
     drop(acceptor);
     open.drain(limits.drain_timeout).await;
@@ -135,7 +137,7 @@ where
 pub async fn serve_http2<IO, S, B>(
     io: IO,
     max_streams: u32,
-    head: guard::Limits,
+    head: guard::HeadLimits,
     service: S,
 ) -> Result<(), BoxError>
 where
@@ -147,9 +149,9 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let pulse = Arc::new(Pulse::new(head.max_body));
-    let service = Counted { service, pulse: pulse.clone() };
-    connection::serve_http2(io, &Http::new(max_streams, head), service, &pulse).await
+    let stats = Arc::new(ConnectionStats::new(head.max_body));
+    let service = Counted { service, stats: stats.clone() };
+    connection::serve_http2(io, &Http::new(max_streams, head), service, &stats).await
 }
 
 /// The connections of a listener, and what a new one gets.
@@ -157,9 +159,9 @@ struct Open<F> {
     service: F,
     tls: Tls,
     http: Arc<Http>,
-    limits: Limits,
+    limits: ListenerLimits,
     tasks: TaskTracker,
-    watch: Watch,
+    reaper: Reaper,
     connections: Connections,
 }
 
@@ -173,53 +175,53 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    fn begin(&mut self, tcp: TcpStream, place: Place) {
+    fn begin(&mut self, tcp: TcpStream, permit: ConnectionPermit) {
         // Small answers go out at once. The kernel's own patience reaches what it has taken and the
         // peer has not. Failing either is no reason to fail.
         let _ = tcp.set_nodelay(true);
         let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(self.limits.write_timeout));
-        let pulse = Arc::new(Pulse::new(self.limits.head.max_body));
-        self.watch.add(pulse.clone());
-        let service = (self.service)(place.address());
+        let stats = Arc::new(ConnectionStats::new(self.limits.head.max_body));
+        self.reaper.add(stats.clone());
+        let service = (self.service)(permit.address());
         let http = self.http.clone();
-        let socket = Socket::new(tcp, pulse.clone());
+        let socket = Socket::new(tcp, stats.clone());
         let tls = (self.tls)();
-        let (patience, connections) = (self.limits.handshake_timeout, self.connections.clone());
+        let (timeout, connections) = (self.limits.handshake_timeout, self.connections.clone());
         let open = connections.open();
         self.tasks.spawn(async move {
             let stream = match tls {
                 None => Some(Stream::clear(socket)),
-                Some(tls) => shake_hands(socket, tls, patience, &pulse, &connections).await,
+                Some(tls) => shake_hands(socket, tls, timeout, &stats, &connections).await,
             };
             if let Some(stream) = stream
-                && let Err(error) = connection::serve(stream, &http, service, pulse.clone()).await
+                && let Err(error) = connection::serve(stream, &http, service, stats.clone()).await
                 && connection::timed_out(&error)
             {
                 connections.ended(Ended::WriteTimeout);
             }
-            if pulse.is_flooded() {
+            if stats.is_flooded() {
                 connections.ended(Ended::Flood);
             }
-            drop((place, open));
+            drop((permit, open));
         });
     }
 
     /// Every connection gets its last answer, and those that take longer than `patience` are cut.
-    async fn drain(mut self, patience: Duration) {
-        let patience = patience - config::Server::kept_back(patience);
-        let until = Instant::now() + patience;
+    async fn drain(mut self, timeout: Duration) {
+        let timeout = timeout - config::Server::kept_back(timeout);
+        let until = Instant::now() + timeout;
         self.tasks.close();
-        self.watch.tell_all(Order::Last);
+        self.reaper.advance_all(DrainState::LastResponse);
         loop {
             tokio::select! {
                 () = self.tasks.wait() => return,
-                now = self.watch.due() => self.watch.look(now),
+                now = self.reaper.next_sweep() => self.reaper.sweep(now),
                 () = tokio::time::sleep_until(until) => break,
             }
         }
-        tracing::warn!(after = ?patience, connections = self.tasks.len(), "connections were cut that did not end in time");
+        tracing::warn!(after = ?timeout, connections = self.tasks.len(), "connections were cut that did not end in time");
         (0..self.tasks.len()).for_each(|_| self.connections.ended(Ended::DrainTimeout));
-        self.watch.tell_all(Order::Reset);
+        self.reaper.advance_all(DrainState::Resetting);
         self.tasks.wait().await;
     }
 }
@@ -228,12 +230,12 @@ where
 async fn shake_hands(
     socket: Socket,
     tls: Arc<ServerConfig>,
-    patience: Duration,
-    pulse: &Pulse,
+    timeout: Duration,
+    stats: &ConnectionStats,
     connections: &Connections,
 ) -> Option<Stream> {
-    let handshake = tokio::time::timeout(patience, TlsAcceptor::from(tls).accept(socket));
-    match connection::obeying(pulse, handshake).await {
+    let handshake = tokio::time::timeout(timeout, TlsAcceptor::from(tls).accept(socket));
+    match connection::until_finishing(stats, handshake).await {
         Some(Ok(Ok(stream))) => Some(Stream::tls(stream)),
         Some(_) => {
             connections.ended(Ended::Handshake);

@@ -10,27 +10,27 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::pulse::{Order, Pulse};
+use super::stats::{ConnectionStats, DrainState};
 
 /// How a client begins that knows HTTP/2 is spoken here (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A socket whose traffic is seen in a [`Pulse`].
+/// A socket whose traffic is seen in a [`ConnectionStats`].
 pub struct Socket {
     tcp: TcpStream,
-    pulse: Arc<Pulse>,
+    stats: Arc<ConnectionStats>,
 }
 
 impl Socket {
-    pub fn new(tcp: TcpStream, pulse: Arc<Pulse>) -> Self {
-        Self { tcp, pulse }
+    pub fn new(tcp: TcpStream, stats: Arc<ConnectionStats>) -> Self {
+        Self { tcp, stats }
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &written {
-            Poll::Ready(Ok(bytes)) => self.pulse.has_written(*bytes),
+            Poll::Ready(Ok(bytes)) => self.stats.record_written(*bytes),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.pulse.blocked(true),
+            Poll::Pending => self.stats.set_blocked(true),
         }
         written
     }
@@ -39,7 +39,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         // A peer that does not read would leave its bytes with the kernel for minutes.
-        if self.pulse.order() == Order::Reset {
+        if self.stats.drain_state() == DrainState::Resetting {
             let _ = self.tcp.set_zero_linger();
         }
     }
@@ -61,7 +61,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.tcp).poll_read(context, buffer);
-        if !self.pulse.has_read(buffer.filled().len() - before) {
+        if !self.stats.record_read(buffer.filled().len() - before) {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
                 "more than its requests can be",
@@ -96,7 +96,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper does so each time its connection is polled.
-        if self.pulse.is_asked()
+        if self.stats.take_probe()
             && let Some(error) = self.error()
         {
             return Poll::Ready(Err(error));
@@ -117,10 +117,10 @@ enum Layer {
 /// A connection's bytes, the first of which may have been looked at already.
 pub struct Stream {
     layer: Layer,
-    begin: [u8; PREFACE.len()],
+    prefix: [u8; PREFACE.len()],
     /// How much of `begin` was read, and how much of that was handed on.
-    looked_at: usize,
-    handed_on: usize,
+    peeked: usize,
+    replayed: usize,
 }
 
 impl Stream {
@@ -133,20 +133,20 @@ impl Stream {
     }
 
     fn over(layer: Layer) -> Self {
-        Self { layer, begin: [0; PREFACE.len()], looked_at: 0, handed_on: 0 }
+        Self { layer, prefix: [0; PREFACE.len()], peeked: 0, replayed: 0 }
     }
 
     /// Whether the peer begins with HTTP/2's preface. Reads no more than tells; what it read is
     /// there again for whoever reads next.
     pub async fn begins_http2(&mut self) -> io::Result<bool> {
-        while self.looked_at < PREFACE.len() {
-            let rest = &mut self.begin[self.looked_at..];
+        while self.peeked < PREFACE.len() {
+            let rest = &mut self.prefix[self.peeked..];
             let read = match &mut self.layer {
                 Layer::Clear(socket) => socket.read(rest).await?,
                 Layer::Tls(stream) => stream.read(rest).await?,
             };
-            self.looked_at += read;
-            if read == 0 || self.begin[..self.looked_at] != PREFACE[..self.looked_at] {
+            self.peeked += read;
+            if read == 0 || self.prefix[..self.peeked] != PREFACE[..self.peeked] {
                 return Ok(false);
             }
         }
@@ -161,11 +161,11 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.handed_on < this.looked_at {
-            let rest = &this.begin[this.handed_on..this.looked_at];
+        if this.replayed < this.peeked {
+            let rest = &this.prefix[this.replayed..this.peeked];
             let fits = rest.len().min(buffer.remaining());
             buffer.put_slice(&rest[..fits]);
-            this.handed_on += fits;
+            this.replayed += fits;
             return Poll::Ready(Ok(()));
         }
         match &mut this.layer {

@@ -1,6 +1,6 @@
 use super::*;
 
-const LIMITS: Limits = Limits { max_head: 512, max_target: 64, max_fields: 6, max_body: 1000 };
+const LIMITS: HeadLimits = HeadLimits { max_head: 512, max_target: 64, max_fields: 6, max_body: 1000 };
 
 fn judged(head: &str) -> Result<Content, Refusal> {
     match judge(head.as_bytes(), &LIMITS) {

@@ -7,11 +7,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{ConfigFault, is_below, join};
 
-/// Places by path. A later layer's take the place of those that its values replace.
+/// Locations by path. A later layer's take the place of those that its values replace.
 #[derive(Default)]
-pub struct Places(BTreeMap<String, String>);
+pub struct Locations(BTreeMap<String, String>);
 
-impl Places {
+impl Locations {
     /// Notes the keys of a file that is TOML.
     pub fn add_text(&mut self, source: &str, text: &str) {
         let Ok(table) = DeTable::parse(text) else { return };
@@ -32,8 +32,8 @@ impl Places {
     /// Adds to each fault where its key was written, or the table that the key is missing from.
     pub fn complete(&self, mut faults: Vec<ConfigFault>) -> Vec<ConfigFault> {
         for fault in &mut faults {
-            if let Some(place) = self.of(&fault.path) {
-                fault.problem = format!("{} ({place})", fault.problem);
+            if let Some(location) = self.of(&fault.path) {
+                fault.problem = format!("{} ({location})", fault.problem);
             }
         }
         faults
@@ -41,16 +41,16 @@ impl Places {
 
     fn of(&self, mut path: &str) -> Option<&str> {
         loop {
-            if let Some(place) = self.0.get(path) {
-                return Some(place);
+            if let Some(location) = self.0.get(path) {
+                return Some(location);
             }
             path = path.get(..path.rfind(['.', '['])?)?;
         }
     }
 
-    fn table(&mut self, path: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> String) {
+    fn table(&mut self, path: &str, table: &DeTable<'_>, location: &dyn Fn(usize) -> String) {
         for (key, value) in table {
-            self.value(join(path, key.get_ref()), key.span().start, value, place);
+            self.value(join(path, key.get_ref()), key.span().start, value, location);
         }
     }
 
@@ -59,26 +59,26 @@ impl Places {
         path: String,
         start: usize,
         value: &Spanned<DeValue<'_>>,
-        place: &dyn Fn(usize) -> String,
+        location: &dyn Fn(usize) -> String,
     ) {
         match value.get_ref() {
             DeValue::Table(table) => {
-                self.0.insert(path.clone(), place(start));
-                self.table(&path, table, place);
+                self.0.insert(path.clone(), location(start));
+                self.table(&path, table, location);
             }
             DeValue::Array(items) => {
-                self.replace(path.clone(), place(start));
+                self.replace(path.clone(), location(start));
                 for (index, item) in items.iter().enumerate() {
-                    self.value(format!("{path}[{index}]"), item.span().start, item, place);
+                    self.value(format!("{path}[{index}]"), item.span().start, item, location);
                 }
             }
-            _ => self.replace(path, place(start)),
+            _ => self.replace(path, location(start)),
         }
     }
 
     /// Of what lay below the path before, nothing is left.
-    fn replace(&mut self, path: String, place: String) {
+    fn replace(&mut self, path: String, location: String) {
         self.0.retain(|other, _| !is_below(other, &path));
-        self.0.insert(path, place);
+        self.0.insert(path, location);
     }
 }

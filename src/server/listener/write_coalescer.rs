@@ -11,21 +11,21 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::{Frames, Unfinished};
-use super::pulse::Pulse;
+use super::stats::ConnectionStats;
 use super::stream::PREFACE;
 
 /// Bytes that wait at most, to the end of a turn or for a peer that is slow. How large a frame is, the peer
 /// decides: of one that is larger than the room, the rest comes once there is room again.
-const MOST_WAITING: usize = 64 * 1024;
+const MAX_BUFFERED: usize = 64 * 1024;
 
-/// A stream of bytes that writes at the end of a turn: whoever drives it calls [`Gathered::send`] then.
+/// A stream of bytes that writes at the end of a turn: whoever drives it calls [`WriteCoalescer::poll_send`] then.
 /// Flushing does nothing before. Its clones are the same stream.
-pub struct Gathered<IO>(Arc<Mutex<Inner<IO>>>);
+pub struct WriteCoalescer<IO>(Arc<Mutex<Inner<IO>>>);
 
 struct Inner<IO> {
     io: IO,
-    /// Never grows beyond [`MOST_WAITING`].
-    waiting: Vec<u8>,
+    /// Never grows beyond [`MAX_BUFFERED`].
+    buffered: Vec<u8>,
     /// Of those, what has been written.
     written: usize,
     is_flushed: bool,
@@ -33,26 +33,26 @@ struct Inner<IO> {
     received: Frames,
     sent: Frames,
     unfinished: Unfinished,
-    pulse: Arc<Pulse>,
+    stats: Arc<ConnectionStats>,
 }
 
-impl<IO> Clone for Gathered<IO> {
+impl<IO> Clone for WriteCoalescer<IO> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<IO> Gathered<IO> {
-    pub fn new(io: IO, pulse: Arc<Pulse>) -> Self {
+impl<IO> WriteCoalescer<IO> {
+    pub fn new(io: IO, stats: Arc<ConnectionStats>) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             io,
-            waiting: Vec::new(),
+            buffered: Vec::new(),
             written: 0,
             is_flushed: true,
             received: Frames::after(PREFACE.len()),
             sent: Frames::default(),
             unfinished: Unfinished::default(),
-            pulse,
+            stats,
         })))
     }
 
@@ -61,58 +61,58 @@ impl<IO> Gathered<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> Gathered<IO> {
+impl<IO: AsyncWrite + Unpin> WriteCoalescer<IO> {
     /// Writes what waits. Pending where the peer does not take it; then the task is woken when it does.
-    pub fn send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().send(context)
+    pub fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_send(context)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> Inner<IO> {
-    fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.waiting.len() {
-            match ready!(Pin::new(&mut self.io).poll_write(context, &self.waiting[self.written..]))? {
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.buffered.len() {
+            match ready!(Pin::new(&mut self.io).poll_write(context, &self.buffered[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.written += written,
             }
         }
-        self.waiting.clear();
+        self.buffered.clear();
         self.written = 0;
         if !self.is_flushed {
             // A connection with nothing to say holds no memory for it.
-            self.waiting = Vec::new();
+            self.buffered = Vec::new();
             ready!(Pin::new(&mut self.io).poll_flush(context))?;
             self.is_flushed = true;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn gather(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.waiting.len() >= MOST_WAITING {
-            let sent = self.send(context)?;
+    fn buffer(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.buffered.len() >= MAX_BUFFERED {
+            let sent = self.poll_send(context)?;
             // What its peer took of it makes room.
-            self.waiting.drain(..std::mem::take(&mut self.written));
-            if self.waiting.len() >= MOST_WAITING {
+            self.buffered.drain(..std::mem::take(&mut self.written));
+            if self.buffered.len() >= MAX_BUFFERED {
                 ready!(sent);
             }
         }
-        if self.waiting.is_empty() {
-            self.waiting.reserve_exact(MOST_WAITING);
+        if self.buffered.is_empty() {
+            self.buffered.reserve_exact(MAX_BUFFERED);
         }
         self.is_flushed = false;
-        let before = self.waiting.len();
+        let before = self.buffered.len();
         for slice in slices {
-            let room = MOST_WAITING.saturating_sub(self.waiting.len());
-            self.waiting.extend_from_slice(slice.get(..room).unwrap_or(slice));
+            let room = MAX_BUFFERED.saturating_sub(self.buffered.len());
+            self.buffered.extend_from_slice(slice.get(..room).unwrap_or(slice));
         }
         let unfinished = &mut self.unfinished;
-        let progress = self.sent.pass(&self.waiting[before..], |frame| unfinished.sent(frame));
-        self.pulse.has_handed_on(progress, unfinished.count());
-        Poll::Ready(Ok(self.waiting.len() - before))
+        let progress = self.sent.advance(&self.buffered[before..], |frame| unfinished.sent(frame));
+        self.stats.record_http2_sent(progress, unfinished.count());
+        Poll::Ready(Ok(self.buffered.len() - before))
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for WriteCoalescer<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -123,15 +123,15 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut inner.io).poll_read(context, buffer);
         let unfinished = &mut inner.unfinished;
-        inner.received.pass(&buffer.filled()[before..], |frame| unfinished.received(frame));
-        inner.pulse.has_handed_on(0, unfinished.count());
+        inner.received.advance(&buffer.filled()[before..], |frame| unfinished.received(frame));
+        inner.stats.record_http2_sent(0, unfinished.count());
         read
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for WriteCoalescer<IO> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.inner().gather(context, &[IoSlice::new(bytes)])
+        self.inner().buffer(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -139,7 +139,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.inner().gather(context, slices)
+        self.inner().buffer(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -152,7 +152,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
-        ready!(inner.send(context))?;
+        ready!(inner.poll_send(context))?;
         Pin::new(&mut inner.io).poll_shutdown(context)
     }
 }
@@ -167,9 +167,9 @@ mod tests {
     use super::*;
 
     /// As TLS does, it keeps what it was given until it is flushed. So much fits in before its peer reads.
-    fn pair(fits: usize) -> (Gathered<BufWriter<DuplexStream>>, DuplexStream) {
+    fn pair(fits: usize) -> (WriteCoalescer<BufWriter<DuplexStream>>, DuplexStream) {
         let (near, far) = duplex(fits);
-        (Gathered::new(BufWriter::new(near), Arc::default()), far)
+        (WriteCoalescer::new(BufWriter::new(near), Arc::default()), far)
     }
 
     #[tokio::test]
@@ -181,10 +181,10 @@ mod tests {
         }
         let mut got = [0; 64];
         assert!(far.read(&mut got).now_or_never().is_none());
-        poll_fn(|context| near.send(context)).await.expect("sent");
+        poll_fn(|context| near.poll_send(context)).await.expect("sent");
         let read = far.read(&mut got).now_or_never().expect("there").expect("read");
         assert_eq!(&got[..read], b"one two three");
-        assert_eq!(near.inner().waiting.capacity(), 0);
+        assert_eq!(near.inner().buffered.capacity(), 0);
     }
 
     #[tokio::test]
@@ -201,7 +201,7 @@ mod tests {
         for mut frame in small.chunks(16 * 1024).chain([large]) {
             while !frame.is_empty() {
                 let written = near.write(frame).await.expect("written");
-                assert!(written > 0 && near.inner().waiting.capacity() <= MOST_WAITING);
+                assert!(written > 0 && near.inner().buffered.capacity() <= MAX_BUFFERED);
                 frame = &frame[written..];
             }
         }
@@ -214,6 +214,6 @@ mod tests {
         let (mut near, far) = pair(16);
         drop(far);
         near.write_all(&[0; 1000]).await.expect("gathered");
-        poll_fn(|context| near.send(context)).await.expect_err("nobody is there");
+        poll_fn(|context| near.poll_send(context)).await.expect_err("nobody is there");
     }
 }

@@ -8,71 +8,71 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The places of a listener. Its table holds addresses that have a connection, so no more than
 /// there are places.
-pub struct Places {
-    all: Arc<Semaphore>,
-    per_address: usize,
-    taken: Mutex<HashMap<Ipv6Addr, usize>>,
+pub struct ConnectionLimit {
+    slots: Arc<Semaphore>,
+    max_per_address: usize,
+    counts: Mutex<HashMap<Ipv6Addr, usize>>,
 }
 
 /// A connection's place; free again when it is dropped.
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionPermit {
+    limit: Arc<ConnectionLimit>,
     address: IpAddr,
-    _one_of_all: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 }
 
-impl Places {
-    pub fn new(in_all: usize, per_address: usize) -> Arc<Self> {
-        let all = Arc::new(Semaphore::new(in_all.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { all, per_address, taken: Mutex::default() })
+impl ConnectionLimit {
+    pub fn new(in_all: usize, max_per_address: usize) -> Arc<Self> {
+        let slots = Arc::new(Semaphore::new(in_all.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { slots, max_per_address, counts: Mutex::default() })
     }
 
     /// Whether `address` may have one more.
-    pub fn admit(&self, address: IpAddr) -> bool {
-        self.taken().get(&network(address)).is_none_or(|count| *count < self.per_address)
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.counts().get(&network(address)).is_none_or(|count| *count < self.max_per_address)
     }
 
     /// One of all places, if one is free.
-    pub fn free_now(&self) -> Option<OwnedSemaphorePermit> {
-        self.all.clone().try_acquire_owned().ok()
+    pub fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
+        self.slots.clone().try_acquire_owned().ok()
     }
 
     /// One of all places, once one is free.
-    pub async fn free(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
-        self.all.clone().acquire_owned().await.ok()
+        self.slots.clone().acquire_owned().await.ok()
     }
 
     /// The place for a connection from `address`, if that may have one more.
-    pub fn take(self: &Arc<Self>, address: IpAddr, free: OwnedSemaphorePermit) -> Option<Place> {
-        let mut taken = self.taken();
-        let count = taken.entry(network(address)).or_default();
-        if *count >= self.per_address {
+    pub fn permit(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
+        let mut counts = self.counts();
+        let count = counts.entry(network(address)).or_default();
+        if *count >= self.max_per_address {
             return None;
         }
         *count += 1;
-        Some(Place { places: self.clone(), address, _one_of_all: free })
+        Some(ConnectionPermit { limit: self.clone(), address, _slot: slot })
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<Ipv6Addr, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, HashMap<Ipv6Addr, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Who is at the other end.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&network(self.address)) {
+        let mut counts = self.limit.counts();
+        if let Some(count) = counts.get_mut(&network(self.address)) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&network(self.address));
+                counts.remove(&network(self.address));
             }
         }
     }
@@ -92,10 +92,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_has_its_own_number_of_places_and_an_ipv6_network_is_one() {
-        let places = Places::new(10, 2);
+        let limit = ConnectionLimit::new(10, 2);
         let take = async |address: &str| {
-            let free = places.free().await.expect("open");
-            places.take(address.parse().expect("an address"), free)
+            let free = limit.acquire().await.expect("open");
+            limit.permit(address.parse().expect("an address"), free)
         };
         let first = take("2001:db8::1").await;
         let second = take("2001:db8::ffff:2").await;
@@ -108,7 +108,7 @@ mod tests {
         drop(first);
         assert!(take("2001:db8::3").await.is_some(), "its place is free again");
         drop((second, v4));
-        assert!(places.taken().is_empty());
-        assert_eq!(places.all.available_permits(), 10);
+        assert!(limit.counts().is_empty());
+        assert_eq!(limit.slots.available_permits(), 10);
     }
 }
