@@ -10,11 +10,14 @@ use kore_standin::{Account, App, Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_I
 use kore_standin::{OTHER_ACCOUNT, OTHER_STREAM, example_secret};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 
 use crate::world::{DAY, NEIGHBOUR, ONE_BOT, REPORTING, SECOND, World, before};
 
 const REQUESTS: usize = 200_000;
 const CALLERS: usize = 16;
+/// Once in so many requests the operator acts.
+const REQUESTS_PER_ACT: usize = 4_000;
 const PEOPLE: u64 = 120;
 /// A second stream of the first account.
 const SECOND_STREAM: &str = "st-24ccdea9-de4e-5139-923f-883c53ffcccc";
@@ -83,8 +86,68 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> (u16, bool) {
     }
 }
 
-async fn caller(world: Arc<World>, people: Arc<Vec<Conversation>>, shared: Arc<(Policy, Tally)>, seed: u64) {
-    let (policy, tally) = &*shared;
+/// Changes the policy, purges something and moves the clock, again and again, while others ask.
+struct Operator {
+    /// The configurations: `one-bot` sees the one stream, or the other.
+    configs: [String; 2],
+    requests: AtomicUsize,
+    /// How often it has acted.
+    acts: Mutex<usize>,
+}
+
+impl Operator {
+    fn new(world: &World) -> Self {
+        // Windows that are longer than the clock's steps: who read the time just before one and is counted
+        // just after it would else be a whole window behind.
+        let written =
+            std::fs::read_to_string(&world.config_file).unwrap().replace("1000000/min", "60000000/h");
+        let (head, tail) = written.split_once("name = \"one-bot\"").unwrap();
+        let configs = [EXAMPLE_STREAM, SECOND_STREAM].map(|stream| {
+            let tail = tail.replacen(
+                &format!("bots = [\"{EXAMPLE_STREAM}\"]"),
+                &format!("bots = [\"{stream}\"]"),
+                1,
+            );
+            format!("{head}name = \"one-bot\"{tail}")
+        });
+        assert_ne!(configs[0], configs[1]);
+        Self { configs, requests: AtomicUsize::default(), acts: Mutex::default() }
+    }
+
+    /// One more request is over. Every so many of them it acts, however long they take; the caller whose request
+    /// that was waits for it, and the others go on.
+    async fn count(&self, world: &World, people: &[Conversation], policy: &Policy) {
+        if !(self.requests.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(REQUESTS_PER_ACT) {
+            return;
+        }
+        let mut acts = self.acts.lock().await;
+        let target = policy.changes.load(Ordering::SeqCst) + 2;
+        let file = &self.configs[usize::from(Policy::stream(target) == SECOND_STREAM)];
+        std::fs::write(&world.config_file, file).unwrap();
+        // Odd: changing. Even: changed.
+        policy.changes.fetch_add(1, Ordering::SeqCst);
+        world.app.reload().await.unwrap();
+        policy.changes.fetch_add(1, Ordering::SeqCst);
+        world.app.cache.purge(match *acts % 3 {
+            0 => Purge::conversation(&people[*acts % people.len()].conversation_id),
+            1 => Purge::bot(EXAMPLE_STREAM),
+            _ => Purge::account(OTHER_ACCOUNT),
+        });
+        // Less than a rate limit's window: who has read the clock and is overtaken by all of it looks
+        // as if he had asked before the others' requests were back.
+        world.advance(SECOND * 20);
+        world.standin.forget();
+        *acts += 1;
+    }
+}
+
+async fn caller(
+    world: Arc<World>,
+    people: Arc<Vec<Conversation>>,
+    shared: Arc<(Policy, Tally, Operator)>,
+    seed: u64,
+) {
+    let (policy, tally, operator) = &*shared;
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     let mut buffer = Vec::with_capacity(16 * 1024);
@@ -121,6 +184,7 @@ async fn caller(world: Arc<World>, people: Arc<Vec<Conversation>>, shared: Arc<(
         if dice.below(100) == 0 {
             stream = TcpStream::connect(world.address).await.unwrap();
             tally.left.fetch_add(1, Ordering::Relaxed);
+            operator.count(&world, &people, policy).await;
             continue;
         }
         let (status, is_hit) = answer(&mut stream, &mut buffer).await;
@@ -141,6 +205,7 @@ async fn caller(world: Arc<World>, people: Arc<Vec<Conversation>>, shared: Arc<(
             }
             other => panic!("{other}: {body}"),
         }
+        operator.count(&world, &people, policy).await;
     }
 }
 
@@ -164,58 +229,17 @@ async fn no_body_reaches_a_caller_who_did_not_ask_for_it_or_may_not_see_it() {
         setup.config = "cache.capacity = \"768KiB\"".to_owned();
     })
     .await;
+    let shared = Arc::new((Policy::default(), Tally::default(), Operator::new(&world)));
     let (world, people) = (Arc::new(world), Arc::new(people));
-    let shared = Arc::new((Policy::default(), Tally::default()));
     let callers: Vec<_> = (0..CALLERS)
         .map(|n| tokio::spawn(caller(world.clone(), people.clone(), shared.clone(), n as u64 + 1)))
         .collect();
 
-    // Meanwhile the policy changes, and something is purged, again and again.
-    let operator = {
-        let (world, people, shared) = (world.clone(), people.clone(), shared.clone());
-        // Windows that are longer than the clock's steps: who read the time just before one and is counted
-        // just after it would else be a whole window behind.
-        let written =
-            std::fs::read_to_string(&world.config_file).unwrap().replace("1000000/min", "60000000/h");
-        let (head, tail) = written.split_once("name = \"one-bot\"").unwrap();
-        let config = [EXAMPLE_STREAM, SECOND_STREAM].map(|stream| {
-            let tail = tail.replacen(
-                &format!("bots = [\"{EXAMPLE_STREAM}\"]"),
-                &format!("bots = [\"{stream}\"]"),
-                1,
-            );
-            format!("{head}name = \"one-bot\"{tail}")
-        });
-        assert_ne!(config[0], config[1]);
-        tokio::spawn(async move {
-            let policy = &shared.0;
-            for n in 0.. {
-                let target = policy.changes.load(Ordering::SeqCst) + 2;
-                let file = &config[usize::from(Policy::stream(target) == SECOND_STREAM)];
-                std::fs::write(&world.config_file, file).unwrap();
-                // Odd: changing. Even: changed.
-                policy.changes.fetch_add(1, Ordering::SeqCst);
-                world.app.reload().await.unwrap();
-                policy.changes.fetch_add(1, Ordering::SeqCst);
-                world.app.cache.purge(match n % 3 {
-                    0 => Purge::conversation(&people[n % people.len()].conversation_id),
-                    1 => Purge::bot(EXAMPLE_STREAM),
-                    _ => Purge::account(OTHER_ACCOUNT),
-                });
-                // Less than a rate limit's window: who has read the clock and is overtaken by all of it looks
-                // as if he had asked before the others' requests were back.
-                world.advance(SECOND * 20);
-                world.standin.forget();
-                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            }
-        })
-    };
     for caller in callers {
         caller.await.unwrap();
     }
-    operator.abort();
     let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-    let (policy, tally) = &*shared;
+    let (policy, tally, _) = &*shared;
     let evictions = world.metric("kore_gateway_cache_evictions_total").await;
     println!(
         "{} answered ({} out of the store), {} forbidden, {} left; {evictions} evictions, {} reloads",
