@@ -4,9 +4,11 @@
 //! Tests hold a manual clock and move it; nothing in the crate waits for time in another way than
 //! [`Clock::sleep`], except the deadlines of real exchanges on real sockets.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
@@ -76,6 +78,7 @@ enum Source {
         now: AtomicI64,
         ahead: AtomicI64,
         moved: Notify,
+        sleepers: Sleepers,
         /// Time on sockets passes on it too.
         governs: bool,
     },
@@ -100,7 +103,8 @@ impl Clock {
 
     fn moved_by_hand(start: UnixMillis, governs: bool) -> Self {
         let (now, ahead, moved) = (AtomicI64::new(start.0), AtomicI64::new(0), Notify::new());
-        Self(Arc::new(Source::Manual { start: start.0, now, ahead, moved, governs }))
+        let sleepers = Sleepers::default();
+        Self(Arc::new(Source::Manual { start: start.0, now, ahead, moved, sleepers, governs }))
     }
 
     /// Moves a manual clock forward and wakes who sleeps on it. The system's clock does not move.
@@ -115,6 +119,15 @@ impl Clock {
     pub fn set_by(&self, millis: i64) {
         if let Source::Manual { ahead, .. } = &*self.0 {
             ahead.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// How many sleep on a manual clock that have to sleep for exactly `duration` and are not due yet. With it a test
+    /// proves that somebody waits, or that a task which sleeps again and again has woken and done its work.
+    pub fn asleep_for(&self, duration: Duration) -> usize {
+        match &*self.0 {
+            Source::System { .. } => 0,
+            Source::Manual { sleepers, .. } => sleepers.count(duration, self.uptime()),
         }
     }
 
@@ -171,8 +184,9 @@ impl Clock {
     pub async fn sleep(&self, duration: Duration) {
         match &*self.0 {
             Source::System { .. } => tokio::time::sleep(duration).await,
-            Source::Manual { moved, .. } => {
+            Source::Manual { moved, sleepers, .. } => {
                 let wake = self.uptime().saturating_add(duration);
+                let _asleep = sleepers.fall_asleep(duration, wake);
                 loop {
                     let mut move_seen = std::pin::pin!(moved.notified());
                     // Registered before the time is read: a move in between is not missed.
@@ -184,6 +198,44 @@ impl Clock {
                 }
             }
         }
+    }
+}
+
+/// Who sleeps on a manual clock: for how long and until when, and how many of them.
+#[derive(Default, Debug)]
+struct Sleepers(Mutex<BTreeMap<(Duration, Duration), usize>>);
+
+impl Sleepers {
+    /// One more, until the result is dropped.
+    fn fall_asleep(&self, duration: Duration, wake: Duration) -> Asleep<'_> {
+        self.change((duration, wake), |count| count + 1);
+        Asleep { sleepers: self, entry: (duration, wake) }
+    }
+
+    fn count(&self, duration: Duration, now: Duration) -> usize {
+        let sleepers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = (Bound::Excluded((duration, now)), Bound::Included((duration, Duration::MAX)));
+        sleepers.range(later).map(|(_, count)| count).sum()
+    }
+
+    fn change(&self, entry: (Duration, Duration), change: impl FnOnce(usize) -> usize) {
+        let mut sleepers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match change(sleepers.remove(&entry).unwrap_or_default()) {
+            0 => {}
+            count => drop(sleepers.insert(entry, count)),
+        }
+    }
+}
+
+/// One who sleeps on a manual clock.
+struct Asleep<'a> {
+    sleepers: &'a Sleepers,
+    entry: (Duration, Duration),
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.sleepers.change(self.entry, |count| count.saturating_sub(1));
     }
 }
 
@@ -217,17 +269,36 @@ mod tests {
 
     #[tokio::test]
     async fn a_sleeper_wakes_when_its_time_has_come_and_not_before() {
+        const TEN: Duration = Duration::from_secs(10);
         let clock = Clock::manual(UnixMillis(0));
         let sleeper = {
             let clock = clock.clone();
-            tokio::spawn(async move { clock.sleep(Duration::from_secs(10)).await })
+            tokio::spawn(async move { clock.sleep(TEN).await })
         };
-        tokio::task::yield_now().await; // It is asleep from here on.
+        while clock.asleep_for(TEN) != 1 {
+            tokio::task::yield_now().await;
+        }
         clock.advance(Duration::from_secs(9));
         tokio::task::yield_now().await;
-        assert!(!sleeper.is_finished());
+        assert!(!sleeper.is_finished() && clock.asleep_for(TEN) == 1);
         clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.asleep_for(TEN), 0, "it is due");
         assert!(sleeper.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_is_counted_until_he_is_due_or_gone() {
+        let clock = Clock::manual(UnixMillis(0));
+        let [one, two] = [1, 2].map(Duration::from_secs);
+        let mut sleepers = [one, one, two].map(|duration| Box::pin(clock.sleep(duration)));
+        assert_eq!(clock.asleep_for(one), 0, "nobody has begun to");
+        for sleeper in &mut sleepers {
+            assert!(futures_util::poll!(sleeper).is_pending());
+        }
+        assert_eq!((clock.asleep_for(one), clock.asleep_for(two)), (2, 1));
+        let [gone, ..] = sleepers;
+        drop(gone);
+        assert_eq!((clock.asleep_for(one), clock.asleep_for(two)), (0, 0), "all are dropped");
     }
 
     #[test]

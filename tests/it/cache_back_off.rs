@@ -22,6 +22,10 @@ async fn world(config: &str) -> World {
     .await
 }
 
+async fn waits_out_the_back_off(world: &World) {
+    until("one waits out the back-off", || world.clock.asleep_for(SECOND) == 1).await;
+}
+
 #[tokio::test]
 async fn five_hundred_at_once_to_a_failing_id_make_at_most_two_calls() {
     for fault in [Fault::Status(500), Fault::TruncatedJson, Fault::Html200, Fault::Status(404)] {
@@ -48,8 +52,8 @@ async fn five_hundred_at_once_to_a_failing_id_make_at_most_two_calls() {
                 let so_far = i64::try_from((0..500).filter(|n| n % 3 <= wave).count()).unwrap();
                 until("they are in", || answered.load(Ordering::SeqCst) + active() == so_far).await;
                 until("the first call has failed", || answered.load(Ordering::SeqCst) > 0).await;
-                for _ in 0..1000 {
-                    tokio::task::yield_now().await;
+                if wave > 0 {
+                    waits_out_the_back_off(&world).await;
                 }
             }
             loop {
@@ -71,10 +75,7 @@ async fn the_next_one_waits_out_the_back_off_and_then_succeeds() {
     assert_eq!(world.get(&path).await.status, StatusCode::INTERNAL_SERVER_ERROR);
     let again = world.get(&path);
     let moving = async {
-        until("it is in", || world.app.metrics.http.active_requests.get() == 1).await;
-        for _ in 0..1000 {
-            tokio::task::yield_now().await;
-        }
+        waits_out_the_back_off(&world).await;
         assert_eq!(world.standin.count(), 1, "it waits");
         world.advance(SECOND);
     };
@@ -91,10 +92,7 @@ async fn who_waits_has_a_deadline_of_his_own() {
     world.get(&path).await;
     // The back-off takes longer than that.
     let moving = async {
-        until("it is in", || world.app.metrics.http.active_requests.get() == 1).await;
-        for _ in 0..1000 {
-            tokio::task::yield_now().await;
-        }
+        waits_out_the_back_off(&world).await;
         world.advance(SECOND / 5);
     };
     let (got, ()) = tokio::join!(world.get(&path), moving);

@@ -18,6 +18,8 @@ use crate::world::{
     with_ops_token,
 };
 
+/// As config/gateway.toml has it.
+const CHECK_FILES_EVERY: Duration = Duration::from_secs(2);
 const NOBODY_READS: &str = "cannot be written: it is a pipe that nobody reads";
 
 async fn world() -> World {
@@ -141,16 +143,10 @@ async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
     let reloads = async |result: &str| {
         world.metric(&format!(r#"kore_gateway_config_reloads_total{{result="{result}"}}"#)).await
     };
-    // A look every two seconds on the world's clock; the reading itself takes real time.
+    // One look sees the change, the next one that it stays.
     let until = async |result: &str, count: f64| {
-        for _ in 0..500 {
-            if reloads(result).await == count {
-                return;
-            }
-            world.advance(Duration::from_secs(1));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{result} is not {count}");
+        world.have_looked(CHECK_FILES_EVERY, 2).await;
+        assert_eq!(reloads(result).await, count, "{result}");
     };
     change_config(&world, |written| written + &client("new", "kg_new", EXAMPLE_ACCOUNT, "*", "10/s"));
     until("success", 2.0).await;
@@ -163,17 +159,11 @@ async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
     assert_eq!(got(world.request(Method::GET, &path, "kg_new")).await.status, StatusCode::NOT_FOUND);
 
     // What was refused is not tried again until it changes, and a reload by hand is not repeated.
-    for _ in 0..20 {
-        world.advance(Duration::from_secs(1));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.have_looked(CHECK_FILES_EVERY, 10).await;
     assert_eq!(reloads("failure").await, 1.0);
     change_config(&world, |written| written.replace("[[[", ""));
     assert_eq!(reload(&world).await.status, StatusCode::OK);
-    for _ in 0..20 {
-        world.advance(Duration::from_secs(1));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.have_looked(CHECK_FILES_EVERY, 10).await;
     assert_eq!(reloads("success").await, 3.0);
     assert_eq!(world.metric("kore_gateway_config_last_reload_successful").await, 1.0);
     watching.abort();
@@ -221,12 +211,6 @@ async fn files_that_the_configuration_names_are_taken_up_when_they_change_and_on
     let world = world().await;
     let watching = tokio::spawn(on_changed_files(world.app.clone()));
     let reloads = async || world.metric(r#"kore_gateway_config_reloads_total{result="success"}"#).await;
-    let look = async |times: u32| {
-        for _ in 0..times {
-            world.advance(Duration::from_secs(1));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
     let file = |name: &str| world.secrets.path().join(name);
     let mut count = 1.0;
     for (section, key) in [("oidc", "ca_file"), ("tracing", "ca_file"), ("upstream", "ca_file")] {
@@ -235,18 +219,13 @@ async fn files_that_the_configuration_names_are_taken_up_when_they_change_and_on
         change_config(&world, |written| format!("{section}.{key} = \"{}\"\n{written}", authority.display()));
         assert_eq!(reload(&world).await.status, StatusCode::OK);
         count += 1.0;
-        look(10).await;
+        world.have_looked(CHECK_FILES_EVERY, 5).await;
         assert_eq!(reloads().await, count, "a reload that names another file is not made again: {section}");
         std::fs::write(&authority, authority_pem()).unwrap();
         count += 1.0;
-        for _ in 0..100 {
-            look(2).await;
-            if reloads().await == count {
-                break;
-            }
-        }
+        world.have_looked(CHECK_FILES_EVERY, 2).await;
         assert_eq!(reloads().await, count, "{section}.{key} has changed");
-        look(10).await;
+        world.have_looked(CHECK_FILES_EVERY, 5).await;
         assert_eq!(reloads().await, count, "once: {section}.{key}");
     }
     watching.abort();

@@ -2,6 +2,8 @@
 //!
 //! Off by default. Which requests are recorded is the gateway's own decision: no caller can force it.
 
+use std::time::Duration;
+
 use http::Method;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, example_secret};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -41,18 +43,32 @@ async fn ask(world: &World, flags: &str) -> Got {
     got(world.request(Method::GET, &path(), REPORTING).header("traceparent", traceparent(flags))).await
 }
 
-/// The collector's spans, once there are so many of them. They gather for a second of the world's time.
+/// How long spans gather, on the world's clock, before they are sent. Nobody else sleeps for so long in these tests.
+const BATCH_DELAY: Duration = SECOND;
+
+/// Has spans that gather sent.
+fn send_what_has_gathered(world: &World) {
+    if world.clock.asleep_for(BATCH_DELAY) > 0 {
+        world.advance(BATCH_DELAY);
+    }
+}
+
+/// The collector's spans, once there are so many of them.
 async fn spans(world: &World, collector: &Collector, count: usize) -> Vec<Span> {
-    let come = async {
-        while collector.spans().len() < count {
-            world.advance(SECOND);
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        collector.spans()
-    };
-    let spans = tokio::time::timeout(crate::world::MINUTE, come).await.expect("they come");
+    until("the spans come", || {
+        send_what_has_gathered(world);
+        collector.spans().len() >= count
+    })
+    .await;
+    let spans = collector.spans();
     assert_eq!(spans.len(), count, "{spans:#?}");
     spans
+}
+
+/// All spans that the collector is ever sent: none gather any more.
+async fn all_spans(world: &World, collector: &Collector) -> Vec<Span> {
+    world.app.snapshot().tracer.as_ref().unwrap().finish().await;
+    collector.spans()
 }
 
 async fn dropped(world: &World) -> f64 {
@@ -60,14 +76,12 @@ async fn dropped(world: &World) -> f64 {
 }
 
 async fn until_dropped(world: &World, count: f64) {
-    for _ in 0..2_000 {
-        if dropped(world).await >= count {
-            return;
+    let are_dropped = async {
+        while dropped(world).await < count {
+            send_what_has_gathered(world);
         }
-        world.advance(SECOND);
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    panic!("{} are dropped", dropped(world).await);
+    };
+    tokio::time::timeout(MINUTE, are_dropped).await.expect("they are dropped");
 }
 
 fn hex(id: &[u8]) -> String {
@@ -201,10 +215,7 @@ async fn a_callers_flag_forces_nothing_and_its_trace_goes_on_all_the_same() {
     let sent = world.standin.calls()[0].header("traceparent").unwrap().to_owned();
     assert!(sent.starts_with(&format!("00-{TRACE}-")) && sent.ends_with("-00"), "{sent}");
     assert!(!sent.contains(CALLER), "{sent}");
-    for _ in 0..5 {
-        world.advance(SECOND);
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    assert_eq!(all_spans(&world, &collector).await, []);
     assert_eq!(collector.count(), 0);
 }
 
@@ -232,16 +243,7 @@ async fn of_many_requests_about_the_ratio_is_recorded() {
         // The same trace each time: it is not by its id that some are chosen.
         ask(&world, "01").await;
     }
-    let taken = async || {
-        world.advance(SECOND);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        collector.spans().len()
-    };
-    let mut count = 0;
-    while {
-        let now = taken().await;
-        std::mem::replace(&mut count, now) != now || now == 0
-    } {}
+    let count = all_spans(&world, &collector).await.len();
     // Seven standard deviations to each side.
     assert!((150..350).contains(&count), "{count}");
 }
@@ -345,10 +347,11 @@ async fn what_waits_for_a_collector_that_hangs_is_bounded_and_given_up_in_time()
     let config = collector.config(1.0) + "tracing.queue = 4\ntracing.timeout = \"60s\"\n";
     let world = world_with(&config, |_| {}).await;
     ask(&world, "00").await;
-    while collector.count() == 0 {
-        world.advance(SECOND);
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until("the first are sent", || {
+        send_what_has_gathered(&world);
+        collector.count() > 0
+    })
+    .await;
     assert_eq!(dropped(&world).await, 0.0);
     // It has the first ones, and four more wait.
     for n in 1..=10 {

@@ -235,6 +235,17 @@ impl World {
         self.standin.clock().advance(by);
     }
 
+    /// Moves the clocks by what a task sleeps between two looks at something, and waits until it has looked and sleeps
+    /// again: so many times. It has to be the only one that sleeps for so long.
+    pub async fn have_looked(&self, every: Duration, times: u32) {
+        let sleeps = || self.clock.asleep_for(every) == 1;
+        until("it waits for its next look", sleeps).await;
+        for _ in 0..times {
+            self.advance(every);
+            until("it has looked, and waits for its next look", sleeps).await;
+        }
+    }
+
     /// Begins the drain, as SIGTERM does.
     pub fn stop(&self) {
         self.stop.cancel();
