@@ -3,8 +3,8 @@
 //! A credential is always in a header that the page's script sets, never in a cookie, so
 //! `Access-Control-Allow-Credentials` is never sent.
 
+use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, request};
 
 use crate::config::{Client, Clients};
 
@@ -28,10 +28,10 @@ pub fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
 }
 
 /// Whether this is a browser asking whether it may ask.
-pub fn is_preflight(head: &request::Parts) -> bool {
-    head.method == Method::OPTIONS
-        && origin(&head.headers).is_some()
-        && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && origin(headers).is_some()
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The answer to a preflight from `origin` about a path that takes `methods`. It has no caller, so

@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Kind};
 
 /// The headers a credential may come in. `auth` is the upstream's own name for it, so that a client
 /// that moves over changes the value only.
-static HEADERS: [HeaderName; 3] =
+pub static HEADERS: [HeaderName; 3] =
     [AUTHORIZATION, HeaderName::from_static("x-api-key"), HeaderName::from_static("auth")];
 
 /// Names of parameters that people put credentials under. A URL ends up in logs and histories.

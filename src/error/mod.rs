@@ -40,6 +40,8 @@ struct More {
     headers: HeaderMap,
     /// In place of its kind's.
     proxy_error: Option<&'static str>,
+    /// The request was none, and its stream ends in an error.
+    is_malformed: bool,
     /// The limit that was exceeded, by its name in `RateLimit-Policy`.
     violated: Option<&'static str>,
     because: Option<Cause>,
@@ -111,6 +113,16 @@ impl Error {
     /// waiting that long works.
     pub fn retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Of a request of HTTP/2 that is none: its stream ends in an error, and nothing is answered (RFC 9113 §8.1.1).
+    pub fn malformed(mut self) -> Self {
+        self.more.is_malformed = true;
+        self
+    }
+
+    pub fn is_malformed(&self) -> bool {
+        self.more.is_malformed
     }
 
     /// Names the limit that was exceeded.

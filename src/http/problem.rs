@@ -1,10 +1,11 @@
 //! An error as callers get it: the problem document (RFC 9457).
 
-use bytes::Bytes;
+use axum::body::Body;
+use axum::response::Response;
 use http::header::{self, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::body::{Body, Response};
+use super::body::malformed;
 use crate::error::{Error, Fault, Kind, Place, whole_seconds};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -45,10 +46,11 @@ pub fn document(error: &Error, request_id: &str) -> Value {
     document
 }
 
-/// The answer to the caller.
+/// The answer to the caller of the request of that id.
 pub fn response(error: &Error, request_id: &str) -> Response {
-    let document = document(error, request_id).to_string();
-    let mut response = Response::new(Body::from(Bytes::from(document)));
+    let body =
+        if error.is_malformed() { malformed() } else { Body::from(document(error, request_id).to_string()) };
+    let mut response = Response::new(body);
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
     headers.extend(error.headers().clone());

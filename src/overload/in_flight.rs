@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::shares::{Bound, Full, Shares, Taken, Who};
@@ -28,13 +29,6 @@ struct Held {
     bodies: Mutex<Bodies>,
 }
 
-/// A body as a response holds it.
-pub enum HeldBody {
-    /// Too small to be counted.
-    Small(Arc<[u8]>),
-    Counted(Arc<Counted>),
-}
-
 type Bodies = HashMap<usize, Body, RandomState>;
 
 /// Who holds a body.
@@ -53,6 +47,15 @@ pub struct Counted {
     held: Arc<Held>,
 }
 
+/// A counted body as a response holds it.
+struct HeldBody(Arc<Counted>);
+
+impl AsRef<[u8]> for HeldBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
 impl Responses {
     /// Bytes of them.
     pub fn bytes(&self) -> usize {
@@ -60,12 +63,12 @@ impl Responses {
     }
 
     /// `body` for one more response to a client, as long as there is room.
-    pub fn hold(&self, body: Arc<[u8]>, client: &Arc<str>, bound: Bound) -> Result<HeldBody, Error> {
+    pub fn hold(&self, body: Arc<[u8]>, client: &Arc<str>, bound: Bound) -> Result<Bytes, Error> {
         if body.len() < LEAST {
-            return Ok(HeldBody::Small(body));
+            return Ok(Bytes::from_owner(body));
         }
         let counted = self.count(body, Some(client.clone()), bound);
-        counted.map(HeldBody::Counted).map_err(|is_full| full("sending", is_full))
+        counted.map(|counted| Bytes::from_owner(HeldBody(counted))).map_err(|is_full| full("sending", is_full))
     }
 
     fn count(&self, bytes: Arc<[u8]>, who: Who, bound: Bound) -> Result<Arc<Counted>, Full> {
@@ -152,7 +155,7 @@ mod tests {
             (0..40).map(|_| responses.hold(one.clone(), who, just(LEAST)).expect("one body")).collect();
         assert_eq!(responses.bytes(), LEAST);
         let refused =
-            responses.hold(other.clone(), who, just(2 * LEAST - 1)).err().expect("no room for another");
+            responses.hold(other.clone(), who, just(2 * LEAST - 1)).expect_err("no room for another");
         assert_eq!((refused.kind, refused.wait()), (Kind::TemporaryReducedCapacity, Some(FULL_FOR)));
         assert!(responses.hold(other.clone(), who, just(2 * LEAST)).is_ok());
         assert_eq!(responses.bytes(), LEAST, "and let go again");

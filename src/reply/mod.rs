@@ -7,16 +7,15 @@ mod etag;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures_util::{StreamExt, TryStreamExt};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use tower::BoxError;
 
 use crate::cache::{Coding, Entry, ForwardReason, Served, Source};
 use crate::clock::Moment;
 use crate::fetch::answer::{ContentType, Large};
-use crate::http::body::{Body, Octets, Response};
 use crate::http::field::Field;
 use crate::lifecycle::phase::Phase;
 use crate::observe::metrics::CacheOutcome;
@@ -76,7 +75,7 @@ pub fn response(
     entry: &Entry,
     source: Source,
     shown: Shown,
-    body: Option<(Coding, Octets)>,
+    body: Option<(Coding, Bytes)>,
     conditions: &Conditions,
     now: Moment,
     mut headers: HeaderMap,
@@ -96,7 +95,7 @@ pub fn response(
             headers.insert(header::CONTENT_TYPE, content_type(answer.content_type.as_ref()));
             // hyper tells the length of a body that it sees.
             if conditions.is_head {
-                headers.insert(header::CONTENT_LENGTH, number(body.remaining() as u64));
+                headers.insert(header::CONTENT_LENGTH, number(body.len() as u64));
             }
             // Every 503 says when it is worth asking again, the upstream's own too.
             if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -125,11 +124,7 @@ pub fn response(
 /// The response that passes a large answer through, as it comes. It has no length and no tag:
 /// nobody has seen its end.
 pub fn large(large: Large, source: Source, conditions: &Conditions) -> Response {
-    let body = if conditions.is_head {
-        Body::empty()
-    } else {
-        Body::Parts(large.body.into_stream().map_err(BoxError::from).boxed())
-    };
+    let body = if conditions.is_head { Body::empty() } else { Body::from_stream(large.body.into_stream()) };
     let mut response = Response::new(body);
     *response.status_mut() = large.status;
     let headers = response.headers_mut();

@@ -125,6 +125,27 @@ impl Route {
         self.method == Method::POST
     }
 
+    /// GET answers HEAD too; POST, which is a query in truth, answers QUERY (RFC 10008).
+    pub fn takes(&self, method: &Method) -> bool {
+        let head_of_get = self.method == Method::GET && method == Method::HEAD;
+        let query_of_post = self.takes_query() && method == Method::QUERY;
+        *method == self.method || head_of_get || query_of_post
+    }
+
+    /// The methods it takes, as `Allow` lists them.
+    pub fn allow(&self) -> &'static str {
+        if self.method == Method::GET { "GET, HEAD" } else { "POST, QUERY" }
+    }
+
+    /// The ids in one of its paths; none if the path is no such one.
+    pub fn ids(&self, target: &PathAndQuery) -> Option<Ids> {
+        self.patterns().iter().find_map(|pattern| pattern.ids(target))
+    }
+
+    fn patterns(&self) -> &'static [Pattern] {
+        &PATTERNS[self.name as usize]
+    }
+
     /// The route of that name.
     pub fn named(name: RouteName) -> &'static Self {
         &ROUTES[name as usize]
@@ -189,22 +210,22 @@ pub fn conversation_path(bot: &str, conversation: &str) -> Option<PathAndQuery> 
     PathAndQuery::try_from(path.replace("{streamId}", bot).replace("{conversationId}", conversation)).ok()
 }
 
-/// Finds the route of a request. GET answers HEAD too; POST, which is a query in truth, answers QUERY
-/// (RFC 10008).
+/// Finds the route of a request, as the server's router does.
 pub fn find(method: &Method, target: &PathAndQuery) -> Found {
-    for (route, patterns) in ROUTES.iter().zip(&*PATTERNS) {
-        let Some(ids) = patterns.iter().find_map(|pattern| pattern.ids(target)) else { continue };
-        let head_of_get = route.method == Method::GET && method == Method::HEAD;
-        let query_of_post = route.takes_query() && method == Method::QUERY;
-        return if *method == route.method || head_of_get || query_of_post {
+    for route in &ROUTES {
+        let Some(ids) = route.ids(target) else { continue };
+        return if route.takes(method) {
             Found::Route(route, ids)
-        } else if route.method == Method::GET {
-            Found::MethodNotAllowed("GET, HEAD")
         } else {
-            Found::MethodNotAllowed("POST, QUERY")
+            Found::MethodNotAllowed(route.allow())
         };
     }
     Found::Nothing
+}
+
+/// A target with its literal last segment in the letters of [`ROUTES`]; none if it has them, or is no route's.
+pub fn folded(target: &PathAndQuery) -> Option<PathAndQuery> {
+    PATTERNS.iter().flatten().find_map(|pattern| pattern.folded(target))
 }
 
 #[cfg(test)]

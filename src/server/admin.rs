@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use prometheus_client::metrics::counter::Counter;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -28,28 +27,23 @@ use crate::error::whole_seconds;
 use crate::json::Object;
 use crate::routes::ROUTES;
 
-/// The admin routes, behind the ops token.
-pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
-    let guesses = Limiter::new("ops", GUESSES, Counter::default());
-    Router::new()
-        .route("/admin/config", get(config))
-        .route("/admin/reload", post(reload))
-        .route("/admin/purge", post(purge))
-        .route("/admin/explain", post(explain))
-        .layer(from_fn_with_state(Arc::new(Door { app: app.clone(), guesses }), guard))
-}
-
 /// Wrong tokens that are answered as such, whoever sends them. The right one is never held up.
 const GUESSES: Rate = Rate { amount: 60, window: Duration::from_secs(60) };
 
 /// What `/admin/*` knows of those who ask.
-struct Door {
+pub struct Door {
     app: Arc<App>,
     guesses: Limiter,
 }
 
+impl Door {
+    pub fn new(app: Arc<App>) -> Arc<Self> {
+        Arc::new(Self { app, guesses: Limiter::new("ops", GUESSES, Counter::default()) })
+    }
+}
+
 /// 404 where no token is configured, 401 for another one. Compared in constant time.
-async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+pub async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let snapshot = door.app.snapshot();
     let Some(token) = &snapshot.config.ops.token else { return StatusCode::NOT_FOUND.into_response() };
     let mut fields = request.headers().get_all(AUTHORIZATION).iter();
@@ -78,7 +72,7 @@ async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> R
 }
 
 /// What is in effect, as TOML, secrets masked.
-async fn config(State(app): State<Arc<App>>) -> Response {
+pub async fn config(State(app): State<Arc<App>>) -> Response {
     match effective(app.snapshot().written.clone()) {
         Ok(text) => ([(CONTENT_TYPE, "application/toml")], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -86,7 +80,7 @@ async fn config(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Takes up the configuration as it is written now, or says everything that is wrong with it.
-async fn reload(State(app): State<Arc<App>>) -> Response {
+pub async fn reload(State(app): State<Arc<App>>) -> Response {
     match app.reload().await {
         Ok(()) => Json(json!({ "reloaded": true })).into_response(),
         Err(faults) => {
@@ -133,7 +127,7 @@ impl Forget {
 
 /// Forgets what is stored about one conversation, session, bot or account, or all of it. The answer
 /// says what was removed. The body is JSON whatever its media type says: it comes by hand.
-async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
+pub async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
     let Some(purge) = serde_json::from_slice(&body).ok().and_then(|forget: Forget| forget.purge()) else {
         let detail = "the body is a JSON object with exactly one of `conversation_id`, `session_id`, `bot_id`, \
                       `account_id` (a string) and `all` (true)";
@@ -148,7 +142,7 @@ async fn purge(State(app): State<Arc<App>>, body: Bytes) -> Response {
 }
 
 /// What would happen to a request, and why. Its body too comes by hand.
-async fn explain(State(app): State<Arc<App>>, body: Bytes) -> Response {
+pub async fn explain(State(app): State<Arc<App>>, body: Bytes) -> Response {
     match serde_json::from_slice(&body) {
         Ok(Object(supposed)) => Json(explain::explain(&app, &supposed).await).into_response(),
         Err(error) => {

@@ -1,39 +1,63 @@
 //! `GET /openapi.json` and `GET /docs`: the API's contract, for programs and for people. Open to
 //! everybody: it says nothing that the vendor's own pages do not say.
 
-use http::header::{self, HeaderName, HeaderValue};
-use http::request::Parts;
-use http::{Method, StatusCode};
+use std::sync::Arc;
 
-use crate::app::Snapshot;
+use axum::Extension;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::middleware::Exchange;
 use crate::error::{Error, Kind};
 use crate::http::accept;
-use crate::http::body::{Body, Response};
 use crate::routes::openapi::Page;
 
 /// For so long nobody asks again; then the tag tells whether anything has changed.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const METHODS: &str = "GET, HEAD";
 
-/// The answer, if the path is one of the two.
-pub fn answer(head: &Parts, snapshot: &Snapshot) -> Option<Result<Response, Error>> {
-    let (page, media_type) = match head.uri.path() {
-        "/openapi.json" => (&snapshot.contract().document, "application/json"),
-        "/docs" => (&snapshot.contract().page, "text/html; charset=utf-8"),
-        _ => return None,
-    };
-    Some(match head.method {
-        Method::GET | Method::HEAD => match accept::media(&head.headers, &[media_type]) {
-            Some(_) => Ok(response(head, page, media_type)),
-            None => Err(Error::not_acceptable(media_type)),
-        },
-        _ => Err(Error::new(Kind::MethodNotAllowed, "this path takes GET, HEAD")
-            .with_header(header::ALLOW, HeaderValue::from_static(METHODS))),
-    })
+/// The contract for programs.
+pub async fn document(
+    Extension(exchange): Extension<Arc<Exchange>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let document = &exchange.snapshot.contract().document;
+    answer(&exchange, &method, &headers, document, "application/json")
 }
 
-fn response(head: &Parts, page: &Page, media_type: &'static str) -> Response {
-    let asked = head.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+/// The contract for people.
+pub async fn page(
+    Extension(exchange): Extension<Arc<Exchange>>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let page = &exchange.snapshot.contract().page;
+    answer(&exchange, &method, &headers, page, "text/html; charset=utf-8")
+}
+
+fn answer(
+    exchange: &Exchange,
+    method: &Method,
+    headers: &HeaderMap,
+    page: &Page,
+    media_type: &'static str,
+) -> Response {
+    let error = if !matches!(*method, Method::GET | Method::HEAD) {
+        Error::new(Kind::MethodNotAllowed, "this path takes GET, HEAD")
+            .with_header(header::ALLOW, HeaderValue::from_static(METHODS))
+    } else if accept::media(headers, &[media_type]).is_none() {
+        Error::not_acceptable(media_type)
+    } else {
+        return response(method, headers, page, media_type);
+    };
+    exchange.refused(headers, error).into_response()
+}
+
+fn response(method: &Method, headers: &HeaderMap, page: &Page, media_type: &'static str) -> Response {
+    let asked = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     // Weak comparison (RFC 9110 §13.1.2).
     let mut asked = asked.flat_map(|list| list.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
     let is_known = asked.any(|tag| tag == page.tag || tag == "*");
@@ -42,7 +66,7 @@ fn response(head: &Parts, page: &Page, media_type: &'static str) -> Response {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
         let length = page.body.len();
-        if head.method == Method::GET {
+        if *method == Method::GET {
             *response.body_mut() = page.body.clone().into();
         }
         response.headers_mut().insert(header::CONTENT_LENGTH, length.into());

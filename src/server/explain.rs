@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::layers;
+use super::route::find;
 use super::stages::visible::may_see;
 use super::stages::{owner, permit, validate};
 use crate::access::identify::bearer_of;
@@ -65,7 +65,7 @@ async fn follow(app: &App, supposed: &Supposed, told: &mut Value) -> Result<(), 
     let target = target(supposed)?;
     let method = Method::from_bytes(supposed.method.as_bytes())
         .map_err(|_| Error::new(Kind::MethodNotAllowed, "`method` is no method"))?;
-    let (route, ids) = layers::route(&method, &target)?;
+    let (route, ids) = find(&method, &target)?;
     told["route"] = json!({
         "name": route.name.as_str(),
         "account": ids.account(),

@@ -1,13 +1,16 @@
-//! HTTP: the listeners, the layers around every request, the typed stages, and the ops endpoints.
+//! HTTP: the listeners, every route ([`router`]), every layer around them ([`middleware`]), the typed stages, and the
+//! ops endpoints.
 
 mod admin;
 mod certificates;
 mod docs;
 mod explain;
 pub mod guard;
-mod layers;
 mod listener;
+mod middleware;
 mod ops;
+mod route;
+mod router;
 mod sockets;
 mod stages;
 
@@ -74,7 +77,7 @@ impl Server {
             limits: ops_limits(limits),
             connections: app.metrics.http.connections(OPS_LISTENER),
         };
-        let ops_service = TowerToHyperService::new(ops::service(app.clone()));
+        let ops_service = TowerToHyperService::new(middleware::ops(&app, router::ops(&app)));
         let ops_service = move |_| ops_service.clone();
         let ops = tokio::spawn(listener::serve(ops, ops_service, async move {
             watch_drain.cancelled().await;
@@ -87,7 +90,8 @@ impl Server {
             limits,
             connections: app.metrics.http.connections(MAIN_LISTENER),
         };
-        let service = |peer| layers::service(app.clone(), peer);
+        let routes = router::main();
+        let service = |peer| TowerToHyperService::new(middleware::main(app.clone(), peer, routes.clone()));
         let certificates = AbortOnDropHandle::new(tokio::spawn(certificates::renew(app.clone())));
         listener::serve(main, service, async {
             stop.cancelled().await;

@@ -3,20 +3,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, VARY};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use http_body_util::{BodyExt, Collected};
 use serde_json::json;
-use tower::util::MapResponseLayer;
 
-use super::layers::no_sniffing;
-use super::{admin, guard};
+use super::guard;
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::http::accept;
@@ -27,28 +22,10 @@ use crate::observe::metrics::{COMMIT, VERSION, prometheus_text};
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The ops listener's service.
-pub fn service(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/version", get(version))
-        .route("/metrics", get(metrics))
-        .merge(admin::routes(&app))
-        .fallback(nothing)
-        .layer(from_fn_with_state(app.clone(), known_host))
-        .layer(MapResponseLayer::new(|mut response: Response| {
-            no_sniffing(response.headers_mut());
-            response
-        }))
-        .with_state(app)
-}
-
 /// 421 for what is asked by an unknown name. A page in an operator's browser can have its own name lead here,
 /// and read the answers (DNS rebinding). That takes a name: whoever asks by an address has come to that address.
-async fn known_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn known_host(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let field = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    // One that is missing or malformed is the guard's to refuse.
     let asked = request.uri().authority().map(Authority::as_str).or(field);
     let Some(asked) = asked.and_then(|host| host.parse::<Authority>().ok()) else {
         return next.run(request).await;
@@ -87,27 +64,33 @@ pub(super) fn problem(status: StatusCode, kind: &str, title: &str, detail: &str)
     (status, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
 }
 
-/// What leads to nothing, or was refused by the guard.
-async fn nothing(State(app): State<Arc<App>>, request: Request) -> Response {
-    let limits = guard::Limits::of(&app.snapshot().config.server);
-    let patience = app.snapshot().config.server.body_timeout;
+/// Refuses what can be read in two ways.
+pub async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let snapshot = app.snapshot();
+    let server = &snapshot.config.server;
     let (head, mut body) = request.into_parts();
-    let has_content =
-        guard::is_open(&head.method, head.version, &body) && guard::has_content(&mut body, patience).await;
-    let error = match guard::check(&head, has_content, &limits) {
-        Ok(()) => Error::new(Kind::NotFound, "there is nothing here"),
-        Err(refusal) => refusal.into(),
-    };
-    let id = RequestId::of(&head.headers, &app.request_ids);
-    let (mut head, body) = problem::response(&error, id.as_str()).into_parts();
-    head.headers.insert(REQUEST_ID, id.header());
-    // It is at hand, though not as axum's kind of body.
-    let document = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-    Response::from_parts(head, document.into())
+    let has_content = guard::is_open(&head.method, head.version, &body)
+        && guard::has_content(&mut body, server.body_timeout).await;
+    match guard::check(&head, has_content, &guard::Limits::of(server)) {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(refusal) => refused(&app, &head.headers, refusal.into_error(head.version)),
+    }
+}
+
+/// What leads to nothing.
+pub async fn nothing(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    refused(&app, &headers, Error::new(Kind::NotFound, "there is nothing here"))
+}
+
+fn refused(app: &App, headers: &HeaderMap, error: Error) -> Response {
+    let id = RequestId::of(headers, &app.request_ids);
+    let mut response = problem::response(&error, id.as_str());
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    response
 }
 
 /// 200 when requests are welcome, 503 when not. Costs the upstream nothing.
-async fn ready(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+pub async fn ready(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
     let (status, draining) = if app.is_draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else {
@@ -123,13 +106,13 @@ async fn ready(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> (Statu
     (status, text)
 }
 
-async fn version() -> impl IntoResponse {
+pub async fn version() -> impl IntoResponse {
     let body = json!({ "name": "kore-gateway", "version": VERSION, "commit": COMMIT });
     ([(CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }
 
 /// OpenMetrics for who asks for it, the older Prometheus text for everybody else.
-async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     app.observe();
     // Who takes neither gets the older text all the same: a scrape that fails helps nobody.
     let wants_open_metrics = accept::media(&headers, &[PROMETHEUS, OPEN_METRICS]) == Some(1);

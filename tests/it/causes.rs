@@ -44,6 +44,20 @@ fn tells_nothing(answer: &Got) {
     }
 }
 
+/// A method may be as long as a head; a line must not.
+#[tokio::test]
+async fn a_method_of_any_length_is_one_short_word_in_the_line() {
+    let (world, log) = world(|_| ()).await;
+    let method = Method::from_bytes("M".repeat(15_000).as_bytes()).unwrap();
+    for (path, status) in [(conversation_path("c-1"), 405), ("/nothing".to_owned(), 404)] {
+        let answer = got(world.request(method.clone(), &path, REPORTING)).await;
+        assert_eq!(answer.status, status);
+        let line = line(&world, &log, &answer);
+        assert_eq!(line["method"], "_OTHER");
+        assert!(line.to_string().len() < 400, "{line}");
+    }
+}
+
 #[tokio::test]
 async fn a_refused_credential_is_named_in_the_line_and_not_to_the_caller() {
     let (world, log) = world(|_| ()).await;

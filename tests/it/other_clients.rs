@@ -95,6 +95,50 @@ async fn a_get_of_http2_may_end_after_its_head_and_may_have_no_octet() {
     assert_eq!(world.standin.count(), 1);
 }
 
+/// Whose it is and how often it asks is seen first: an end that does not come holds no place of anybody's but of who may
+/// ask.
+#[tokio::test]
+async fn a_get_of_http2_is_refused_before_its_end_has_come() {
+    let world = World::with(|setup| setup.config = "server.body_timeout = \"10m\"\n".to_owned()).await;
+    let path = conversation_path("c-1");
+    // `{` is a beginning, without an end.
+    let never: &[&'static [u8]] = &[b"{"];
+    let open = async |method: Method, path: &str, key: &str| {
+        let mut asked = request(world.address, method, path);
+        asked.headers_mut().unwrap().insert("x-api-key", key.parse().unwrap());
+        stream(world.address, asked, never).await.unwrap().as_u16()
+    };
+    for method in [Method::GET, Method::HEAD] {
+        assert_eq!(open(method.clone(), &path, "kg_unknown").await, 401, "{method}");
+        assert_eq!(open(method.clone(), "/nothing", REPORTING).await, 404, "{method}");
+        assert_eq!(open(method, &window_path(), REPORTING).await, 405);
+    }
+    assert_eq!(world.metric("http_server_active_requests").await, 0.0);
+    assert_eq!(world.standin.count(), 0);
+}
+
+#[tokio::test]
+async fn the_ops_listener_refuses_over_http2_what_the_main_one_does_on_every_path() {
+    let world = World::new().await;
+    for path in ["/livez", "/readyz", "/version", "/metrics", "/admin/config", "/nothing"] {
+        let get = || request(world.ops, Method::GET, path);
+        for (asked, data) in [
+            (get(), &[&b"x"[..]][..]),
+            (get().header("expect", "more"), &[]),
+            (get().header("x-any", " a"), &[]),
+            (get().header("host", "localhost").header("host", "localhost"), &[]),
+        ] {
+            let fields = format!("{path}: {:?}", asked.headers_ref());
+            let status = stream(world.ops, asked, data).await.unwrap();
+            assert!(matches!(status.as_u16(), 400 | 417), "{fields}: {status}");
+        }
+        let two_faced =
+            stream(world.ops, get().header("host", "localhost"), &[]).await.expect_err("no answer");
+        assert_eq!(two_faced.reason(), Some(h2::Reason::PROTOCOL_ERROR), "{path}");
+    }
+    assert_eq!(stream(world.ops, request(world.ops, Method::GET, "/livez"), &[]).await.unwrap(), 200);
+}
+
 #[tokio::test]
 async fn a_body_that_is_announced_too_large_is_413_before_any_of_it() {
     let world = World::new().await;

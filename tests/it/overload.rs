@@ -177,6 +177,32 @@ async fn a_caller_who_resets_his_connection_gives_his_place_back_and_one_who_clo
     assert!(answer.starts_with(b"HTTP/1.1 404"), "{}", String::from_utf8_lossy(&answer));
 }
 
+/// As a body that does not come.
+#[tokio::test]
+async fn a_get_of_http2_that_does_not_end_takes_a_place_of_its_client() {
+    let (world, _gate, stored) = small().await;
+    let (mut sender, connection) =
+        h2::client::handshake(TcpStream::connect(world.address).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let url = format!("http://{}{stored}", world.address);
+        let head = http::Request::get(url).header("x-api-key", REPORTING).body(()).unwrap();
+        slow.push(sender.send_request(head, false).unwrap());
+        sender = sender.ready().await.unwrap();
+    }
+    while world.metric("http_server_active_requests").await < 2.0 {}
+    assert_shed(&world.get(&conversation_path("c-1")).await, "2 requests of this client");
+    assert!(world.get(&stored).await.is_hit());
+    for (answer, mut body) in slow {
+        body.send_data(bytes::Bytes::new(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    let again = ask(&world, REPORTING, "c-1");
+    until("it is under way", || world.standin.count() == 3).await;
+    again.abort();
+}
+
 /// Anybody can make up the name of a key, and hold a place until the issuer answers.
 async fn unknown_keys(config: &str) -> (World, Issuer, Signer, Signer, String) {
     let (signer, other) = (Signer::new("ed", Algorithm::EdDSA), Signer::new("made-up", Algorithm::EdDSA));

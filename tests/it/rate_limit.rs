@@ -7,6 +7,9 @@ use http::Method;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
 
 use crate::issuer::{Issuer, Signer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
 use crate::world::{
     DAY, REPORTING, World, before, client, conversation_path, from_address, got, window_path,
 };
@@ -94,6 +97,63 @@ async fn who_has_no_valid_credential_is_counted_by_address_and_who_has_one_is_no
     world.advance(Duration::from_secs(over.header("retry-after").parse().unwrap()));
     assert_eq!(guess("kg_guess-5").await.status, 401, "waiting as told works");
     assert_eq!(guess("kg_guess-6").await.status, 429);
+}
+
+/// What is refused before anybody asks whose it is costs a line of the log too.
+#[tokio::test]
+async fn what_the_guard_the_docs_and_preflights_refuse_is_counted_by_address() {
+    const PAGE: &str = "https://page.example";
+    let world = World::with(|setup| {
+        setup.config = "limits.unauthenticated = \"3/min\"\n".to_owned();
+        setup.clients = client("page", "kg_page", EXAMPLE_ACCOUNT, "*", "1000/min");
+        setup.clients.push_str(&format!("origins = [\"{PAGE}\"]\n"));
+    })
+    .await;
+    let path = window_path();
+    let long = "a".repeat(9 * 1024);
+    let preflight = |origin: &str| {
+        format!(
+            "OPTIONS {path} HTTP/1.1\r\nHost: gw\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n"
+        )
+    };
+    let refused = [
+        (format!("GET {path} HTTP/1.1\r\n"), "400"),
+        (format!("POST {path} HTTP/1.1\r\nHost: gw\r\nContent-Length: 99999999\r\n"), "413"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: gw\r\n"), "414"),
+        (format!("GET / HTTP/1.1\r\nHost: gw\r\nX: {long}\r\nY: {long}\r\n"), "431"),
+        ("POST /docs HTTP/1.1\r\nHost: gw\r\n".to_owned(), "405"),
+        ("GET /openapi.json HTTP/1.1\r\nHost: gw\r\nAccept: image/png\r\n".to_owned(), "406"),
+        (preflight("https://other.example"), "403"),
+    ];
+    for (host, (request, status)) in (10..).zip(refused) {
+        let asked = format!("{request}Connection: close\r\n\r\n");
+        for expected in [status, status, status, "429"] {
+            let answer = raw(&world, [127, 0, 0, host], &asked).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{asked:.200}: {answer:.200}");
+        }
+    }
+    // A browser sends no credential with what it asks first, and many pages may be behind one address.
+    let granted = format!("{}Connection: close\r\n\r\n", preflight(PAGE));
+    let with_key =
+        format!("POST /docs HTTP/1.1\r\nHost: gw\r\nX-Api-Key: {REPORTING}\r\nConnection: close\r\n\r\n");
+    let page = "GET /docs HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n";
+    for (asked, status) in [(granted.as_str(), "204"), (&with_key, "405"), (page, "200")] {
+        for _ in 0..10 {
+            let answer = raw(&world, [127, 0, 0, 9], asked).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:.200}");
+        }
+    }
+}
+
+/// All that comes back to an address of loopback until the gateway closes.
+async fn raw(world: &World, address: [u8; 4], sent: &str) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::IpAddr::from(address), 0).into()).unwrap();
+    let mut stream = socket.connect(world.address).await.unwrap();
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// More addresses than are counted, each with a key of its own, through real sockets.

@@ -11,7 +11,7 @@ mod span;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::request;
+use http::HeaderMap;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use prometheus_client::metrics::counter::Counter;
@@ -87,11 +87,11 @@ pub struct Trace {
 impl Trace {
     /// Of a request that has just come. `None` where nothing uses it: there is no `tracer`, and the caller has no
     /// trace or the request is not logged.
-    pub fn begin(tracer: Option<&Arc<Tracer>>, is_logged: bool, head: &request::Parts) -> Option<Arc<Self>> {
+    pub fn begin(tracer: Option<&Arc<Tracer>>, is_logged: bool, headers: &HeaderMap) -> Option<Arc<Self>> {
         if tracer.is_none() && !is_logged {
             return None;
         }
-        let caller = TraceContext::of(&head.headers);
+        let caller = TraceContext::of(headers);
         let Some(tracer) = tracer else {
             let began = (UnixMillis(0), Instant::now());
             return caller.map(|context| Arc::new(Self { tracer: None, context, parent: None, began }));

@@ -142,9 +142,15 @@ refusals! {
 impl Refusal {
     /// Whether a request is none at all in its version: its stream ends in an error (RFC 9113 §8.1.1).
     /// Only where HTTP/2 asks for it by name; in all else an answer says more.
-    pub fn is_malformed(self, version: Version) -> bool {
+    fn is_malformed(self, version: Version) -> bool {
         // §8.3.1: `Host` and `:authority` are one thing.
         version == Version::HTTP_2 && self == Self::HostDiffers
+    }
+
+    /// What becomes of a request that is refused for it.
+    pub fn into_error(self, version: Version) -> Error {
+        let error = Error::from(self);
+        if self.is_malformed(version) { error.malformed() } else { error }
     }
 }
 
@@ -269,6 +275,9 @@ fn check_http2(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), 
         let length = head::length(length.as_bytes()).ok_or(Refusal::LengthInvalid)?;
         if lengths.next().is_some() {
             return Err(Refusal::LengthRepeated);
+        }
+        if length > 0 && (head.method == Method::GET || head.method == Method::HEAD) {
+            return Err(Refusal::BodyUnexpected);
         }
         if length > limits.max_body {
             return Err(Refusal::ContentTooLarge);

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::response::Response;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use http_body::Body;
 use tower::Service;
 
 use super::visible::{may_see, may_see_unread};
@@ -19,7 +22,6 @@ use crate::config::Client;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::Answer as Whole;
 use crate::fetch::payer::{Payer, Payers};
-use crate::http::body::{Octets, Response};
 use crate::observe::audit::AuditRecord;
 use crate::observe::metrics;
 use crate::overload::waiting::{Place, with_place};
@@ -115,10 +117,10 @@ fn held(
     call: &Call,
     client: &Client,
     body: Option<(Coding, Arc<[u8]>)>,
-) -> Result<Option<(Coding, Octets)>, Error> {
+) -> Result<Option<(Coding, Bytes)>, Error> {
     let Some((coding, body)) = body else { return Ok(None) };
     let bound = call.snapshot.config.server.max_bytes_in_flight;
-    Ok(Some((coding, call.app.responses.hold(body, &client.name, bound)?.into())))
+    Ok(Some((coding, call.app.responses.hold(body, &client.name, bound)?)))
 }
 
 /// What the cache or the upstream has to say to `query`.
@@ -159,7 +161,7 @@ async fn answer(valid: &Valid, place: Option<Place>) -> Result<Reply, Error> {
         Served::Entry(entry, source) => loop {
             policy = policy.of_now(&asker)?;
             let response = asker.shown(&policy, (&entry, source)).await?;
-            asker.audit(&policy, response.status(), !response.body().is_empty()).await?;
+            asker.audit(&policy, response.status(), !response.body().is_end_stream()).await?;
             // Making it and writing down who gets it take their time too.
             if policy.snapshot.is_current() {
                 break response;
@@ -170,7 +172,7 @@ async fn answer(valid: &Valid, place: Option<Place>) -> Result<Reply, Error> {
             policy = policy.of_now(&asker)?;
             policy.may_see_unread(&asker, status)?;
             let response = reply::large(large, source, conditions);
-            asker.audit(&policy, response.status(), !response.body().is_empty()).await?;
+            asker.audit(&policy, response.status(), !response.body().is_end_stream()).await?;
             policy = policy.of_now(&asker)?;
             policy.may_see_unread(&asker, status)?;
             response

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::request::Parts;
+use http::HeaderMap;
 
 use super::check::{Check, Checking};
 use super::rate_limit::{over_limit, with_limit_statuses};
@@ -58,21 +58,23 @@ fn count_stranger(call: &Call, error: Error) -> Error {
     count(&call.app, &call.snapshot, call.address, error)
 }
 
-/// Counts a request that leads nowhere, unless it brings a valid key: a line of the log is written for it like
-/// for any other. Whether a token is valid is not looked at for it.
+/// Counts a request that is refused before it is asked whose it is, unless it brings a valid key: a line of the
+/// log is written for it like for any other. Whether a token is valid is not looked at for it.
 pub fn count_unless_known(
     app: &App,
     snapshot: &Snapshot,
-    head: &Parts,
+    headers: &HeaderMap,
     address: IpAddr,
     error: Error,
 ) -> Error {
-    if !matches!(error.kind, Kind::NotFound | Kind::MethodNotAllowed) {
-        return error;
-    }
     let clients = &snapshot.config.clients;
-    match presented(&head.headers, "").and_then(|presented| presented.as_key(clients, app.clock.now())) {
+    match presented(headers, "").and_then(|presented| presented.as_key(clients, app.clock.now())) {
         Ok(_) => error,
+        // The error of its stream is all that it gets, however often.
+        Err(_) if error.is_malformed() => {
+            let _ = count(app, snapshot, address, error.clone());
+            error
+        }
         Err(_) => count(app, snapshot, address, error),
     }
 }

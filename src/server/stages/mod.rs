@@ -14,10 +14,11 @@ pub mod visible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, FutureExt, Ready, ready};
 use http::request::Parts;
-use hyper::body::Incoming;
+use sync_wrapper::SyncWrapper;
 use tower::{Service, ServiceBuilder};
 
 use self::answer::Answer;
@@ -41,6 +42,7 @@ use crate::overload::shares::Who;
 use crate::overload::waiting::Place;
 use crate::reply::{Conditions, Reply};
 use crate::routes::{self, Ids, Query, Route};
+use crate::server::guard;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
@@ -66,10 +68,16 @@ pub struct Call {
     /// When it came.
     pub now: Moment,
     pub head: Parts,
-    pub body: Incoming,
+    /// Is read by one stage alone.
+    pub body: SyncWrapper<Body>,
 }
 
 impl Call {
+    /// Whether its end is still to come, of a request that must have no content.
+    fn is_open(&mut self) -> bool {
+        guard::is_open(&self.head.method, self.head.version, self.body.get_mut())
+    }
+
     /// The request as its route sees it.
     fn contract<'a>(&'a self, body: Option<&'a [u8]>) -> routes::Request<'a> {
         let query = self.head.uri.query().unwrap_or_default();

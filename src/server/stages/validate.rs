@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tower::BoxError;
 
 use super::check::{Check, Checking};
@@ -18,6 +19,7 @@ use crate::http::accept;
 use crate::overload::waiting::with_place;
 use crate::reply::Conditions;
 use crate::routes::{self, Key, Query, Route};
+use crate::server::guard::{self, Refusal};
 
 const JSON: &str = "application/json";
 
@@ -31,13 +33,27 @@ pub struct Validate;
 impl Check<Admitted> for Validate {
     type Checked = Valid;
 
-    fn check(&self, request: Admitted) -> Checking<Valid> {
+    fn check(&self, mut request: Admitted) -> Checking<Valid> {
         if request.call.route.method == Method::POST {
-            Checking::of(with_body(request))
-        } else {
-            let query = check_accept(&request.call.head.headers).and_then(|()| request.query(None));
-            Checking::Done(valid(request, query, None))
+            return Checking::of(with_body(request));
         }
+        if request.call.is_open() {
+            return Checking::of(once_ended(request));
+        }
+        Checking::Done(without_body(request))
+    }
+}
+
+fn without_body(request: Admitted) -> Result<Valid, Error> {
+    let query = check_accept(&request.call.head.headers).and_then(|()| request.query(None));
+    valid(request, query, None)
+}
+
+/// A request of HTTP/2 that must have no content, and says so after its head.
+async fn once_ended(mut request: Admitted) -> Result<Valid, Error> {
+    match request.end().await {
+        Ok(()) => without_body(request),
+        Err(error) => Err(request.refused(error)),
     }
 }
 
@@ -66,12 +82,30 @@ impl Admitted {
         let server = &call.snapshot.config.server;
         let (waiting, most, name) = (&call.app.waiting, server.most_waiting, &self.grant.client.name);
         let place = || waiting.begin(&Some(name.clone()), most);
-        let body = read(&mut call.body, server.max_request_body, server.body_timeout);
+        let body = read(call.body.get_mut(), server.max_request_body, server.body_timeout);
         let body = with_place(body, ON_ITS_WAY, place).await?;
-        // The caller may have taken his time, but what is fresh and whose a key is, is judged by now.
-        call.now = call.app.clock.moment();
-        self.identity.client(&call.snapshot.config.clients, call.now.wall)?;
+        self.has_taken_its_time()?;
         Ok(body)
+    }
+
+    /// Waits for the request's end, before which there must be nothing.
+    async fn end(&mut self) -> Result<(), Error> {
+        let call = &mut self.call;
+        let server = &call.snapshot.config.server;
+        let (waiting, most, name) = (&call.app.waiting, server.most_waiting, &self.grant.client.name);
+        let place = || waiting.begin(&Some(name.clone()), most);
+        let has_content = guard::has_content(call.body.get_mut(), server.body_timeout).map(Ok);
+        if with_place(has_content, ON_ITS_WAY, place).await? {
+            return Err(Refusal::BodyUnexpected.into());
+        }
+        self.has_taken_its_time()
+    }
+
+    /// What is fresh and whose a key is, is judged by now.
+    fn has_taken_its_time(&mut self) -> Result<(), Error> {
+        let call = &mut self.call;
+        call.now = call.app.clock.moment();
+        self.identity.client(&call.snapshot.config.clients, call.now.wall).map(drop)
     }
 
     fn query(&self, body: Option<&[u8]>) -> Result<Query, Error> {
@@ -132,7 +166,7 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Error> {
     accept::media(headers, &[JSON]).map(|_| ()).ok_or_else(|| Error::not_acceptable(JSON))
 }
 
-async fn read(body: &mut Incoming, most: usize, within: Duration) -> Result<Bytes, Error> {
+async fn read(body: &mut Body, most: usize, within: Duration) -> Result<Bytes, Error> {
     match tokio::time::timeout(within, joined(Limited::new(body, most))).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -149,7 +183,7 @@ async fn read(body: &mut Incoming, most: usize, within: Duration) -> Result<Byte
 
 /// A body whose parts are joined as they come: held one by one, parts of one byte would take forty times as
 /// much memory as the body.
-async fn joined(mut body: Limited<&mut Incoming>) -> Result<Bytes, BoxError> {
+async fn joined(mut body: Limited<&mut Body>) -> Result<Bytes, BoxError> {
     let mut only = Bytes::new();
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
