@@ -212,20 +212,17 @@ pub fn conversation_path(bot: &str, conversation: &str) -> Option<PathAndQuery> 
 
 /// Finds the route of a request, as the server's router does.
 pub fn find(method: &Method, target: &PathAndQuery) -> Found {
-    for route in &ROUTES {
-        let Some(ids) = route.ids(target) else { continue };
-        return if route.takes(method) {
-            Found::Route(route, ids)
-        } else {
-            Found::MethodNotAllowed(route.allow())
-        };
+    let found = ROUTES.iter().find_map(|route| Some((route, route.ids(target)?)));
+    match found {
+        Some((route, ids)) if route.takes(method) => Found::Route(route, ids),
+        Some((route, _)) => Found::MethodNotAllowed(route.allow()),
+        None => Found::Nothing,
     }
-    Found::Nothing
 }
 
-/// A target with its literal last segment in the letters of [`ROUTES`]; none if it has them, or is no route's.
-pub fn folded(target: &PathAndQuery) -> Option<PathAndQuery> {
-    PATTERNS.iter().flatten().find_map(|pattern| pattern.folded(target))
+/// The route of a path, whose literal last segment may be in any letter case.
+pub fn of_path(target: &PathAndQuery) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.ids(target).is_some())
 }
 
 #[cfg(test)]

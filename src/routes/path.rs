@@ -44,18 +44,6 @@ impl Pattern {
         Self { ids: found, before, last }
     }
 
-    /// The path with the last segment in this pattern's letters; none if it has them, or is of another pattern.
-    pub fn folded(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
-        let path = target.path();
-        let (before, last) = path.split_at_checked(path.len().checked_sub(self.last.len())?)?;
-        // Most have no such end, and most others spell it as it is.
-        if last == self.last || !last.eq_ignore_ascii_case(self.last) || self.ids(target).is_none() {
-            return None;
-        }
-        let query = target.query().map(|query| format!("?{query}")).unwrap_or_default();
-        PathAndQuery::try_from(format!("{before}{}{query}", self.last)).ok()
-    }
-
     /// The ids in a path of this pattern, none of them empty; none if it is of another.
     pub fn ids(&self, target: &PathAndQuery) -> Option<Ids> {
         let path = target.path().as_bytes();

@@ -19,9 +19,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tower::Service;
 
 use crate::app::App;
 use crate::config;
@@ -90,8 +94,12 @@ impl Server {
             limits,
             connections: app.metrics.http.connections(MAIN_LISTENER),
         };
-        let routes = router::main();
-        let service = |peer| TowerToHyperService::new(middleware::main(app.clone(), peer, routes.clone()));
+        let router = router::main();
+        let service = |peer| {
+            let stack = middleware::main(app.clone(), peer, router.clone());
+            // It is always ready.
+            service_fn(move |request: Request<Incoming>| stack.clone().call(request))
+        };
         let certificates = AbortOnDropHandle::new(tokio::spawn(certificates::renew(app.clone())));
         listener::serve(main, service, async {
             stop.cancelled().await;

@@ -67,7 +67,7 @@ enum Asked {
 }
 
 impl RouteService {
-    fn asked(self, mut head: Parts, body: Body) -> Result<Asked, Error> {
+    fn asked(self, head: Parts, body: Body) -> Result<Asked, Error> {
         let route = self.0;
         let exchange = Exchange::of(&head.extensions)?.clone();
         if cors::is_preflight(&head.method, &head.headers) {
@@ -81,8 +81,6 @@ impl RouteService {
         };
         let ids = ids.map_err(|error| exchange.refused(&head.headers, error))?;
         exchange.is_for(route);
-        // Seen by nobody, and large.
-        head.extensions.clear();
         Ok(Asked::Call(Box::new(Call {
             app: exchange.app.clone(),
             snapshot: exchange.snapshot.clone(),
@@ -132,6 +130,20 @@ pub fn find(method: &Method, target: &PathAndQuery) -> Result<(&'static Route, I
 /// A request that leads to nothing.
 pub async fn nothing(Extension(exchange): Extension<Arc<Exchange>>, headers: HeaderMap) -> Error {
     exchange.refused(&headers, no_such_route())
+}
+
+/// A path of which axum's table knows none: the literal last segment of a route's matches in any letter case, and axum
+/// knows one.
+pub async fn in_other_letters(
+    Extension(exchange): Extension<Arc<Exchange>>,
+    request: Request<Body>,
+) -> Response {
+    match request.uri().path_and_query().and_then(routes::of_path) {
+        Some(route) => match RouteService(route).call(request).await {
+            Ok(response) => response,
+        },
+        None => exchange.refused(request.headers(), no_such_route()).into_response(),
+    }
 }
 
 fn no_such_route() -> Error {

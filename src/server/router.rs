@@ -6,30 +6,27 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use http::{Request, Uri};
-use hyper::body::Incoming;
-use tower::util::MapRequest;
 
 use super::route::{self, RouteService};
 use super::{admin, docs, ops};
 use crate::app::App;
-use crate::routes::{self, ROUTES};
-
-/// The routes of the main listener.
-pub type Main = MapRequest<Router, fn(Request<Incoming>) -> Request<Incoming>>;
+use crate::routes::ROUTES;
 
 /// The main listener: the upstream's routes under their own paths, the contract, and nothing else.
-pub fn main() -> Main {
-    let mut routes = Router::new()
+pub fn main() -> Router {
+    let mut router = Router::new()
         .route_service("/openapi.json", docs::document.with_state(()))
         .route_service("/docs", docs::page.with_state(()))
-        .fallback_service(route::nothing.with_state(()));
+        // A literal last segment in other letters than its route's. No fallback: into that axum would write a length, of
+        // a 304 too.
+        .route_service("/{*path}", route::in_other_letters.with_state(()))
+        .fallback(route::nothing);
     for route in &ROUTES {
         for path in route.paths {
-            routes = routes.route_service(path, RouteService(route));
+            router = router.route_service(path, RouteService(route));
         }
     }
-    MapRequest::new(routes, folded)
+    router
 }
 
 /// The ops listener: who watches, and who holds the ops token.
@@ -48,17 +45,4 @@ pub fn ops(app: &Arc<App>) -> Router {
         .merge(admin)
         .fallback(ops::nothing)
         .with_state(app.clone())
-}
-
-/// A literal last segment matches in any letter case, and axum's table knows one.
-fn folded<B>(mut request: Request<B>) -> Request<B> {
-    if let Some(target) = request.uri().path_and_query().and_then(routes::folded) {
-        let mut parts = request.uri().clone().into_parts();
-        parts.path_and_query = Some(target);
-        // A target in place of another one: it stays valid.
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
 }

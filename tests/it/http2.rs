@@ -59,6 +59,31 @@ async fn answers_are_the_same_over_both_versions() {
     assert_eq!((refused.status.as_u16(), refused.problem()), (400, "invalid-request".to_owned()));
 }
 
+/// A length in it would be that of the answer it stands for (RFC 9110 §8.6), and nobody knows that one here.
+#[tokio::test]
+async fn a_304_says_no_length_in_any_spelling_of_its_path() {
+    let world = World::of(vec![conversation()]).await;
+    let (mut sender, _running) = caller(&world).await;
+    let asked = r#"{"startDate":"2026-02-24","endDate":"2026-03-01","timeZoneOffset":0}"#;
+    let window = window_path();
+    let cases = [
+        (Method::GET, conversation_path(&conversation().conversation_id), ""),
+        (Method::HEAD, conversation_path(&conversation().conversation_id), ""),
+        (Method::POST, window.clone(), asked),
+        (Method::QUERY, window.replace("interactionDetails", "INTERACTIONDETAILS"), asked),
+        (Method::GET, "/docs".to_owned(), ""),
+        (Method::HEAD, "/openapi.json".to_owned(), ""),
+    ];
+    for (method, path, body) in cases {
+        let first = sent(&mut sender, request(&world, method.clone(), &path, body)).await.unwrap();
+        let mut again = request(&world, method.clone(), &path, body);
+        again.headers_mut().insert("if-none-match", first.header("etag").parse().unwrap());
+        let known = sent(&mut sender, again).await.unwrap();
+        assert_eq!(known.status, StatusCode::NOT_MODIFIED, "{method} {path}");
+        assert!(!known.headers.contains_key("content-length"), "{method} {path}: {known:?}");
+    }
+}
+
 /// RFC 9113 §8.3.1: they are one thing. Nobody may take the one for the other, so there is no answer.
 #[tokio::test]
 async fn a_host_beside_another_authority_ends_the_stream_and_not_the_connection() {
