@@ -68,7 +68,9 @@ impl Responses {
             return Ok(Bytes::from_owner(body));
         }
         let counted = self.count(body, Some(client.clone()), bound);
-        counted.map(|counted| Bytes::from_owner(HeldBody(counted))).map_err(|is_full| full("sending", is_full))
+        counted
+            .map(|counted| Bytes::from_owner(HeldBody(counted)))
+            .map_err(|is_full| full("sending", is_full))
     }
 
     fn count(&self, bytes: Arc<[u8]>, who: Who, bound: Bound) -> Result<Arc<Counted>, Full> {

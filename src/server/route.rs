@@ -46,8 +46,8 @@ impl Service<Request<Body>> for RouteService {
         let route = self.0;
         let (head, body) = request.into_parts();
         let call = match self.asked(head, body) {
-            Ok(Asked::Call(call)) => call,
-            Ok(Asked::Preflight(response)) => return Either::Left(ready(Ok(response))),
+            Ok(ForPath::Call(call)) => call,
+            Ok(ForPath::Preflight(response)) => return Either::Left(ready(Ok(response))),
             Err(error) => return Either::Left(ready(Ok(error.into_response()))),
         };
         match stages::stack().call(call) {
@@ -60,19 +60,19 @@ impl Service<Request<Body>> for RouteService {
 }
 
 /// What a request for a route's path is.
-enum Asked {
+enum ForPath {
     Call(Box<Call>),
     /// With its answer.
     Preflight(Response),
 }
 
 impl RouteService {
-    fn asked(self, head: Parts, body: Body) -> Result<Asked, Error> {
+    fn asked(self, head: Parts, body: Body) -> Result<ForPath, Error> {
         let route = self.0;
         let exchange = Exchange::of(&head.extensions)?.clone();
         if cors::is_preflight(&head.method, &head.headers) {
             let answer = preflight(route, &head.headers, &exchange);
-            return answer.map(Asked::Preflight).map_err(|error| exchange.refused(&head.headers, error));
+            return answer.map(ForPath::Preflight).map_err(|error| exchange.refused(&head.headers, error));
         }
         let ids = if route.takes(&head.method) {
             head.uri.path_and_query().and_then(|target| route.ids(target)).ok_or_else(no_such_route)
@@ -81,7 +81,7 @@ impl RouteService {
         };
         let ids = ids.map_err(|error| exchange.refused(&head.headers, error))?;
         exchange.is_for(route);
-        Ok(Asked::Call(Box::new(Call {
+        Ok(ForPath::Call(Box::new(Call {
             app: exchange.app.clone(),
             snapshot: exchange.snapshot.clone(),
             route,

@@ -25,9 +25,9 @@ use crate::error::{Error, Kind};
 use crate::http::body::InPieces;
 use crate::http::problem;
 use crate::http::request_id::{REQUEST_ID, RequestId};
-use crate::observe::access_log::Line;
+use crate::observe::access_log::AccessLine;
 use crate::observe::metrics::{CacheOutcome, method_name};
-use crate::observe::trace::{Asked, Trace};
+use crate::observe::trace::{ServerSpan, Trace};
 use crate::routes::Route;
 use crate::server::stages;
 
@@ -136,7 +136,7 @@ impl Exchange {
 
     fn log(&self, summary: &Summary, status: StatusCode, duration: Duration) {
         let failed = summary.error.as_ref();
-        self.snapshot.access_log.take(&Line {
+        self.snapshot.access_log.take(&AccessLine {
             timestamp: self.app.clock.now(),
             level: "INFO",
             target: "access",
@@ -159,7 +159,7 @@ impl Exchange {
     /// Tells whoever collects traces; without a status of a request that its caller gave up.
     fn tell(&self, status: Option<StatusCode>, summary: &Summary) {
         let Some(trace) = &self.trace else { return };
-        trace.end(&Asked {
+        trace.end(&ServerSpan {
             method: method_name(&self.method),
             route: self.route.get().and_then(|route| route.paths.first().copied()),
             is_tls: self.snapshot.config.server.tls.is_some(),
