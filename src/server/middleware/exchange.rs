@@ -25,7 +25,7 @@ use crate::error::{Error, Kind};
 use crate::http::body::InPieces;
 use crate::http::problem;
 use crate::http::request_id::{REQUEST_ID, RequestId};
-use crate::observe::access_log::AccessLine;
+use crate::observe::access_log::{AccessLine, Milliseconds};
 use crate::observe::metrics::{CacheOutcome, method_name};
 use crate::observe::trace::{ServerSpan, Trace};
 use crate::routes::Route;
@@ -146,7 +146,7 @@ impl Exchange {
             method: method_name(&self.method),
             route: self.route.get().map(|route| route.name.as_str()),
             status: status.as_u16(),
-            duration_ms: duration.as_secs_f64() * 1000.0,
+            duration_ms: Milliseconds(duration),
             client: summary.client.as_deref(),
             cache: summary.outcome.map(CacheOutcome::as_str),
             error: failed.map(|failed| failed.kind),
