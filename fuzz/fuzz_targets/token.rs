@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use kore_gateway::access::oidc::Token;
-use kore_gateway::access::oidc::keys::{Keys, parse};
+use kore_gateway::access::oidc::key_set::{Keys, parse};
 use libfuzzer_sys::fuzz_target;
 
 const MOST_KEYS: usize = 4;

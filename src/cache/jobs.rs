@@ -8,6 +8,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
@@ -17,6 +18,13 @@ use crate::overload::shares::{Each, Who};
 
 /// Bytes of a body up to which the work is done where its request is: some 0.1 ms of it.
 pub const INLINE: usize = 8 * 1024;
+
+/// In whose turn a body may be made ready, and for how long one waits for it.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    pub client: Who,
+    pub at_most: Duration,
+}
 
 /// A piece of work, for one of those who wait for it. `None` is one that was lost to a panic or a shutdown.
 #[derive(Clone)]

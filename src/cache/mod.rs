@@ -32,7 +32,6 @@ use crate::fetch::payer::{Payer, Payers};
 use crate::lifecycle::phase::Rule;
 use crate::lifecycle::sightings::Sightings;
 use crate::observe::metrics::Metrics;
-use crate::overload::shares::Who;
 use crate::routes::{Key, Query};
 
 pub use admit::Reason;
@@ -41,6 +40,7 @@ pub use decision::Decision;
 use decision::decide;
 pub use entry::{Entry, Freshness, Tag};
 use fill::{FillOutcome, FillResult};
+pub use jobs::Turn;
 use jobs::{Job, Jobs};
 use memory::Memory;
 pub use projected::Part;
@@ -62,13 +62,6 @@ struct Inner {
     seen: Sightings,
     clock: Clock,
     metrics: Arc<Metrics>,
-}
-
-/// In whose turn a body may be made ready, and for how long one waits for it.
-#[derive(Clone, Debug)]
-pub struct Turn {
-    pub client: Who,
-    pub at_most: Duration,
 }
 
 /// What all who wait for one fill have in common.

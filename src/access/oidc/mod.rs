@@ -7,6 +7,7 @@
 //! here, with the time handed in.
 
 mod claims;
+pub mod key_set;
 pub mod keys;
 mod members;
 mod reason;
@@ -22,7 +23,8 @@ use crate::clock::{Clock, UnixMillis};
 use crate::config::{Client, Clients, Config};
 use crate::observe::metrics::Metrics;
 pub use claims::Claims;
-use keys::{Jwks, Key, Keys};
+use key_set::{Key, Keys};
+use keys::Jwks;
 use members::Members;
 pub use reason::{Reason, Refused};
 
