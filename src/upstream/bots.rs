@@ -1,187 +1,157 @@
 //! The pools of an account's bots.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use dashmap::DashMap;
 
 use super::pool::Pool;
 use super::pools::Shape;
 use crate::clock::Clock;
 
-/// Tables that the pools are spread over.
-const TABLES: usize = 64;
-
-/// A pool is kept for as long as it knows anything: were one dropped with calls in its windows, the
-/// bot's next calls would be too many. So it is new bots that there may be no room for. Callers can make
-/// up bots where an account and a client have `bots = ["*"]`: each client has a share of the room, and a bot
-/// that the upstream has never known gives way to another of the same client.
+/// The pools of bots, one for each bot with a call in its windows.
 ///
-/// Every hit looks up where its bot stands, so looking takes no lock. A bot's first call makes its
-/// table anew, and there are several, so that this is cheap too.
+/// A pool is kept for as long as it counts a call: without it, the next calls of its bot would exceed the quota. So it
+/// is a new bot that may find no room. Callers can invent bots where an account and a client have `bots = ["*"]`.
+/// Therefore each client has a share of the room, and an unproven bot, which the upstream has never confirmed, gives way
+/// to another bot of the same client. Bots that the configuration names always have room.
+///
+/// Every hit looks its bot up for the `RateLimit` fields. That takes the read lock of one shard of the map.
 pub struct BotPools {
-    tables: [ArcSwap<Table>; TABLES],
-    hasher: RandomState,
-    /// Held by whoever takes a pool to call by, changes a table, or changes the shape.
-    book: Mutex<Book>,
+    pools: DashMap<Arc<str>, Slot, foldhash::fast::RandomState>,
+    /// Locked by everyone who adds a pool, removes one, or changes the shape.
+    registry: Mutex<Registry>,
     clock: Clock,
 }
 
-type Table = HashMap<Arc<str>, Slot>;
-
-#[derive(Clone)]
 struct Slot {
     pool: Arc<Pool>,
-    /// The client whose call made it; none of a bot that the configuration names.
+    /// The client whose call made it. None for a bot that the configuration names.
     client: Option<Arc<str>>,
 }
 
-struct Book {
+struct Registry {
     shape: Shape,
-    /// Pools that clients have brought.
+    /// The bots that each client has brought.
     clients: HashMap<Arc<str>, Brought>,
 }
 
 #[derive(Default)]
 struct Brought {
     count: usize,
-    /// Bots that may be unknown to the upstream, oldest first.
-    doubtful: VecDeque<Arc<str>>,
+    /// Bots that may be unproven, oldest first.
+    unproven: VecDeque<Arc<str>>,
 }
 
 impl BotPools {
     pub fn new(shape: Shape, clock: Clock) -> Self {
-        let tables = std::array::from_fn(|_| ArcSwap::default());
-        let book = Mutex::new(Book { shape, clients: HashMap::new() });
-        Self { tables, hasher: RandomState::new(), book, clock }
+        let registry = Mutex::new(Registry { shape, clients: HashMap::new() });
+        Self { pools: DashMap::default(), registry, clock }
     }
 
-    #[expect(
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        reason = "the remainder is below it"
-    )]
-    fn table(&self, bot: &str) -> &ArcSwap<Table> {
-        &self.tables[self.hasher.hash_one(bot) as usize % TABLES]
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A bot's pool, if it has one.
+    /// The pool of a bot, if it has one.
     pub fn peek(&self, bot: &str) -> Option<Arc<Pool>> {
-        self.table(bot).load().get(bot).map(|slot| slot.pool.clone())
+        self.pools.get(bot).map(|slot| slot.pool.clone())
     }
 
-    /// A bot's pool for a call of `client`, made if need be; `None` if the client has brought too many.
+    /// The pool of a bot for a call of `client`, made if need be. `None` if the client has brought too many bots.
     pub fn get(&self, bot: &str, client: &Arc<str>) -> Option<Arc<Pool>> {
-        let mut book = self.book();
+        let mut registry = self.registry();
         if let Some(pool) = self.peek(bot) {
             return Some(pool);
         }
         let name: Arc<str> = bot.into();
-        let is_named = book.shape.names(bot);
+        let is_named = registry.shape.names(bot);
         if !is_named {
-            self.make_room(&mut book, client)?;
-            let brought = book.clients.entry(client.clone()).or_default();
+            self.make_room(&mut registry, client)?;
+            let brought = registry.clients.entry(client.clone()).or_default();
             brought.count += 1;
-            brought.doubtful.push_back(name.clone());
+            brought.unproven.push_back(name.clone());
         }
-        let pool = book.shape.new_pool(Some(bot), &self.clock);
+        let pool = registry.shape.new_pool(Some(bot), &self.clock);
         let slot = Slot { pool: pool.clone(), client: (!is_named).then(|| client.clone()) };
-        self.change(bot, |table| drop(table.insert(name, slot)));
+        self.pools.insert(name, slot);
         Some(pool)
     }
 
-    /// Room for one more bot of `client`; `None` where there is none.
-    fn make_room(&self, book: &mut Book, client: &Arc<str>) -> Option<()> {
-        let (share, most) = (book.shape.bots_of_a_client(), book.shape.max_bots);
-        let Book { clients, .. } = book;
+    /// Makes room for one more bot of `client`. `None` if there is none.
+    fn make_room(&self, registry: &mut Registry, client: &Arc<str>) -> Option<()> {
+        let (share, max_bots) = (registry.shape.bots_of_a_client(), registry.shape.max_bots);
+        let clients = &mut registry.clients;
         if clients.get(client).is_none_or(|brought| brought.count < share) {
-            // After a reload others may have more than their share of now.
-            if clients.values().map(|brought| brought.count).sum::<usize>() < most {
+            // After a reload, other clients may exceed the share of now.
+            if clients.values().map(|brought| brought.count).sum::<usize>() < max_bots {
                 return Some(());
             }
-            return clients.values_mut().any(|brought| self.forget_a_stranger(brought)).then_some(());
+            return clients.values_mut().any(|brought| self.remove_unproven(brought)).then_some(());
         }
-        clients.get_mut(client).is_some_and(|brought| self.forget_a_stranger(brought)).then_some(())
+        clients.get_mut(client).is_some_and(|brought| self.remove_unproven(brought)).then_some(())
     }
 
-    /// Forgets the oldest of the bots that a client has brought and the upstream has never known.
-    fn forget_a_stranger(&self, brought: &mut Brought) -> bool {
-        for _ in 0..brought.doubtful.len() {
-            let Some(bot) = brought.doubtful.pop_front() else { return false };
-            match self.peek(&bot) {
-                None => {}
-                Some(pool) if pool.is_proven() => {}
-                // One reference is the table's and one is ours: somebody else is about to call by it.
-                Some(pool) if Arc::strong_count(&pool) > 2 => brought.doubtful.push_back(bot),
-                Some(_) => {
-                    self.change(&bot, |table| drop(table.remove(&bot)));
-                    brought.count -= 1;
-                    return true;
-                }
+    /// Removes the oldest unproven bot of a client. Whether there was one.
+    fn remove_unproven(&self, brought: &mut Brought) -> bool {
+        for _ in 0..brought.unproven.len() {
+            let Some(bot) = brought.unproven.pop_front() else { return false };
+            // The map has one reference. A second one is that of a call that is about to use the pool.
+            if self.pools.remove_if(&bot, |_, slot| !slot.pool.is_proven() && !slot.is_in_use()).is_some() {
+                brought.count -= 1;
+                return true;
+            }
+            if self.peek(&bot).is_some_and(|pool| !pool.is_proven()) {
+                brought.unproven.push_back(bot);
             }
         }
         false
     }
 
-    /// Changes a bot's table. The book is held.
-    fn change(&self, bot: &str, change: impl FnOnce(&mut Table)) {
-        let swap = self.table(bot);
-        let mut table = Table::clone(&swap.load());
-        change(&mut table);
-        swap.store(Arc::new(table));
-    }
-
-    /// Another shape, for the pools that are there and for those that are made from here on, whoever has
-    /// them made.
+    /// Gives all pools another shape, and those that are made from here on.
     pub fn reshape(&self, shape: Shape) {
-        let mut book = self.book();
+        let mut registry = self.registry();
         for (bot, pool) in self.all() {
             shape.reshape(&pool, Some(&bot));
         }
-        book.shape = shape;
+        registry.shape = shape;
     }
 
-    /// Forgets the pools that know nothing and that nobody is about to call by.
+    /// Removes the pools that count no call and are not in use.
     pub fn sweep(&self) {
-        let (mut book, mut is_changed) = (self.book(), false);
-        for swap in &self.tables {
-            let table = swap.load_full();
-            // One reference is the table's. Whoever peeks may hold one too, for a moment, or an older
-            // table that somebody peeks into: next time, then.
-            let is_kept = |slot: &Slot| Arc::strong_count(&slot.pool) > 1 || !slot.pool.is_idle();
-            if table.values().all(is_kept) {
-                continue;
+        let mut registry = self.registry();
+        let clients = &mut registry.clients;
+        self.pools.retain(|_, slot| {
+            let is_kept = slot.is_in_use() || !slot.pool.is_idle();
+            if !is_kept
+                && let Some(client) = &slot.client
+                && let Some(brought) = clients.get_mut(client)
+            {
+                brought.count -= 1;
             }
-            let mut kept = Table::new();
-            for (bot, slot) in table.iter() {
-                if is_kept(slot) {
-                    kept.insert(bot.clone(), slot.clone());
-                } else if let Some(client) = &slot.client
-                    && let Some(brought) = book.clients.get_mut(client)
-                {
-                    brought.count -= 1;
-                    is_changed = true;
-                }
-            }
-            swap.store(Arc::new(kept));
-        }
-        if is_changed {
-            book.clients.retain(|_, brought| brought.count > 0);
-            for brought in book.clients.values_mut() {
-                brought.doubtful.retain(|bot| self.peek(bot).is_some());
-            }
+            is_kept
+        });
+        clients.retain(|_, brought| brought.count > 0);
+        for brought in clients.values_mut() {
+            brought.unproven.retain(|bot| self.pools.contains_key(bot));
         }
     }
 
-    /// The bots that have a pool, with it.
+    /// The bots that have a pool, with their pools.
     pub fn all(&self) -> Vec<(Arc<str>, Arc<Pool>)> {
-        let tables = self.tables.iter().map(|table| Table::clone(&table.load()));
-        tables.flatten().map(|(bot, slot)| (bot, slot.pool)).collect()
+        self.pools.iter().map(|slot| (slot.key().clone(), slot.pool.clone())).collect()
+    }
+
+    /// Whether no bot has a pool.
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+}
+
+impl Slot {
+    /// Whether a call holds the pool. A hit that looks at it may hold it too, for a moment.
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.pool) > 1
     }
 }
 

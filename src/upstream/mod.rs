@@ -211,7 +211,7 @@ impl Upstream {
 
     /// Whether the quota of any bot is being counted.
     pub fn counts_bots(&self) -> bool {
-        self.accounts.values().any(|state| !state.pools.bots.all().is_empty())
+        self.accounts.values().any(|state| !state.pools.bots.is_empty())
     }
 
     /// Calls that wait for room.

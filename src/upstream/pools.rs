@@ -131,7 +131,7 @@ impl Pools {
         let mut accounts = self.accounts();
         accounts.values().for_each(|pools| pools.bots.sweep());
         accounts.retain(|_, pools| {
-            Arc::strong_count(pools) > 1 || !pools.whole.is_idle() || !pools.bots.all().is_empty()
+            Arc::strong_count(pools) > 1 || !pools.whole.is_idle() || !pools.bots.is_empty()
         });
     }
 }
