@@ -116,7 +116,7 @@ mod tests {
     /// The manual shows every key. A path in it is a file that is read, one that is written, or a JSON pointer.
     #[test]
     fn every_path_in_the_manual_is_of_a_known_kind() {
-        let others = ["access_to", "to", "remove", "mask", "text"];
+        let others = ["access_to", "to", "remove", "mask", "show", "text"];
         let mut found = 0;
         for line in DEFAULTS.lines() {
             for (at, _) in line.match_indices("= \"/").chain(line.match_indices("= [\"/")) {
