@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::App;
+use crate::config;
 
 /// While files are not looked at: how soon it is noticed that they are to be again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -25,8 +26,7 @@ pub async fn on_changed_files(app: Arc<App>) {
             continue;
         }
         let look = app.clone();
-        let Ok(now) =
-            tokio::task::spawn_blocking(move || look.last_read().again(|path| std::fs::read(path))).await
+        let Ok(now) = tokio::task::spawn_blocking(move || look.last_read().again(config::read_file)).await
         else {
             return;
         };

@@ -1,5 +1,6 @@
 //! Whose word is taken for a server's name (`ca_file`).
 
+use super::file::read_file;
 use super::setting::Setting;
 
 /// A file of PEM certificates, read.
@@ -10,7 +11,7 @@ impl Setting for Certificates {
 
     fn read(value: toml::Value) -> Result<Self, String> {
         let path = String::read(value)?;
-        let pem = std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let pem = read_file(path.as_ref()).map_err(|error| format!("cannot read {path}: {error}"))?;
         match reqwest::Certificate::from_pem_bundle(&pem) {
             Ok(certificates) if !certificates.is_empty() => Ok(Self(pem)),
             _ => Err(format!("{path} holds no certificate; it is {}", Self::EXPECTED)),

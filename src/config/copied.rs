@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use super::file::read_text;
 use super::load::{Layer, Sources};
 use super::{ConfigFault, DEFAULTS};
 
@@ -12,7 +13,7 @@ impl Sources {
     /// A warning for each file that is a copy of the manual. Files that cannot be read have faults of their own.
     pub fn copies_of_the_manual(&self) -> Vec<ConfigFault> {
         let files = self.layers.iter().filter_map(|layer| match layer {
-            Layer::File(file) => Some((file, std::fs::read_to_string(file).ok()?)),
+            Layer::File(file) => Some((file, read_text(file).ok()?)),
             Layer::Text(_) => None,
         });
         files

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::fault::{ConfigFault, Faults};
+use super::file::read_file;
 use super::fingerprint::{self, Fingerprint, Named};
 use super::locations::Locations;
 use super::section::Section;
@@ -55,13 +56,13 @@ pub fn load_noting(
     fingerprint: &mut Fingerprint,
 ) -> Result<(Table, Config), Vec<ConfigFault>> {
     let (table, locations) = as_written(sources, &mut |path| {
-        let read = std::fs::read(path);
+        let read = read_file(path);
         fingerprint.note(Named { path: path.to_owned(), has_own_watch: false }, &read);
         read
     })?;
     // Before they are read for what they hold: a change meanwhile is a change.
     for file in fingerprint::named(&table) {
-        let read = std::fs::read(&file.path);
+        let read = read_file(&file.path);
         fingerprint.note(file, &read);
     }
     let config = Config::resolve(table.clone()).map_err(|faults| locations.complete(faults))?;
@@ -70,7 +71,7 @@ pub fn load_noting(
 
 /// The limits of the routes alone, of a configuration that need not be whole.
 pub fn limits(sources: &Sources) -> Result<RequestLimits, Vec<ConfigFault>> {
-    let (mut written, locations) = as_written(sources, &mut |path| std::fs::read(path))?;
+    let (mut written, locations) = as_written(sources, &mut read_file)?;
     let faults = Faults::default();
     // Of the other keys, those that are wrong are `check`'s affair.
     let mut section = |key: &str, setting: &'static str| {
@@ -207,9 +208,7 @@ mod tests {
     fn with(environment: &[(&str, &str)]) -> Table {
         let environment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        as_written(&Sources { environment, ..Sources::default() }, &mut |path| std::fs::read(path))
-            .expect("no faults")
-            .0
+        as_written(&Sources { environment, ..Sources::default() }, &mut read_file).expect("no faults").0
     }
 
     #[test]
@@ -237,10 +236,9 @@ mod tests {
     #[test]
     fn a_gap_in_a_list_is_a_fault() {
         let environment = vec![("KORE_GATEWAY__ACCOUNTS__3__ID".to_owned(), "a".to_owned())];
-        let faults =
-            as_written(&Sources { environment, ..Sources::default() }, &mut |path| std::fs::read(path))
-                .map(|_| ())
-                .expect_err("a fault");
+        let faults = as_written(&Sources { environment, ..Sources::default() }, &mut read_file)
+            .map(|_| ())
+            .expect_err("a fault");
         assert_eq!(faults.len(), 1);
     }
 }

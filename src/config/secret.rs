@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
+use super::file::read_text;
 use super::setting::{Setting, describe, text};
 
 /// What the keys begin with that `kore-gateway key` makes.
@@ -51,7 +52,7 @@ impl Setting for Secret {
             }
             [("file", toml::Value::String(path))] => {
                 let text =
-                    std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+                    read_text(path.as_ref()).map_err(|error| format!("cannot read {path}: {error}"))?;
                 (text, Some(PathBuf::from(path)), path.clone())
             }
             _ => return Err(format!("it is {}", Self::EXPECTED)),

@@ -15,6 +15,7 @@ use tokio_rustls::rustls::server::{ProducesTickets, WebPkiClientVerifier};
 use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig};
 use x509_parser::parse_x509_certificate;
 
+use super::file::read_file;
 use super::section::Section;
 use crate::clock::UnixMillis;
 
@@ -104,7 +105,7 @@ impl Tls {
 impl Files {
     fn read(&self) -> Result<Held, Problem> {
         let contents = |key: &'static str, path: &PathBuf| {
-            let read = std::fs::read(path).map(Zeroizing::new);
+            let read = read_file(path).map(Zeroizing::new);
             read.map_err(|error| (key, format!("cannot be read from {}: {error}", path.display())))
         };
         let (cert, key) = (contents("cert", &self.cert)?, contents("key", &self.key)?);

@@ -3,6 +3,7 @@
 //! HS256 over the app's client secret, with the client id as `appId` (vendor: "JWT Authorization")
 //! unless the credential says otherwise.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -198,8 +199,9 @@ impl Minter {
 
     /// The secret's file as it is now; `None` if there is none, or nothing usable in it.
     async fn read_file(&self) -> Option<SecretString> {
-        let file = self.credential.secret_file.as_ref()?;
-        let read = match tokio::fs::read_to_string(file).await {
+        let file = self.credential.secret_file.clone()?;
+        let read = tokio::task::spawn_blocking(move || config::read_text(&file)).await;
+        let read = match read.map_err(io::Error::from).flatten() {
             Ok(text) => config::secret(&Zeroizing::new(text)),
             Err(error) => Err(format!("cannot be read: {error}")),
         };

@@ -1,7 +1,7 @@
 //! A good configuration is swapped whole while requests go on; a bad one is refused with all its
 //! faults, and the old one stays.
 
-use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,11 +11,15 @@ use kore_gateway::access::identify::key_digest;
 use kore_gateway::app::triggers::on_changed_files;
 use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_CLIENT_ID, EXAMPLE_STREAM};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe::OpenOptions;
+use tokio::time::timeout;
 
 use crate::process::Process;
 use crate::world::{
-    DAY, OPS_TOKEN, REPORTING, World, admin, before, change_config, client, conversation_path, got, reload,
-    with_ops_token,
+    DAY, Got, OPS_TOKEN, REPORTING, World, admin, before, change_config, client, conversation_path, got,
+    reload, with_ops_token,
 };
 
 /// As config/gateway.toml has it.
@@ -81,44 +85,73 @@ async fn what_only_a_restart_can_change_is_said_so() {
     assert!(refused.json()["errors"][0]["msg"].as_str().unwrap().contains("restart"));
 }
 
+/// A pipe in `folder`.
+fn pipe(folder: &TempDir, name: &str) -> PathBuf {
+    let pipe = folder.path().join(name);
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    pipe
+}
+
+/// A reload, which waits for nobody.
+async fn reload_in_time(world: &World) -> Got {
+    timeout(Duration::from_secs(10), reload(world)).await.expect("a reload waits for no pipe")
+}
+
 /// To open such a pipe is to wait for its reader.
 #[tokio::test]
 async fn a_pipe_that_nobody_reads_is_a_fault_and_holds_up_no_reload() {
     let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("pipe");
-    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    let written_to = |key: &str| {
-        let (on, to) = (format!("{key} = \"{}\"\n", pipe.display()), key.to_owned());
-        move |written: String| {
-            assert!(!written.contains(&to));
-            on.clone() + &written.replace("log.access = false", "log.access = true")
-        }
-    };
     for key in ["log.access_to", "audit.to"] {
+        // Each world has its own pipe. An earlier world may still hold its pipe open, and a reader would see the end
+        // of that writer.
+        let pipe = pipe(&folder, key);
         let world = world().await;
-        change_config(&world, written_to(key));
-        let refused = tokio::time::timeout(Duration::from_secs(10), reload(&world)).await;
-        let refused = refused.expect("nobody waits for a reader");
+        change_config(&world, |written| {
+            assert!(!written.contains(key));
+            format!("{key} = \"{}\"\n", pipe.display())
+                + &written.replace("log.access = false", "log.access = true")
+        });
+        let refused = reload_in_time(&world).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
         let fault = &refused.json()["errors"][0];
         assert_eq!((&fault["path"], &fault["msg"]), (&key.into(), &NOBODY_READS.into()));
 
-        let (mut lines, told) = (std::fs::File::options(), std::sync::mpsc::channel());
-        let (opened, sender) = (pipe.clone(), told.0);
-        let reading = std::thread::spawn(move || {
-            let mut reader = BufReader::new(lines.read(true).open(opened).unwrap());
-            let mut line = String::new();
-            reader.read_line(&mut line).unwrap();
-            sender.send(line).unwrap();
-        });
-        // Once it has come.
-        while reload(&world).await.status != StatusCode::OK {}
+        // The reader is there at once, and before there is a writer.
+        let mut reader = BufReader::new(OpenOptions::new().open_receiver(&pipe).unwrap());
+        assert_eq!(reload_in_time(&world).await.status, StatusCode::OK);
         let asked = got(world.request(Method::GET, &conversation_path("c-1"), REPORTING)).await;
         assert_eq!(asked.status, 404);
-        let line = told.1.recv_timeout(Duration::from_secs(10)).unwrap();
+        let mut line = String::new();
+        let read = timeout(Duration::from_secs(10), reader.read_line(&mut line)).await;
+        read.expect("the line is written").unwrap();
         assert!(line.contains("request_id"), "{line}");
-        reading.join().unwrap();
     }
+}
+
+/// To open such a pipe is to wait for its writer.
+#[tokio::test]
+async fn a_pipe_in_place_of_a_file_is_a_fault_and_holds_up_no_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = pipe(&folder, "pipe");
+    let path = pipe.display().to_string();
+    let world = world().await;
+    let written = std::fs::read_to_string(&world.config_file).unwrap();
+    let secret = format!("client_secret = {{ file = \"{path}\" }} #");
+    for (key, changed) in [
+        ("upstream.ca_file", format!("upstream.ca_file = \"{path}\"\n{written}")),
+        ("server.tls.cert", format!("server.tls = {{ cert = \"{path}\", key = \"{path}\" }}\n{written}")),
+        ("accounts[0].credentials[0].client_secret", written.replacen("client_secret = ", &secret, 1)),
+    ] {
+        change_config(&world, |_| changed);
+        let refused = reload_in_time(&world).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{key}");
+        let fault = &refused.json()["errors"][0];
+        assert_eq!(fault["path"], key);
+        assert!(fault["msg"].as_str().unwrap().contains("it is a pipe"), "{fault}");
+    }
+    std::fs::rename(pipe, &world.config_file).unwrap();
+    let refused = reload_in_time(&world).await;
+    assert!(refused.json()["errors"][0]["msg"].as_str().unwrap().contains("it is a pipe"));
 }
 
 #[tokio::test]
