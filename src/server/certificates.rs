@@ -1,17 +1,17 @@
-//! Takes up certificates whose files have changed.
+//! Renews the certificate when its files have changed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
 
-/// How often to see whether there is TLS now, where there is none.
+/// How often to check whether a reload has turned TLS on, while it is off.
 const WITHOUT_TLS: Duration = Duration::from_secs(10);
 
-/// Looks at the files of `server.tls` every so often, for as long as it is polled. A good new pair
-/// is used from the next connection on; a bad one is told of once, and the old one stays.
+/// Reads the files of `server.tls` again every so often, for as long as it is polled. A valid new pair is used from the
+/// next connection on. An invalid one is logged once, and the old pair stays.
 pub async fn renew(app: Arc<App>) {
-    let mut told = None;
+    let mut logged = None;
     loop {
         let snapshot = app.snapshot();
         let current = snapshot.tls.load_full();
@@ -19,20 +19,20 @@ pub async fn renew(app: Arc<App>) {
         let Some(current) = current else { continue };
         let read = tokio::task::spawn_blocking(move || current.renewed()).await;
         match read {
-            Ok(Ok(None)) => told = None,
+            Ok(Ok(None)) => logged = None,
             Ok(Ok(Some(renewed))) => {
                 snapshot.tls.store(Some(renewed));
                 app.metrics.process.certificate_loaded(true);
                 tracing::info!("the certificate was renewed");
-                told = None;
+                logged = None;
             }
-            Ok(Err(problem)) if told.as_ref() == Some(&problem) => {}
+            Ok(Err(problem)) if logged.as_ref() == Some(&problem) => {}
             Ok(Err(problem)) => {
                 app.metrics.process.certificate_loaded(false);
                 tracing::warn!(%problem, "the certificate was not renewed");
-                told = Some(problem);
+                logged = Some(problem);
             }
-            // The runtime is going down.
+            // The runtime is shutting down.
             Err(_) => return,
         }
     }

@@ -32,7 +32,7 @@ use crate::config;
 use crate::observe::metrics::{MAIN_LISTENER, OPS_LISTENER};
 #[doc(hidden)]
 pub use listener::serve_http2;
-use listener::{Limits, Listener};
+use listener::{Listener, ListenerLimits};
 use sockets::Sockets;
 
 /// Who watches: few, and briefly.
@@ -112,8 +112,8 @@ impl Server {
     }
 }
 
-fn limits(server: &config::Server) -> Limits {
-    Limits {
+fn limits(server: &config::Server) -> ListenerLimits {
+    ListenerLimits {
         max_connections: server.max_connections,
         max_connections_per_address: server.max_connections_per_address,
         max_streams: server.max_streams,
@@ -122,13 +122,13 @@ fn limits(server: &config::Server) -> Limits {
         write_timeout: server.write_timeout,
         handshake_timeout: server.handshake_timeout,
         drain_timeout: server.drain_timeout,
-        head: guard::Limits::of(server),
+        head: guard::HeadLimits::of(server),
     }
 }
 
 /// The ops listener has few callers and must answer when the main one is full.
-fn ops_limits(main: Limits) -> Limits {
-    Limits {
+fn ops_limits(main: ListenerLimits) -> ListenerLimits {
+    ListenerLimits {
         max_connections: OPS_CONNECTIONS,
         max_connections_per_address: OPS_CONNECTIONS,
         drain_timeout: OPS_DRAIN,

@@ -71,7 +71,7 @@ pub async fn guarded(State(app): State<Arc<App>>, request: Request, next: Next) 
     let (head, mut body) = request.into_parts();
     let has_content = guard::is_open(&head.method, head.version, &body)
         && guard::has_content(&mut body, server.body_timeout).await;
-    match guard::check(&head, has_content, &guard::Limits::of(server)) {
+    match guard::check(&head, has_content, &guard::HeadLimits::of(server)) {
         Ok(()) => next.run(Request::from_parts(head, body)).await,
         Err(refusal) => refused(&app, &head.headers, refusal.into_error(head.version)),
     }

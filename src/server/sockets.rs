@@ -1,4 +1,4 @@
-//! The listening sockets: bound here, or handed over by whoever holds them open across restarts.
+//! The listening sockets. They are bound here, or inherited from systemd, which keeps them open across restarts.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,27 +8,27 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::config::Config;
 
-/// Connections that the kernel accepts ahead of the gateway.
+/// Connections that the kernel queues for the gateway.
 const BACKLOG: u32 = 1024;
 
-/// The two sockets.
+/// The sockets of the main and the ops listener.
 pub struct Sockets {
     pub main: TcpListener,
     pub ops: TcpListener,
 }
 
 impl Sockets {
-    /// Binds what the configuration says. The error says which address it was.
+    /// Binds both addresses of the configuration. An error names the address.
     pub fn bind(config: &Config) -> io::Result<Self> {
         let shared = config.server.share_port;
         Ok(Self { main: bind(config.server.listen, shared)?, ops: bind(config.ops.listen, shared)? })
     }
 
-    /// Those that systemd (or whoever started the process) has handed over, as `LISTEN_FDS` says: the
-    /// first is the main one, the second the ops one. What was not handed over is bound.
+    /// Takes the sockets that systemd, or another parent process, passes in `LISTEN_FDS`: the first is the main one, the
+    /// second the ops one. A socket that is not passed is bound.
     pub fn inherit_or_bind(config: &Config) -> io::Result<Self> {
         let mut inherited = ListenFd::from_env();
-        let mut socket = |place, address| match inherited.take_tcp_listener(place) {
+        let mut socket = |index, address| match inherited.take_tcp_listener(index) {
             Ok(Some(socket)) => {
                 socket.set_nonblocking(true)?;
                 TcpListener::from_std(socket)
@@ -40,7 +40,7 @@ impl Sockets {
     }
 }
 
-/// `shared`: another process may bind the same address, and the kernel parts the connections.
+/// With `shared`, other processes may bind the same address, and the kernel distributes the connections.
 fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

@@ -1,38 +1,38 @@
-//! Where the messages in a connection's bytes begin and end.
+//! Finds where the messages in a connection's bytes begin and end.
 
 use super::head::{Content, Judgement, hide_upgrade, judge};
 use super::{HeadLimits, Refusal};
 
-/// Bytes up to which a good head is kept, so that the same one again need not be read again. Those who
-/// poll send the same head each time.
+/// A good head of up to this many bytes is kept. If the next head is the same, it need not be parsed again. Clients
+/// that poll send the same head each time.
 const LONGEST_KEPT: usize = 1024;
 
-/// Digits of a chunk's size. A body may not be nearly as large as that.
+/// The most digits of a chunk's size. The largest allowed body is far smaller than eight digits allow.
 const MOST_CHUNK_DIGITS: u8 = 8;
 
-/// What comes after the bytes that were judged.
+/// What comes after the judged bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// Whatever comes: all of the bytes were judged.
+    /// All bytes were judged; anything may come.
     More,
-    /// The rest is the beginning of a head, to be judged together with what follows it.
+    /// The remaining bytes are the beginning of a head. They are judged together with the bytes that follow.
     Rest,
     Refused {
         refusal: Refusal,
         is_head: bool,
     },
-    /// A chunked body that is none.
+    /// A chunked body that breaks the syntax.
     Broken,
 }
 
-/// How far a connection's bytes have been understood.
+/// The position within the messages of one connection.
 #[derive(Clone, Debug)]
 pub struct Framing {
     limits: HeadLimits,
     state: State,
-    /// Bytes of the head that is held back which have been searched for its end.
+    /// Bytes of the incomplete head that have been searched for its end.
     searched: usize,
-    /// The last good head, and what follows one.
+    /// The last good head, and the content that it declares.
     last: Vec<u8>,
     last_content: Content,
 }
@@ -50,7 +50,7 @@ enum State {
     Ended,
 }
 
-/// Where in a chunked body (RFC 9112 §7.1).
+/// The position within a chunked body (RFC 9112 §7.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Chunk {
     Size {
@@ -78,8 +78,8 @@ impl Framing {
         Self { limits, state: State::Head, searched: 0, last: Vec::new(), last_content: Content::Length(0) }
     }
 
-    /// Reads on in `bytes`, which begin where the last ones were judged up to: how many of them are
-    /// judged now, and what comes then. Of a good head it hides what hyper is not to see.
+    /// Judges `bytes`, which begin where the judged bytes of the last call ended. Returns how many of them are judged
+    /// now, and what comes next. In a good head, it hides the fields that hyper must not see.
     pub fn advance(&mut self, bytes: &mut [u8]) -> (usize, Next) {
         let mut judged = 0;
         while judged < bytes.len() {
@@ -146,10 +146,10 @@ impl Framing {
         }
     }
 
-    /// Judges a head once its end is there; so the work for one that drips in stays in proportion to its
-    /// bytes.
+    /// Judges a head once its end has arrived. So the work stays proportional to the bytes, even if a head arrives byte
+    /// by byte.
     fn head(&self, bytes: &[u8]) -> Judgement {
-        // A head's bytes are all that it is judged by, and it ends where they do.
+        // The judgement depends only on the bytes of the head. So equal bytes have an equal judgement and the same end.
         if !self.last.is_empty() && bytes.starts_with(&self.last) {
             return Judgement::Good {
                 length: self.last.len(),
@@ -168,17 +168,17 @@ impl Framing {
     }
 }
 
-/// A step into a chunked body.
+/// One step through a chunked body.
 struct Step {
     read: usize,
-    /// How many of them are neither data nor its frame.
+    /// How many of the bytes belong to chunk extensions or trailers.
     extra: usize,
     /// `None`: the body has ended.
     then: Option<Chunk>,
 }
 
 impl Chunk {
-    /// Reads at least one of the bytes; none if they are not chunked.
+    /// Reads at least one byte. `None` if the bytes break the syntax.
     fn step(self, bytes: &[u8]) -> Option<Step> {
         let (first, all) = (*bytes.first()?, bytes.len());
         let mut extra = 0;
@@ -220,7 +220,7 @@ impl Chunk {
     }
 }
 
-/// What may stand in a chunk extension or a trailer.
+/// Whether a byte may appear in a chunk extension or a trailer.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -240,7 +240,8 @@ mod tests {
         post("Transfer-Encoding: chunked\r\n", body)
     }
 
-    /// As a connection would: in pieces of so many bytes, what is left over in front of the next.
+    /// Reads as a connection would, in pieces of `piece` bytes. Bytes that are not judged are put before the next
+    /// piece.
     fn read(bytes: &[u8], piece: usize) -> (usize, Next) {
         let mut framing = Framing::new(LIMITS);
         let mut total = 0;
@@ -259,7 +260,7 @@ mod tests {
         (total, last)
     }
 
-    /// However the bytes come in, it comes to the same.
+    /// Checks that the size of the pieces does not change the result.
     fn read_all_ways(bytes: &[u8]) -> (usize, Next) {
         let at_once = read(bytes, bytes.len());
         for piece in [1, 2, 3, 7, 64] {

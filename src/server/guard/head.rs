@@ -1,35 +1,35 @@
-//! One head of HTTP/1, judged by its bytes.
+//! Judges one head of HTTP/1 by its bytes.
 
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
 use super::{HeadLimits, Refusal};
 
-/// The highest `server.max_fields`: hyper's own limit, beyond which it would need memory for each head.
+/// The highest `server.max_fields`. It is hyper's own limit; beyond it, hyper would allocate memory for each head.
 pub const MOST_FIELDS: usize = 100;
 
 /// A name of DNS has at most 253 bytes (RFC 1035 §2.3.4).
 const LONGEST_HOST: usize = 253;
 
-/// What the head of a request says of what follows it.
+/// The content that follows a head, as the head declares it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// Bytes; 0 if there is none.
+    /// Number of bytes; 0 if there is no content.
     Length(u64),
     Chunked,
 }
 
-/// What became of the bytes at the beginning of a request.
+/// The judgement on the bytes that a request begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Judgement {
-    /// A head of this many bytes, empty lines before it included.
+    /// A head of this many bytes, including empty lines before it.
     Good {
         length: usize,
         content: Content,
-        /// It has a field `Upgrade`, which is to be hidden from hyper ([`hide_upgrade`]).
+        /// It has a field `Upgrade`, which must be hidden from hyper ([`hide_upgrade`]).
         has_upgrade: bool,
     },
-    /// There is more to come.
+    /// The head is not complete.
     Partial,
     Refused {
         refusal: Refusal,
@@ -59,14 +59,14 @@ pub fn judge(bytes: &[u8], limits: &HeadLimits) -> Judgement {
     judged.unwrap_or_else(|refusal| Judgement::Refused { refusal, is_head: request.method == Some("HEAD") })
 }
 
-/// The one long thing in a head that has no end in sight: its first line, or the rest of it.
+/// What is too large in a head that has not ended: its first line, or the rest of it.
 fn too_large(bytes: &[u8]) -> Refusal {
     let begin = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(0);
     let is_first_line = memchr::memchr(b'\n', &bytes[begin..]).is_none();
     if is_first_line { Refusal::TargetTooLong } else { Refusal::HeadTooLarge }
 }
 
-/// Whether a request line ends in a version, and only its number is another.
+/// Whether a request line ends in a version of HTTP that is only another number.
 fn is_other_version(bytes: &[u8]) -> bool {
     let Some(line) = bytes.split(|byte| *byte == b'\n').find(|line| line.len() > 1) else { return false };
     let version = line.split(|byte| *byte == b' ').nth(2).unwrap_or_default();
@@ -101,7 +101,7 @@ fn check(
     let content = match (length, encoding) {
         (None, None) => Content::Length(0),
         (Some(length), None) => Content::Length(length),
-        // RFC 9112 §6.1: a HTTP/1.0 message with one has been framed by somebody who knew nothing of it.
+        // RFC 9112 §6.1: the framing of an HTTP/1.0 message with a transfer coding is faulty.
         (None, Some(())) if minor == 0 => return Err(Refusal::EncodingInvalid),
         (None, Some(())) => Content::Chunked,
         (Some(_), Some(())) => return Err(Refusal::LengthWithEncoding),
@@ -115,12 +115,12 @@ fn check(
     Ok((content, has_upgrade))
 }
 
-/// The fields that say where a message goes and where it ends.
+/// The header fields that decide where a message goes and where it ends.
 #[derive(Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
-    /// It is `chunked`, and nothing else.
+    /// Present only if it is `chunked` and nothing else.
     encoding: Option<()>,
     has_upgrade: bool,
 }
@@ -128,13 +128,13 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn of(fields: &[httparse::Header<'a>]) -> Result<Self, Refusal> {
         let mut found = Self::default();
-        // Told of first: who sends both has two ideas of where the message ends.
+        // Both fields together are reported before any other fault: they give the message two ends.
         let mut lengths = 0;
         let mut encodings = 0;
         let mut invalid = None;
         for field in fields {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-            // Most names are told apart by their length.
+            // The length alone rules out most names.
             match field.name.len() {
                 4 if is("host") => {
                     if found.host.is_some() {
@@ -174,19 +174,19 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Digits as a number has them: no sign, no list, no leading zero, and no more than there are bytes.
+/// A plain decimal number: no sign, no list, no leading zero, and at most `i64::MAX`.
 pub(super) fn length(value: &[u8]) -> Option<u64> {
     let is_number = match value {
         [b'0'] => true,
         [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    // hyper keeps the two highest numbers for itself.
+    // hyper reserves the two highest numbers of `u64`.
     let number: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
     (is_number && number <= i64::MAX.unsigned_abs()).then_some(number)
 }
 
-/// Codings beside a last `chunked` are ones we do not have; anything else leaves the end open.
+/// Other codings before a final `chunked` are not implemented. Anything else leaves the end of the message unclear.
 fn unknown(value: &[u8]) -> Refusal {
     let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
@@ -198,9 +198,9 @@ fn unknown(value: &[u8]) -> Refusal {
     }
 }
 
-/// Renames each field `Upgrade` of a good head, so that hyper does not see it: there is nothing to upgrade to, and a
-/// server ignores the field then (RFC 9110 §7.8). hyper would keep the connection for whoever takes it over, and at its
-/// end throw away what it has not yet sent.
+/// Renames each field `Upgrade` of a good head, so that hyper does not see it. The gateway supports no other protocol,
+/// and a server then ignores the field (RFC 9110 §7.8). hyper would reserve the connection for the new protocol, and at
+/// its end discard what it has not sent yet.
 pub fn hide_upgrade(head: &mut [u8]) {
     let mut begin = 0;
     while let Some(end) = memchr::memchr(b'\n', &head[begin..]) {
@@ -213,11 +213,11 @@ pub fn hide_upgrade(head: &mut [u8]) {
     }
 }
 
-/// The longest `Origin` that is looked for: a scheme, the longest host and a port.
+/// The longest `Origin` that is accepted: a scheme, the longest host and a port.
 const LONGEST_ORIGIN: usize = 300;
 
-/// The `Origin` of a head that is refused, so that its page can read why: as far as the head has come, and if it has
-/// exactly one.
+/// The `Origin` of a refused head, so that the page which sent it can read the reason. `None` unless the part of the
+/// head that has arrived has exactly one.
 pub fn origin(bytes: &[u8]) -> Option<&[u8]> {
     let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
     let mut fields =
@@ -232,13 +232,13 @@ pub fn origin(bytes: &[u8]) -> Option<&[u8]> {
     origin.filter(|_| fields.next().is_none())
 }
 
-/// RFC 9110 §10.1.1: the only expectation there is.
+/// Whether it is the only expectation that RFC 9110 §10.1.1 defines.
 pub(super) fn is_continue(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"100-continue")
 }
 
-/// The authority of a target in absolute form; none of one in origin form (RFC 9112 §3.2). The other two
-/// forms are for tunnels and for servers as a whole.
+/// The authority of a target in absolute form, or `None` for origin form (RFC 9112 §3.2). The other two forms are for
+/// tunnels and for a server as a whole, and are refused.
 fn authority<'a>(target: &'a [u8], limits: &HeadLimits) -> Result<Option<&'a [u8]>, Refusal> {
     let (authority, path) = if target.first() == Some(&b'/') {
         (None, target)
@@ -256,8 +256,8 @@ fn authority<'a>(target: &'a [u8], limits: &HeadLimits) -> Result<Option<&'a [u8
     if is_path(path) { Ok(authority) } else { Err(Refusal::Target) }
 }
 
-/// Bytes that stand in a path or a query as they are (RFC 3986 §3.3, §3.4), and `%`, `[` and `]`, which
-/// are common in queries. Not `#`: hyper would cut off a fragment silently.
+/// Bytes that may appear unencoded in a path or a query (RFC 3986 §3.3, §3.4), and `%`, `[` and `]`, which are common
+/// in queries. `#` is not among them, for hyper would silently cut off a fragment.
 static PATH: [bool; 256] = {
     let mut allowed = [false; 256];
     let mut byte = 0x21;
@@ -270,11 +270,12 @@ static PATH: [bool; 256] = {
 };
 
 pub(super) fn is_path(path: &[u8]) -> bool {
-    // Every byte, which takes less than stopping at the first that is not allowed.
+    // Checking every byte is faster than stopping at the first that is not allowed.
     path.iter().fold(true, |good, byte| good & PATH[usize::from(*byte)])
 }
 
-/// A name or an address with an optional port (RFC 9110 §7.2). No user, no percent-encoding, not empty.
+/// Whether it is a name or an address, with an optional port (RFC 9110 §7.2). It must not be empty, and have no user
+/// and no percent-encoding.
 pub(super) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => {

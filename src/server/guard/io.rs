@@ -1,4 +1,4 @@
-//! A connection that hands on only what the guard has judged.
+//! A stream that passes on only bytes which the guard has judged.
 
 use std::io;
 use std::pin::Pin;
@@ -9,25 +9,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::framing::{Framing, Next};
 use super::{HeadLimits, head, placeholder};
 
-/// Bytes that are read and thrown away after a refusal. Closed with bytes unread, the connection would
-/// be reset, and the answer perhaps lost with it (RFC 9112 §9.6).
+/// Bytes that are read and discarded after a refusal. If a connection is closed with unread bytes, it is reset, and the
+/// response may be lost (RFC 9112 §9.6).
 const MOST_DISCARDED: usize = 256 * 1024;
 
-/// Hands on heads only whole and judged, a placeholder for one that is refused, and then nothing more.
+/// Passes on whole heads that are accepted. In place of a refused head it passes on a placeholder, and then nothing
+/// more.
 ///
 /// A head that comes in one piece is not copied.
 #[derive(Debug)]
 pub struct Guarded<Io> {
     io: Io,
     framing: Framing,
-    /// Read and not handed on yet.
+    /// Bytes that were read and not passed on yet.
     held: Vec<u8>,
-    /// How much of it is judged.
+    /// How many bytes of `held` are judged.
     judged: usize,
     end: Option<End>,
 }
 
-/// Why nothing more is read.
+/// Why reading has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     Refused,
@@ -39,7 +40,7 @@ impl<Io> Guarded<Io> {
         Self { io, framing: Framing::new(limits), held: Vec::new(), judged: 0, end: None }
     }
 
-    /// Notes what came after the bytes that are judged.
+    /// Records what comes after the judged bytes.
     fn note(&mut self, next: Next, refused: &[u8]) {
         match next {
             Next::More | Next::Rest => {}
@@ -74,7 +75,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guarded<Io> {
             }
             match this.end {
                 None => {}
-                // hyper takes an end for a caller who has left, and gives up the answer.
+                // hyper would take the end for a client that has left, and give up the response.
                 Some(End::Refused) => return Poll::Pending,
                 Some(End::Broken) => {
                     let error = "a chunked body breaks RFC 9112 §7.1";
@@ -85,7 +86,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Guarded<Io> {
             ready!(Pin::new(&mut this.io).poll_read(context, out))?;
             let new = &mut out.filled_mut()[before..];
             if new.is_empty() {
-                // What is held is half a head: nobody will ask for an answer to it.
+                // `held` is half a head, to which there is no response.
                 return Poll::Ready(Ok(()));
             }
             if this.held.is_empty() {

@@ -1,15 +1,14 @@
-//! The guard: which requests get as far as the router.
+//! The guard decides which requests reach the router.
 //!
-//! A request that two programs could read in two ways is a way past one of them. So its head is
-//! held to one reading, before hyper has it: hyper drops a `Content-Length` beside a
-//! `Transfer-Encoding`, joins equal ones, cuts off fragments, and no layer above can tell. What is
-//! refused gets its status, a request id and its line in the log like any other request, and its
-//! connection is closed.
+//! If two programs can read one request in two ways, the request can bypass one of them. So the guard accepts only
+//! heads that can be read in one way. It judges them before hyper parses them: hyper drops a `Content-Length` beside a
+//! `Transfer-Encoding`, joins equal ones and cuts off fragments, and no layer above can tell. A refused request gets its
+//! status, a request id and an access line like any other request, and its connection is closed.
 //!
-//! - [`head`]: one head of HTTP/1, as it was sent, and what is wrong with it. Pure.
-//! - [`framing`]: where heads and bodies begin and end in a connection's bytes. Pure.
-//! - [`io`]: holds back what has not been judged yet, and puts a word in place of what is refused.
-//! - here: what is refused and why; and the same rules for HTTP/2, whose framing is h2's affair.
+//! - [`head`]: judges one head of HTTP/1 by its bytes. Pure.
+//! - [`framing`]: finds where heads and bodies begin and end in a connection's bytes. Pure.
+//! - [`io`]: holds back bytes until they are judged, and replaces a refused head by a placeholder.
+//! - This file: the refusals and their reasons, and the same rules for HTTP/2, whose framing h2 checks.
 
 pub mod framing;
 pub mod head;
@@ -27,20 +26,18 @@ use http_body_util::BodyExt;
 use crate::config;
 use crate::error::{Error, Fault, Kind};
 
-/// How much a request may be. Each is a key of `[server]` in config/gateway.toml.
+/// The size limits of a request. Each is a key of `[server]` in config/gateway.toml.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeadLimits {
-    /// Bytes of the request line and all fields.
+    /// Bytes of the request line and all header fields.
     pub max_head: usize,
     /// Bytes of path and query.
     pub max_target: usize,
-    /// At most [`head::MOST_FIELDS`].
+    /// Number of header fields, at most [`head::MOST_FIELDS`].
     pub max_fields: usize,
-    /// Bytes that a request may announce as its body.
+    /// Bytes of the body, as announced by the head.
     pub max_body: u64,
 }
-
-pub use HeadLimits as Limits;
 
 impl HeadLimits {
     pub fn of(server: &config::Server) -> Self {
@@ -55,24 +52,24 @@ impl HeadLimits {
 
 macro_rules! refusals {
     ($($(#[doc = $doc:literal])* $name:ident: $kind:ident, $word:literal, $place:expr, $detail:literal;)*) => {
-        /// Why a request is refused before anybody asks whose it is.
+        /// Why a request is refused before it is authenticated.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Refusal { $($(#[doc = $doc])* $name,)* }
 
         impl Refusal {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The word for it in the log.
+            /// The reason as a word for the log.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// What HTTP has for it.
+            /// The kind of error, which decides the status.
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)* }
             }
 
-            /// The field it is about.
+            /// The header field that is at fault, if it is one.
             const fn field(self) -> Option<&'static str> {
                 match self { $(Self::$name => $place,)* }
             }
@@ -87,12 +84,12 @@ macro_rules! refusals {
 refusals! {
     Malformed: InvalidRequest, "malformed", None,
         "this is not a request of HTTP/1.1 (RFC 9112 §2.1)";
-    /// RFC 9112 §2.2 lets a reader take it for a line's end; others do not.
+    /// RFC 9112 §2.2 allows a recipient to accept it as a line end. Some do and some do not.
     BareLineFeed: InvalidRequest, "bare-line-feed", None,
         "a line of the head ends without a carriage return";
     Version: VersionNotSupported, "version", None,
         "the protocol's version is another than HTTP/1.1, HTTP/1.0 and HTTP/2";
-    /// A fragment, `*`, an authority, or bytes that no URI has.
+    /// A fragment, `*`, an authority, or bytes that are not allowed in a URI.
     Target: InvalidRequest, "target", None,
         "the target is neither a path with a query nor a URL of this host, or has characters that need percent-encoding";
     TargetTooLong: UriTooLong, "target-too-long", None,
@@ -107,32 +104,32 @@ refusals! {
         "there is more than one `Host`";
     HostInvalid: InvalidRequest, "host-invalid", Some("host"),
         "`Host` is no name or address with an optional port";
-    /// RFC 9112 §3.2.2 lets the target win; whoever looks at the field is then mistaken.
+    /// RFC 9112 §3.2.2 gives priority to the target. A program that reads the field would see another host.
     HostDiffers: InvalidRequest, "host-differs", Some("host"),
         "the target names another host than `Host`";
     LengthWithEncoding: InvalidRequest, "length-with-encoding", Some("content-length"),
         "`Content-Length` and `Transfer-Encoding` together (RFC 9112 §6.1)";
     LengthRepeated: InvalidRequest, "length-repeated", Some("content-length"),
         "there is more than one `Content-Length`";
-    /// Signs, leading zeros, lists.
+    /// A sign, a leading zero, or a list.
     LengthInvalid: InvalidRequest, "length-invalid", Some("content-length"),
         "`Content-Length` is something else than digits without leading zeros";
     EncodingInvalid: InvalidRequest, "encoding-invalid", Some("transfer-encoding"),
         "`Transfer-Encoding` is something else than one `chunked`";
-    /// Ends in `chunked`, so that the framing is clear (RFC 9112 §6.1).
+    /// It ends in `chunked`, so the framing is clear (RFC 9112 §6.1), but another coding comes first.
     EncodingUnknown: NotImplemented, "encoding-unknown", Some("transfer-encoding"),
         "a transfer coding beside `chunked`";
     BodyUnexpected: InvalidRequest, "body-unexpected", None,
         "a GET or HEAD with a body";
     Expectation: ExpectationFailed, "expectation", Some("expect"),
         "`Expect` is something else than `100-continue`";
-    /// Told from the head, before any of it is read or asked for with a 100.
+    /// Decided by the head, before any of the body is read or requested with a 100.
     ContentTooLarge: ContentTooLarge, "content-too-large", Some("content-length"),
         "the body is larger than `server.max_request_body`";
-    /// HTTP/1 allows blanks around a value and nobody counts them to it; RFC 9113 §8.2.1 forbids them.
+    /// HTTP/1 allows blanks around a value, and they are not part of it. RFC 9113 §8.2.1 forbids them.
     ValuePadded: InvalidRequest, "value-padded", None,
         "the value of a field begins or ends with a blank (RFC 9113 §8.2.1)";
-    /// The crate `http` lets a quotation mark be in a name.
+    /// The crate `http` accepts a quotation mark in a name.
     NameInvalid: InvalidRequest, "name-invalid", None,
         "the name of a field is no token (RFC 9110 §5.6.2)";
     Connect: NotImplemented, "connect", None,
@@ -140,14 +137,14 @@ refusals! {
 }
 
 impl Refusal {
-    /// Whether a request is none at all in its version: its stream ends in an error (RFC 9113 §8.1.1).
-    /// Only where HTTP/2 asks for it by name; in all else an answer says more.
+    /// Whether the request is malformed in its version, so that its stream ends in an error (RFC 9113 §8.1.1). It is
+    /// used only where HTTP/2 demands it. Everywhere else, a response tells the client more.
     fn is_malformed(self, version: Version) -> bool {
-        // §8.3.1: `Host` and `:authority` are one thing.
+        // §8.3.1: `Host` and `:authority` must be equal.
         version == Version::HTTP_2 && self == Self::HostDiffers
     }
 
-    /// What becomes of a request that is refused for it.
+    /// The error of a refused request.
     pub fn into_error(self, version: Version) -> Error {
         let error = Error::from(self);
         if self.is_malformed(version) { error.malformed() } else { error }
@@ -172,13 +169,14 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The field of the head that stands in place of a refused one. Its target is `*`, which the guard
-/// lets nobody send; and who managed it would only be refused.
+/// The header field of a placeholder, which replaces a refused head. The placeholder's target is `*`, which the guard
+/// accepts from no client. If a client could send one, its request would only be refused.
 const REFUSAL: HeaderName = HeaderName::from_static("refusal");
 
-/// What hyper is given in place of a refused head.
+/// The head that hyper gets in place of a refused one.
 fn placeholder(refusal: Refusal, is_head: bool, origin: Option<&[u8]>) -> Vec<u8> {
-    // Who sent HEAD takes no body. The others are `_OTHER`, as in the metrics: who knows what it was.
+    // The client of a HEAD accepts no body. Any other method becomes `_OTHER`, as in the metrics, for it may not be
+    // known.
     let method = if is_head { "HEAD" } else { "_OTHER" };
     let mut head =
         format!("{method} * HTTP/1.1\r\nconnection: close\r\n{REFUSAL}: {refusal}\r\n").into_bytes();
@@ -191,20 +189,20 @@ fn placeholder(refusal: Refusal, is_head: bool, origin: Option<&[u8]>) -> Vec<u8
     head
 }
 
-/// Whether a request of HTTP/2 may yet turn out to have no content, which a GET must not have: its end did not come
-/// with its head.
+/// Whether it is not yet known if an HTTP/2 request has content: its stream did not end with the head. A GET or a HEAD
+/// must not have any.
 pub fn is_open(head_method: &Method, version: Version, body: &impl Body) -> bool {
     version == Version::HTTP_2
         && (head_method == Method::GET || head_method == Method::HEAD)
         && !body.is_end_stream()
 }
 
-/// Waits for the end of what [`is_open`]: whether there is any octet before it. One that does not end in time counts as
-/// content.
+/// Waits for the end of a body that [`is_open`]. Returns whether there was content. A body that does not end in time
+/// counts as content.
 pub async fn has_content<B: Body + Unpin>(body: &mut B, within: Duration) -> bool {
     let reading = async {
         while let Some(frame) = body.frame().await {
-            // A stream that breaks off is answered by nobody.
+            // A stream that breaks off gets no response, whatever this returns.
             let Ok(frame) = frame else { return true };
             if frame.data_ref().is_some_and(Buf::has_remaining) {
                 return true;
@@ -215,8 +213,8 @@ pub async fn has_content<B: Body + Unpin>(body: &mut B, within: Duration) -> boo
     tokio::time::timeout(within, reading).await.unwrap_or(true)
 }
 
-/// Whether the request is to be refused. Of HTTP/1 it was judged by its bytes already and only has to be
-/// recognised; of HTTP/2 it is judged here.
+/// Decides whether a request is refused. An HTTP/1 head was judged by its bytes, and only its placeholder has to be
+/// recognised. An HTTP/2 head is judged here.
 pub fn check(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), Refusal> {
     if head.version == Version::HTTP_2 {
         return check_http2(head, has_body, limits);
@@ -229,8 +227,8 @@ pub fn check(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), Re
     Err(refusal.copied().unwrap_or(Refusal::Target))
 }
 
-/// The rules where h2 has seen to the framing: it refuses fields of the connection and a length that is
-/// not the content's (RFC 9113 §8.1.1, §8.2.2).
+/// The rules for HTTP/2. h2 checks the framing: it refuses connection-specific fields and a length that differs from
+/// the content's (RFC 9113 §8.1.1, §8.2.2).
 fn check_http2(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::Connect);
@@ -239,15 +237,15 @@ fn check_http2(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), 
     if target.len() > limits.max_target {
         return Err(Refusal::TargetTooLong);
     }
-    // `*` is for servers as a whole; where there is no `:path` at all, this is `/` and the URI's own is empty.
+    // `*` addresses a server as a whole. Without any `:path`, `path_and_query` is `/` and the URI's path is empty.
     if !target.starts_with('/') || head.uri.path().is_empty() || !head::is_path(target.as_bytes()) {
         return Err(Refusal::Target);
     }
-    // RFC 9113 §8.3.1: `:authority`, and a `Host` says the same or is not there.
+    // RFC 9113 §8.3.1: if there are both `:authority` and `Host`, they must be equal.
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next().map(header::HeaderValue::as_bytes);
-    // `:authority` is a field where HTTP/1 is spoken.
+    // `:authority` counts as a field, for HTTP/1 sends it as `Host`.
     if head.headers.len() + usize::from(host.is_none() && authority.is_some()) > limits.max_fields {
         return Err(Refusal::TooManyFields);
     }
@@ -289,7 +287,7 @@ fn check_http2(head: &Parts, has_body: bool, limits: &HeadLimits) -> Result<(), 
     Ok(())
 }
 
-/// Whether a blank is at either end.
+/// Whether the value begins or ends with a blank.
 fn is_padded(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     is_blank(value.first()) || is_blank(value.last())

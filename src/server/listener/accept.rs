@@ -1,4 +1,4 @@
-//! Takes connections off a socket, as long as there is a place for them.
+//! Takes connections off a listening socket, within the connection limit.
 
 use std::io;
 use std::net::IpAddr;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::observe::metrics::{Connections, Ended};
 
-/// After an accept that failed for want of descriptors or memory. They come back when connections
-/// end; until then the kernel holds who comes.
+/// The pause after an accept that failed for lack of descriptors or memory. Connections that end give them back. Until
+/// then, the kernel queues new connections.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// One listening socket.
@@ -20,20 +20,20 @@ pub struct Acceptor {
     listener: TcpListener,
     limit: Arc<ConnectionLimit>,
     ended: Connections,
-    /// No accept before this.
+    /// The next accept comes no earlier than this.
     not_before: Option<Instant>,
-    /// The last accept failed, and it has been said so.
+    /// The last accept failed, and that has been logged.
     is_failing: bool,
-    /// Accepted when there was no place.
+    /// A connection that was accepted when there was no permit for it.
     waiting: Option<(TcpStream, IpAddr)>,
-    /// It has been said of [`Self::waiting`].
+    /// [`Self::next`] has reported [`Self::waiting`].
     has_reported_waiting: bool,
 }
 
-/// What came of an accept.
+/// The result of an accept.
 pub enum Accepted {
     Connection(TcpStream, ConnectionPermit),
-    /// One waits for a place. It is told of once, and gets the next one that is free.
+    /// A connection waits for a permit. This is reported once; the connection gets the next free permit.
     Waiting,
 }
 
@@ -50,19 +50,19 @@ impl Acceptor {
         }
     }
 
-    /// Whether a connection waits for a place.
+    /// Whether a connection waits for a permit.
     pub fn has_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// The next connection. May be given up at any await.
+    /// The next connection. Safe to cancel at any await.
     pub async fn next(&mut self) -> Accepted {
         loop {
             let (stream, address) = match self.waiting.take() {
                 Some(waiting) => waiting,
                 None => self.accept().await,
             };
-            // Before anybody has to make room for it.
+            // Checked first, so that no connection is closed to make room for one that is then refused.
             if !self.limit.allows(address) {
                 self.ended.ended(Ended::AddressLimit);
                 continue;
@@ -72,14 +72,15 @@ impl Acceptor {
                 if !std::mem::replace(&mut self.has_reported_waiting, true) {
                     return Accepted::Waiting;
                 }
-                // It is free again at once: whose it is, is seen above.
+                // The permit is released at once. The next turn of the loop acquires it, after another look at the
+                // address.
                 let Some(_) = self.limit.acquire().await else { return std::future::pending().await };
                 continue;
             };
             self.has_reported_waiting = false;
             match self.limit.permit(address, slot) {
                 Some(permit) => return Accepted::Connection(stream, permit),
-                // Dropped, and so closed: whoever holds so many has to let go of some.
+                // Dropping the stream closes it: this address has as many connections as it may have.
                 None => self.ended.ended(Ended::AddressLimit),
             }
         }
@@ -96,7 +97,7 @@ impl Acceptor {
                     self.is_failing = false;
                     return (stream, peer.ip());
                 }
-                // It was gone before it was accepted.
+                // The peer left before the connection was accepted.
                 Err(error) if is_of_the_connection(&error) => {}
                 Err(error) => {
                     self.ended.ended(Ended::NotAccepted);
@@ -110,10 +111,10 @@ impl Acceptor {
         }
     }
 
-    /// What has been accepted by the kernel and not yet by anybody, where closing the socket would
-    /// close it too.
+    /// The next connection that the kernel has accepted and queued, without waiting for one. Closing the listening
+    /// socket would close these too.
     pub async fn next_queued(&mut self) -> Option<(TcpStream, ConnectionPermit)> {
-        // The runtime would have a task that has done much wait, which looks like nothing being left.
+        // tokio's cooperative budget could make the socket look empty. So this runs without it.
         tokio::task::unconstrained(async {
             tokio::select! {
                 biased;
@@ -149,7 +150,7 @@ mod tests {
         let limit = ConnectionLimit::new(1000, 1000);
         let mut acceptor = Acceptor::new(listener, limit, Metrics::new().http.connections("main"));
         let callers: Vec<_> = (0..=WAITING).map(|_| Caller::connect(address).expect("connected")).collect();
-        // As after a turn in which the runtime let it do no more.
+        // The budget of a task that has already accepted one connection.
         let Accepted::Connection(first, permit) = acceptor.next().await else { panic!("there is room") };
         let mut taken = vec![(first, permit)];
         while let Some(next_queued) = acceptor.next_queued().await {

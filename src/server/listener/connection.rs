@@ -24,10 +24,10 @@ use super::stream::Stream;
 use super::write_coalescer::WriteCoalescer;
 use crate::server::guard::io::Guarded;
 
-/// What a service may fail with: anything.
+/// Any error that a service may fail with.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Serves a connection until it ends or is told to. The error is its peer's affair.
+/// Serves a connection until it ends or its drain state ends it. An error is the peer's doing, and nothing to log.
 pub async fn serve<S, B>(
     mut stream: Stream,
     http: &Http,
@@ -47,14 +47,14 @@ where
     if begins_http2? {
         serve_http2(stream, http, service, &stats).await
     } else {
-        // hyper would close a connection that is idle under a request that is on its way. So the last
-        // answer says that it is the last one, and only who is silent is closed.
+        // hyper's graceful shutdown closes an idle connection at once, even if a request is on its way. So the last
+        // response says `Connection: close`, and only a connection that stays idle is shut down.
         let io = TokioIo::new(Guarded::new(stream, http.head));
         drive(http.http1.serve_connection(io, service), &stats, DrainState::Finishing).await
     }
 }
 
-/// The same for HTTP/2, from its preface on.
+/// Serves HTTP/2, from its preface on.
 pub async fn serve_http2<IO, S, B>(
     io: IO,
     http: &Http,
@@ -74,11 +74,11 @@ where
     let executor = InlineExecutor::default();
     let io = WriteCoalescer::new(io, stats.clone());
     let connection = http.http2(executor.handle()).serve_connection(TokioIo::new(io.clone()), service);
-    // It says goodbye in its own way: what is under way and what is on its way still gets through.
+    // GOAWAY lets requests through that are in flight or on their way. So HTTP/2 shuts down one state earlier.
     drive(Http2Connection { connection, executor, io }, stats, DrainState::LastResponse).await
 }
 
-/// Whether a connection broke because its peer took nothing for so long that the kernel gave up.
+/// Whether a connection broke by the kernel's own timeout, because its peer received nothing for too long.
 pub fn timed_out(error: &BoxError) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error.as_ref());
     while let Some(error) = cause {
@@ -90,7 +90,7 @@ pub fn timed_out(error: &BoxError) -> bool {
     false
 }
 
-/// Does something before there is HTTP; `None` if the connection is told to end meanwhile.
+/// Runs `work`, which comes before HTTP. `None` if the connection has to finish before `work` is done.
 pub async fn until_finishing<T>(stats: &ConnectionStats, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let mut observer = DrainObserver::default();
@@ -103,7 +103,7 @@ pub async fn until_finishing<T>(stats: &ConnectionStats, work: impl Future<Outpu
     .await
 }
 
-/// Runs a connection; from the order `last` on it takes no new requests.
+/// Runs a connection. From the drain state `last` on, it accepts no new requests.
 async fn drive(
     connection: impl Connection,
     stats: &ConnectionStats,
@@ -126,10 +126,10 @@ async fn drive(
     .await
 }
 
-/// A connection of either version.
+/// A connection of either HTTP version.
 trait Connection {
     fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>>;
-    /// Lets requests under way end, and no others begin.
+    /// Lets requests in flight end, and accepts no new ones.
     fn finish(self: Pin<&mut Self>);
 }
 
@@ -151,7 +151,7 @@ where
 }
 
 pin_project! {
-    /// A connection of HTTP/2 with its streams.
+    /// An HTTP/2 connection with its requests.
     struct Http2Connection<IO, S>
     where
         S: HttpService<Incoming>,
@@ -175,10 +175,9 @@ where
 {
     fn run(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let this = self.project();
-        // What was under way first: its answers are in hyper's hands when the connection is polled, and
-        // leave in this turn. Those that the connection then begins are run at once, for most are hits; hyper
-        // is woken by their answers, so they too leave without the peer's doing. Writing comes last, once
-        // for all of it.
+        // Requests in flight run first, so that the connection sends their responses in this turn. Requests that the
+        // connection then starts run at once, for most of them are hits. Their responses wake hyper, so they too leave
+        // without any action of the peer. The write comes last, once for all of them.
         this.executor.run(context);
         let ended = this.connection.poll(context)?;
         if ended.is_pending() {
@@ -247,7 +246,7 @@ mod tests {
             let answer = sender.send_request(Request::new(Empty::<Bytes>::new()));
             async { answer.await.expect("an answer").collect().await.expect("a body").to_bytes().len() }
         };
-        // Once the two have agreed on their settings.
+        // The first response comes after both sides have exchanged their settings.
         assert_eq!(ask().await, 1000);
         let before = WRITES.load(Ordering::SeqCst);
         let together: Vec<_> = (0..TOGETHER).map(|_| ask()).collect();

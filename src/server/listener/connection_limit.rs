@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and from one address.
+//! The limit on open connections, in total and per address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The places of a listener. Its table holds addresses that have a connection, so no more than
-/// there are places.
+/// The connection limit of one listener. Its table holds only addresses with an open connection, so it has no more rows
+/// than there are permits.
 pub struct ConnectionLimit {
     slots: Arc<Semaphore>,
     max_per_address: usize,
     counts: Mutex<HashMap<Ipv6Addr, usize>>,
 }
 
-/// A connection's place; free again when it is dropped.
+/// The permit of one open connection. Dropping it releases it.
 pub struct ConnectionPermit {
     limit: Arc<ConnectionLimit>,
     address: IpAddr,
@@ -27,23 +27,23 @@ impl ConnectionLimit {
         Arc::new(Self { slots, max_per_address, counts: Mutex::default() })
     }
 
-    /// Whether `address` may have one more.
+    /// Whether `address` may open one more connection.
     pub fn allows(&self, address: IpAddr) -> bool {
         self.counts().get(&network(address)).is_none_or(|count| *count < self.max_per_address)
     }
 
-    /// One of all places, if one is free.
+    /// One of the slots for all connections, if one is free now.
     pub fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         self.slots.clone().try_acquire_owned().ok()
     }
 
-    /// One of all places, once one is free.
+    /// One of the slots for all connections. Waits until one is free.
     pub async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
-        // It is never closed.
+        // The semaphore is never closed, so there is no error.
         self.slots.clone().acquire_owned().await.ok()
     }
 
-    /// The place for a connection from `address`, if that may have one more.
+    /// The permit for a connection from `address`, unless that address is at its limit.
     pub fn permit(self: &Arc<Self>, address: IpAddr, slot: OwnedSemaphorePermit) -> Option<ConnectionPermit> {
         let mut counts = self.counts();
         let count = counts.entry(network(address)).or_default();
@@ -60,7 +60,7 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// Who is at the other end.
+    /// The address of the peer.
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -78,7 +78,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// One address, or one network of IPv6: whoever has one of those has all of its 2^64 addresses.
+/// The key to count by: one IPv4 address, or one /64 network of IPv6, whose 2^64 addresses belong to one peer.
 fn network(address: IpAddr) -> Ipv6Addr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),

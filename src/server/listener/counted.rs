@@ -1,4 +1,4 @@
-//! Counts the requests of one connection from their heads until the last of their answers is handed on.
+//! Counts the requests in flight of one connection, from the head until hyper has the last part of the response.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::stats::{ConnectionStats, DrainState};
 
-/// A service whose requests are seen in a [`ConnectionStats`].
+/// A service that counts its requests in a [`ConnectionStats`].
 pub struct Counted<S> {
     pub service: S,
     pub stats: Arc<ConnectionStats>,
@@ -34,10 +34,10 @@ where
     }
 }
 
-/// A request, as long as it is not answered whole.
+/// A request in flight: its response is not complete.
 struct InFlight {
     stats: Arc<ConnectionStats>,
-    /// Its answer has more to give, and nobody asks for it.
+    /// The response body has data which is not polled.
     is_stalled: bool,
 }
 
@@ -63,7 +63,7 @@ impl Drop for InFlight {
 }
 
 pin_project! {
-    /// One request being served.
+    /// The future of one request.
     pub struct Counting<F> {
         #[pin]
         future: F,
@@ -83,7 +83,7 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(context))?;
         let in_flight = this.in_flight.take();
-        // HTTP/2 says the same with a frame of its own.
+        // HTTP/2 has GOAWAY for this.
         if *this.version <= Version::HTTP_11
             && in_flight
                 .as_ref()
@@ -96,8 +96,8 @@ where
 }
 
 pin_project! {
-    /// The body of an answer. While it has something to give and nobody asks, the peer is slow;
-    /// while it is asked and has nothing, the peer is not to blame.
+    /// The body of a response. If it has data and is not polled, the peer is slow. If it is polled and has no data, the
+    /// peer is not to blame.
     pub struct CountedBody<B> {
         #[pin]
         body: B,

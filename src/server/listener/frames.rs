@@ -1,7 +1,8 @@
-//! The frames of an HTTP/2 connection in passing: which of its bytes are progress, and which answers have not gone out.
+//! Follows the frames of an HTTP/2 connection: which bytes are progress, and which responses have not been sent.
 //!
-//! h2 takes a whole answer and tells nobody when its peer has let it through: a peer that opens its window by a byte at
-//! a time would look idle. And it would take ten times as many bytes in frames' own heads, which are no progress.
+//! h2 accepts a whole response and does not report when the peer has let it through. A peer that opens its window by
+//! one byte at a time would look idle. It would also receive ten times as many bytes in frame headers, which are no
+//! progress.
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -9,7 +10,7 @@ const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
-/// The head of a frame (RFC 9113 §4.1).
+/// A frame header (RFC 9113 §4.1).
 #[derive(Clone, Copy)]
 pub struct Head {
     kind: u8,
@@ -17,25 +18,25 @@ pub struct Head {
     stream: u32,
 }
 
-/// Where in its frames one direction of a connection is.
+/// The position within the frames of one direction of a connection.
 #[derive(Default)]
 pub struct Frames {
     head: [u8; 9],
-    /// Of a head, what has passed.
+    /// Bytes of `head` that are complete.
     begun: usize,
-    /// Of a payload, what has not.
+    /// Bytes of the payload that are still to come.
     left: usize,
-    /// It is content, or a head of HTTP.
+    /// The payload is content, or the head of a message.
     is_progress: bool,
 }
 
 impl Frames {
-    /// Behind so many bytes that are in no frame.
+    /// Frames that begin after this many bytes.
     pub fn after(bytes: usize) -> Self {
         Self { left: bytes, ..Self::default() }
     }
 
-    /// How many of the next bytes are progress.
+    /// Moves on over the next bytes. Returns how many of them are progress, and calls `on_frame` for each frame header.
     pub fn advance(&mut self, mut bytes: &[u8], mut on_frame: impl FnMut(Head)) -> u64 {
         let mut counted = 0;
         while !bytes.is_empty() {
@@ -64,7 +65,7 @@ impl Frames {
     }
 }
 
-/// The streams whose answers have begun to go out and not ended: no more than may be open at a time.
+/// The streams whose response has started and not ended. There are at most as many as streams may be open.
 #[derive(Default)]
 pub struct Unfinished(Vec<u32>);
 
@@ -79,7 +80,7 @@ impl Unfinished {
         }
     }
 
-    /// The peer wants no more of one that it resets.
+    /// A stream that the peer resets needs no further response.
     pub fn received(&mut self, frame: Head) {
         if frame.kind == RST_STREAM {
             self.remove(frame.stream);

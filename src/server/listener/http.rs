@@ -1,7 +1,6 @@
-//! How HTTP is spoken: the limits of both versions, in one place.
+//! The settings of HTTP/1 and HTTP/2, in one place.
 //!
-//! hyper's own time-outs are off but for HTTP/2's ping: [`super::watch`] keeps time for all
-//! connections.
+//! hyper's own timeouts are off, except for HTTP/2's ping. [`super::reaper`] keeps the time for all connections.
 
 use std::time::Duration;
 
@@ -11,32 +10,31 @@ use hyper_util::rt::TokioTimer;
 use super::inline_executor::SpawnHandle;
 use crate::server::guard;
 
-/// Bytes that HTTP/1 holds of one connection in each direction before it reads or writes on: more
-/// than the largest head that may be configured. Ten thousand slow peers hold no more than 1.6 GB of
-/// both, and honest ones nowhere near.
+/// Bytes that HTTP/1 buffers of one connection in each direction. It is more than the largest head that may be
+/// configured. Ten thousand slow peers make it hold at most 1.6 GB in both directions, and ordinary peers far less.
 const HTTP1_BUFFER: usize = 80 * 1024;
-/// Bytes of unread bodies that one HTTP/2 stream, and one connection, may send ahead: one body of
+/// Bytes of request bodies that a peer may send before they are read, per HTTP/2 stream and per connection: one body of
 /// the default size, and sixteen of them.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of an answer that are copied for one HTTP/2 stream ahead of its peer; beside the 64 KiB that a whole
-/// connection may have waiting ([`super::write_coalescer`]).
+/// Bytes of a response that are buffered for one HTTP/2 stream until its peer accepts them. The connection as a whole
+/// buffers 64 KiB more ([`super::write_coalescer`]).
 const STREAM_SEND_BUFFER: usize = 64 * 1024;
-/// Streams that a peer may reset before they were looked at: more is rapid reset (CVE-2023-44487),
-/// and the connection ends. h2's own default.
+/// Streams that a peer may reset before they are accepted. More is rapid reset (CVE-2023-44487) and ends the
+/// connection. The number is h2's own default.
 const RESETS_PENDING: usize = 20;
-/// Streams that end in an error of the peer's making, over a connection's life (CVE-2025-8671). h2 counts those among
-/// them that were refused for being more than may be open at a time.
+/// Streams of one connection that may end in an error which the peer has caused (CVE-2025-8671). h2 also counts streams
+/// that were refused because too many were open.
 const RESETS_CAUSED: usize = 200;
-/// A peer that says nothing is asked whether it is there, and has so long to answer.
+/// A silent peer gets a ping this often, and has this long to answer it.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(15);
 
-/// Both versions, ready to serve connections.
+/// The settings of both versions, ready to serve connections.
 pub struct Http {
     pub http1: http1::Builder,
     max_streams: u32,
-    /// What HTTP/1 is held to before hyper has it; HTTP/2 has frames, and no two readings.
+    /// The guard applies these to HTTP/1 before hyper parses it. HTTP/2 has frames, which cannot be read in two ways.
     pub head: guard::HeadLimits,
 }
 
@@ -47,7 +45,7 @@ impl Http {
         Self { http1, max_streams, head }
     }
 
-    /// HTTP/2, for one connection.
+    /// The settings of one HTTP/2 connection.
     pub fn http2(&self, handle: SpawnHandle) -> http2::Builder<SpawnHandle> {
         let mut builder = http2::Builder::new(handle);
         builder

@@ -1,9 +1,13 @@
-//! The requests of one HTTP/2 connection, in the connection's own task.
+//! Runs the requests of one HTTP/2 connection in the connection's own task.
 //!
-//! hyper would spawn a task for each, and each of sixteen answers would then wake the connection's task
-//! for itself. Polled beside their connection they are all answered before it is polled again, and what
-//! it counts of them needs no locked instruction. The price: one connection keeps one core busy at most,
-//! as in HTTP/1.1.
+//! Without it, hyper spawns a task for each request, and each of sixteen responses wakes the connection's task by
+//! itself. Here all requests are polled beside their connection and are answered before it is polled again. Their
+//! counters need no locked instructions either. The price: one connection keeps at most one core busy, as with
+//! HTTP/1.1.
+//!
+//! Workload W6 of docs/PERFORMANCE.md needs this, together with [`super::write_coalescer`]. Without both, a hit over
+//! HTTP/2 costs 1.17 × HAProxy in place of 0.94 (docs/DECISIONS.md). Neither type shows in a signature outside of
+//! `listener`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +17,16 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
 
-/// A request and its answer.
+/// A request, until its response is complete.
 type Task = BoxFuture<'static, ()>;
 
-/// hyper's executor for one connection: keeps what is to be run until [`InlineExecutor::run`].
+/// hyper's executor for one connection. It queues tasks until [`InlineExecutor::run`].
 #[derive(Clone, Default)]
 pub struct SpawnHandle(Arc<Mutex<Vec<Task>>>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for SpawnHandle {
     fn execute(&self, task: F) {
-        // One that panics ends alone, as a task would.
+        // A task that panics ends alone, as a spawned one would.
         let task = AssertUnwindSafe(task).catch_unwind().map(drop).boxed();
         self.waiting().push(task);
     }
@@ -34,7 +38,7 @@ impl SpawnHandle {
     }
 }
 
-/// The exchanges of a connection that have not ended.
+/// The requests of a connection that have not ended.
 #[derive(Default)]
 pub struct InlineExecutor {
     handle: SpawnHandle,
@@ -42,17 +46,17 @@ pub struct InlineExecutor {
 }
 
 impl InlineExecutor {
-    /// Where new ones come in.
+    /// The executor for hyper, which adds tasks to this one.
     pub fn handle(&self) -> SpawnHandle {
         self.handle.clone()
     }
 
-    /// Lets each that can go on do so. The others wake the task of `context` when they can.
+    /// Polls every task that is ready. The others wake the task of `context` once they are ready.
     pub fn run(&mut self, context: &mut Context<'_>) {
         loop {
             self.running.extend(self.handle.waiting().drain(..));
             while let Poll::Ready(Some(())) = self.running.poll_next_unpin(context) {}
-            // What they have begun themselves has nobody else to run it.
+            // Tasks may have added further tasks, and nothing else would run those.
             if self.handle.waiting().is_empty() {
                 break;
             }
@@ -61,11 +65,11 @@ impl InlineExecutor {
 }
 
 impl Drop for InlineExecutor {
-    /// hyper gives each stream its executor, so each exchange that waits holds the list it is in: without
-    /// this, those of a connection that ends before they are run would be held for ever.
+    /// Breaks a cycle of references. hyper gives its executor to each stream, so each queued task holds the queue that
+    /// it is in. Without this, tasks of a connection that ends before they run would never be freed.
     fn drop(&mut self) {
         let waiting = std::mem::take(&mut *self.handle.waiting());
-        // Not under the lock: what is dropped may be the last to hold the list.
+        // Dropped after the lock is released, for a task may hold the last reference to the queue.
         drop(waiting);
     }
 }

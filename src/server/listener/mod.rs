@@ -1,11 +1,14 @@
-//! Accepts connections, lets them wait for so long and no longer, and lets them go.
+//! The accept loop and its connections, with a limit and a timeout for everything that a peer can hold up.
 //!
-//! Our own loop, for `axum::serve` sets no timer: there, a connection that sends half a head is
-//! held for ever.
+//! The loop is our own because `axum::serve` sets no timers. There, a connection that sends half a head is held for
+//! ever.
 //!
-//! [`accept`] takes a connection in if it has a [`connection_limit`], [`connection`] speaks HTTP/1 or HTTP/2
-//! over its [`stream`], [`stats`] says how it is doing, and [`reaper`] ends it if it does nothing. Of HTTP/2,
-//! [`inline_executor`] runs the requests, [`frames`] what passes, and [`write_coalescer`] is what it writes.
+//! - [`accept`] takes a connection off the socket, once [`connection_limit`] has a permit for it.
+//! - [`connection`] speaks HTTP/1 or HTTP/2 ([`http`]) over the connection's [`stream`].
+//! - [`stats`] counts bytes and requests ([`counted`]), and holds the connection's drain state.
+//! - [`reaper`] reads these counts and ends the connections that have run into a timeout.
+//! - HTTP/2 only: [`inline_executor`] runs the requests in the connection's task, [`write_coalescer`] sends all output
+//!   of one turn in one write, and [`frames`] follows the frames in both directions.
 
 mod accept;
 mod connection;
@@ -46,32 +49,30 @@ use reaper::{Reaper, Timeouts};
 use stats::{ConnectionStats, DrainState};
 use stream::{Socket, Stream};
 
-/// Between two requests, once the process is to end: who says nothing for so long is closed.
+/// While the process drains, a connection that is idle for this long is closed.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a listener grants its connections.
+/// The limits of one listener and its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerLimits {
     pub max_connections: usize,
     pub max_connections_per_address: usize,
-    /// Of one HTTP/2 connection.
+    /// Concurrent streams of one HTTP/2 connection.
     pub max_streams: u32,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub write_timeout: Duration,
-    /// For TLS.
+    /// For the TLS handshake.
     pub handshake_timeout: Duration,
     pub drain_timeout: Duration,
-    /// Of a request's head.
+    /// For the head of each request.
     pub head: guard::HeadLimits,
 }
 
-pub use ListenerLimits as Limits;
-
-/// TLS for a new connection; `None` where it is in the clear.
+/// Returns the TLS settings for a new connection, or `None` where connections are cleartext.
 pub type Tls = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
 
-/// A listening socket, and what its connections get.
+/// A listening socket, and the settings of its connections.
 pub struct Listener {
     pub socket: TcpListener,
     pub tls: Tls,
@@ -79,8 +80,8 @@ pub struct Listener {
     pub connections: Connections,
 }
 
-/// Serves until `stop` is done, each connection with the `service` for who is at its other end;
-/// then lets requests under way end.
+/// Serves until `stop` is done, and then drains: requests in flight may end. `service` makes the service of each
+/// connection from its peer's address.
 pub async fn serve<S, B>(listener: Listener, service: impl Fn(IpAddr) -> S, stop: impl Future<Output = ()>)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
@@ -117,7 +118,7 @@ where
             },
             now = open.reaper.next_sweep() => {
                 open.reaper.sweep(now);
-                // All had requests under way when it accepted.
+                // When the waiting connection was accepted, all others had requests in flight.
                 if acceptor.has_waiting() {
                     open.reaper.make_room(now);
                 }
@@ -132,7 +133,7 @@ where
     open.drain(limits.drain_timeout).await;
 }
 
-/// HTTP/2 as the connections of a listener speak it, over any stream of bytes: for the fuzz target of that name.
+/// HTTP/2 as the connections of a listener speak it, over any stream of bytes. The fuzz target of that name calls it.
 #[doc(hidden)]
 pub async fn serve_http2<IO, S, B>(
     io: IO,
@@ -154,7 +155,7 @@ where
     connection::serve_http2(io, &Http::new(max_streams, head), service, &stats).await
 }
 
-/// The connections of a listener, and what a new one gets.
+/// The open connections of a listener, and the settings of a new one.
 struct Open<F> {
     service: F,
     tls: Tls,
@@ -176,8 +177,8 @@ where
     B::Error: Into<BoxError>,
 {
     fn begin(&mut self, tcp: TcpStream, permit: ConnectionPermit) {
-        // Small answers go out at once. The kernel's own patience reaches what it has taken and the
-        // peer has not. Failing either is no reason to fail.
+        // Without Nagle's algorithm, small responses go out at once. The kernel's own timeout covers bytes that it has
+        // accepted and the peer has not. The connection works without either, so errors are ignored.
         let _ = tcp.set_nodelay(true);
         let _ = SockRef::from(&tcp).set_tcp_user_timeout(Some(self.limits.write_timeout));
         let stats = Arc::new(ConnectionStats::new(self.limits.head.max_body));
@@ -206,7 +207,7 @@ where
         });
     }
 
-    /// Every connection gets its last answer, and those that take longer than `patience` are cut.
+    /// Lets every connection send its last response. Connections that are still open after `timeout` are reset.
     async fn drain(mut self, timeout: Duration) {
         let timeout = timeout - config::Server::kept_back(timeout);
         let until = Instant::now() + timeout;
@@ -226,7 +227,7 @@ where
     }
 }
 
-/// TLS, if the peer can and does it in time.
+/// The TLS handshake. `None` if it failed, timed out, or the connection has to end.
 async fn shake_hands(
     socket: Socket,
     tls: Arc<ServerConfig>,

@@ -1,7 +1,7 @@
-//! ConnectionTimer: when a connection has made its listener wait for long enough.
+//! Ends connections that have run into a timeout.
 //!
-//! One look at all connections every so often, at what their [`ConnectionStats`]s say. Times are kept to
-//! within one look, a quarter of the shortest time-out.
+//! A sweep over the [`ConnectionStats`] of all connections takes place every so often. Timeouts are precise to one
+//! interval between sweeps, which is a quarter of the shortest timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,32 +11,32 @@ use tokio::time::Instant;
 use super::stats::{ConnectionStats, DrainState, Sample};
 use crate::observe::metrics::{Connections, Ended};
 
-/// Looks are no farther apart than this, and no closer than that.
+/// The longest and the shortest interval between two sweeps.
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_INTERVAL: Duration = Duration::from_millis(5);
-/// What a peer takes within a write time-out at least, if there is so much for it.
+/// Bytes that a peer has to receive within each write timeout, if there is so much for it. Fewer are no progress.
 const MIN_WRITTEN: u64 = 16 * 1024;
-/// Of all connections, the part that is closed at a time where one needs a place: to find the longest idle ones is to
-/// look at all of them.
+/// When a connection waits for a permit, one in this many connections is closed at once. To find the longest idle ones,
+/// all connections have to be examined, so it is not done for a single one.
 const DISPLACED_PART: usize = 128;
-/// A connection that was told to finish has this long to do so when it has nothing under way:
-/// HTTP/2 says goodbye in a round trip.
+/// How long a connection with no requests in flight may take to end once it is finishing. HTTP/2's GOAWAY takes a round
+/// trip.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may keep its listener waiting.
+/// The timeouts of a listener's connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// From the first byte of a head (of the first one: from the connection's start) to its end.
+    /// For a whole head, from its first byte. For the first head, from the start of the connection.
     pub header: Duration,
-    /// Between two requests.
+    /// For the time between two requests.
     pub idle: Duration,
-    /// For a peer that takes (nearly) nothing of its answer.
+    /// For a peer that receives nothing, or nearly nothing, of its response.
     pub write: Duration,
-    /// Between two requests, once the listener is to end.
+    /// For the time between two requests while the listener drains.
     pub drain_idle: Duration,
 }
 
-/// All connections of a listener.
+/// Tracks all connections of a listener.
 pub struct Reaper {
     timeouts: Timeouts,
     tracked: Vec<Tracked>,
@@ -52,22 +52,22 @@ impl Reaper {
         Self { timeouts, tracked: Vec::new(), closed, ticks }
     }
 
-    /// A new connection.
+    /// Tracks a new connection.
     pub fn add(&mut self, stats: Arc<ConnectionStats>) {
         self.tracked.push(Tracked { stats, timer: ConnectionTimer::new(Instant::now()), started: 0 });
     }
 
-    /// Waiting for the time of the next look.
+    /// Waits until the next sweep is due.
     pub async fn next_sweep(&mut self) -> Instant {
         self.ticks.tick().await
     }
 
-    /// Looks at every connection; those that have ended are forgotten.
+    /// Checks every connection against the timeouts, and forgets those that have ended.
     pub fn sweep(&mut self, now: Instant) {
         let timeouts = self.timeouts;
         let closed = &self.closed;
         self.tracked.retain_mut(|tracked| {
-            // Nobody else holds it: the connection is gone.
+            // The last reference is ours: the connection has ended.
             if Arc::strong_count(&tracked.stats) == 1 {
                 return false;
             }
@@ -78,7 +78,7 @@ impl Reaper {
                 closed.ended(reason);
                 tracked.stats.advance_to(state);
             } else if sample.in_flight > 0 && sample.started == tracked.started {
-                // The same request as at the last look.
+                // The same request was in flight at the last sweep.
                 tracked.stats.request_probe();
             }
             tracked.started = sample.started;
@@ -86,13 +86,13 @@ impl Reaper {
         });
     }
 
-    /// Closes those that have been idle for longest, for others to have their places.
+    /// Closes the connections that have been idle for longest, so that others get their permits.
     pub fn make_room(&mut self, now: Instant) {
         let count = (self.tracked.len() / DISPLACED_PART).max(1);
         let idle = self.tracked.iter_mut().filter_map(|tracked| {
             tracked.timer.idle_since(tracked.stats.sample(), now).map(|since| (since, &tracked.stats))
         });
-        // Those that were told to end have made room already.
+        // Connections that are already closing make room anyway.
         let mut idle: Vec<_> = idle.filter(|(_, stats)| stats.drain_state() < DrainState::Closing).collect();
         idle.sort_by_key(|(since, _)| *since);
         for (_, stats) in idle.into_iter().take(count) {
@@ -101,7 +101,7 @@ impl Reaper {
         }
     }
 
-    /// Tells every connection the same.
+    /// Moves the drain state of every connection forward.
     pub fn advance_all(&self, state: DrainState) {
         self.tracked.iter().for_each(|tracked| tracked.stats.advance_to(state));
     }
@@ -110,30 +110,31 @@ impl Reaper {
 struct Tracked {
     stats: Arc<ConnectionStats>,
     timer: ConnectionTimer,
-    /// Requests ever started at the last look.
+    /// Requests that had started by the last sweep.
     started: u64,
 }
 
-/// What is remembered of a connection from look to look.
+/// The times of one connection, kept from sweep to sweep.
 #[derive(Clone, Copy, Debug)]
 struct ConnectionTimer {
-    /// What it waits in, and since when.
+    /// What the connection waits for, and since when.
     waiting: Waiting,
     since: Instant,
-    /// Since when its peer takes too little, and what had been written by then.
+    /// Since when output has been blocked, and the bytes that had been written by then.
     blocked: Option<(Instant, u64)>,
 }
 
-/// What a connection is doing, as far as time is concerned.
+/// What a connection waits for. Each kind has its own timeout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Waiting {
-    /// Serving requests, or for its peer to take what there is for it, which [`ConnectionTimer::judge_writing`] judges.
+    /// For nothing: it serves requests, or its peer has output to receive, which [`ConnectionTimer::judge_writing`]
+    /// judges.
     Not,
     /// For the first head, or for the rest of one.
     ForHead { after: u64 },
     /// For another request.
     ForRequest { after: u64 },
-    /// To come to its end.
+    /// For its own end.
     ForEnd,
 }
 
@@ -142,7 +143,7 @@ impl ConnectionTimer {
         Self { waiting: Waiting::ForHead { after: 0 }, since: now, blocked: None }
     }
 
-    /// What is to be done about a connection that stands like this now. Pure.
+    /// The drain state that a connection with this sample has to move to now, and why. Pure.
     fn judge(
         &mut self,
         sample: Sample,
@@ -182,7 +183,7 @@ impl ConnectionTimer {
         (now - self.since >= longest).then_some(verdict)
     }
 
-    /// Since when it has had no request under way, nothing left to send included.
+    /// Since when it has been idle. `None` if it has a request in flight or something left to send.
     fn idle_since(&mut self, sample: Sample, now: Instant) -> Option<Instant> {
         if sample.in_flight > 0 || sample.is_blocked {
             return None;
@@ -190,10 +191,10 @@ impl ConnectionTimer {
         let started = match self.waiting {
             Waiting::ForHead { after } | Waiting::ForRequest { after } => after,
             Waiting::ForEnd => return Some(self.since),
-            // It was serving at the last look.
+            // It was serving at the last sweep, and has ended its requests since.
             Waiting::Not => return Some(now),
         };
-        // It has served requests since the last look.
+        // If it has served requests since the last sweep, it is idle only since now.
         Some(if started == sample.started { self.since } else { now })
     }
 
@@ -233,17 +234,17 @@ mod tests {
         drain_idle: SECOND,
     };
 
-    /// Looks once a second at a connection that stands the same all the while; the verdict, and
-    /// after how many seconds it came.
+    /// Judges a connection once a second while its sample stays the same. Returns the verdict, and after how many
+    /// seconds it came.
     fn judged(
         timer: &mut ConnectionTimer,
         at: Instant,
         sample: Sample,
         state: DrainState,
     ) -> Option<(u32, DrainState, Ended)> {
-        let look = |second: u32| timer.judge(sample, state, at + second * SECOND, &TIMEOUTS);
-        let mut looks = (0..200).map(look).zip(0..);
-        looks.find_map(|(verdict, second)| verdict.map(|(state, why)| (second, state, why)))
+        let judge = |second: u32| timer.judge(sample, state, at + second * SECOND, &TIMEOUTS);
+        let mut verdicts = (0..200).map(judge).zip(0..);
+        verdicts.find_map(|(verdict, second)| verdict.map(|(state, why)| (second, state, why)))
     }
 
     fn fresh() -> (ConnectionTimer, Instant) {
@@ -280,10 +281,10 @@ mod tests {
     }
 
     #[test]
-    fn whoever_goes_on_is_not_cut() {
+    fn a_peer_that_makes_progress_is_not_cut() {
         let (mut timer, now) = fresh();
-        // One answer that is taken at 1 KiB a second, while the listener serves and after it was to end. HTTP has
-        // handed on all of it, so the request is over as far as it can tell.
+        // The peer receives one response at 1 KiB a second, before and during the drain. hyper has passed on all of it,
+        // so the request counts as ended.
         for second in 0..1000 {
             let state = if second < 500 { DrainState::Serving } else { DrainState::Finishing };
             let written = u64::from(second) * 1024;
@@ -315,7 +316,7 @@ mod tests {
             reaper.make_room(begin + second * SECOND);
             all_stats.iter().map(|stats| stats.drain_state()).collect()
         };
-        // The first has a request under way, the second had one lately.
+        // The first has a request in flight. The second had one a short time ago.
         all_stats[0].request_started();
         all_stats[1].request_started();
         all_stats[1].request_ended();

@@ -1,88 +1,89 @@
-//! What is known of one connection while it lives, and what it has been told to do.
+//! The counters of one connection, and its drain state.
 //!
-//! The connection's socket and its requests write here, the listener's watch reads, a few times a
-//! second and for all connections at once. So no connection has a timer and no request reads a
-//! clock on account of time-outs: hyper's own for heads costs a boxed timer for each request.
+//! The connection's socket and its requests write the counters. The listener's reaper reads those of all connections, a
+//! few times a second. So no connection has a timer, and no request reads a clock for a timeout. hyper's own timeout
+//! for heads costs a boxed timer for each request.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Waker};
 
-/// What a connection has been told.
+/// How far a connection is on its way to its end. It only moves forward.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum DrainState {
-    /// Nothing: serve.
+    /// It serves requests.
     Serving,
-    /// The next answer is the last one: it says `Connection: close`.
+    /// The next response is the last one and says `Connection: close`.
     LastResponse,
-    /// No request but those under way.
+    /// Requests in flight may end. No new request is accepted.
     Finishing,
-    /// End at once.
+    /// It ends at once.
     Closing,
-    /// End at once, and let the kernel throw away what it has not yet sent.
+    /// It ends at once, and the kernel discards what it has not sent yet.
     Resetting,
 }
 
-/// What a peer may send for each request: the head, and what HTTP/2 says beside it. More is a flood of frames that ask
-/// for nothing. The body comes on top, and as much again as the peer has taken of answers: it opens its window for them.
+/// Bytes that a peer may send per request, for its head and for HTTP/2's other frames. More is a flood of frames
+/// without requests. Two things are added: the largest body, and as many bytes as the peer has received of responses,
+/// for which it sends window updates.
 const MAX_READ: u64 = 1024 * 1024;
 
-/// One connection's state; counters only grow.
+/// The counters of one connection. Totals only grow.
 #[derive(Default, Debug)]
 pub struct ConnectionStats {
     read: AtomicU64,
-    /// What it may read for each request, and up to where it may read now.
+    /// Bytes that each request adds to `read_allowance`, and the value that `read` may have now.
     read_per_request: u64,
     read_allowance: AtomicU64,
-    /// Bytes that the kernel took; of HTTP/2, bytes of content and heads.
+    /// Bytes that the kernel has accepted. With HTTP/2, only bytes of content and heads.
     written: AtomicU64,
-    /// The socket took nothing when it was last offered something.
+    /// The socket accepted nothing at the last write.
     is_blocked: AtomicBool,
     started: AtomicU64,
     in_flight: AtomicU32,
-    /// Bodies that have more to give and are not asked for it.
+    /// Response bodies that have data ready which is not polled.
     stalled_bodies: AtomicU32,
-    /// Answers of HTTP/2 that have begun to go out and not ended.
+    /// HTTP/2 responses whose head has gone out and whose end has not.
     unfinished: AtomicU32,
-    /// `read` when the last request ended.
+    /// The value of `read` when the last request ended.
     read_at_last_end: AtomicU64,
     is_http2: AtomicBool,
     drain_state: AtomicU8,
-    /// Whoever watches wants to know whether the peer is still there.
+    /// The reaper has asked whether the peer is still connected.
     is_probe_requested: AtomicBool,
-    /// Of the connection's task.
+    /// Wakes the connection's task.
     waker: Mutex<Option<Waker>>,
 }
 
 /// A [`ConnectionStats`] at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sample {
-    /// Bytes off the socket, TLS included.
+    /// Bytes read from the socket, those of TLS included.
     pub read: u64,
-    /// Bytes that the kernel took; of HTTP/2, those of content and heads.
+    /// Bytes that the kernel has accepted. With HTTP/2, only bytes of content and heads.
     pub written: u64,
-    /// The peer does not take what there is for it.
+    /// There is output that the peer does not receive.
     pub is_blocked: bool,
-    /// Requests ever started.
+    /// All requests that have started so far.
     pub started: u64,
-    /// Requests not yet answered whole.
+    /// Requests whose response is not complete.
     pub in_flight: u32,
-    /// A part of another head has come. Not told of HTTP/2, where a peer may say other things.
+    /// A part of the next head has arrived. Always false with HTTP/2, where a peer sends other frames too.
     pub has_more: bool,
 }
 
 impl ConnectionStats {
-    // All of it is counted by the connection's own task, where its requests are polled too: so it is loaded
-    // and stored, which is cheaper than a locked add.
+    // Only the connection's own task writes the counters, for its requests are polled there too. A load and a store are
+    // enough, and cheaper than a locked add.
 
-    /// Of a connection whose requests have bodies up to so many bytes.
+    /// For a connection whose requests have bodies of at most `max_body` bytes.
     pub fn new(max_body: u64) -> Self {
         let read_per_request = MAX_READ.saturating_add(max_body);
         Self { read_per_request, read_allowance: AtomicU64::new(read_per_request), ..Self::default() }
     }
 
-    /// Whether it may read on: not if its peer has sent much more than its requests can be.
+    /// Records bytes that were read. False if the peer has sent much more than its requests can need.
     pub fn record_read(&self, bytes: usize) -> bool {
         let read = self.read.load(Relaxed) + bytes as u64;
         self.read.store(read, Relaxed);
@@ -100,7 +101,7 @@ impl ConnectionStats {
         self.set_blocked(false);
     }
 
-    /// Of what goes out over HTTP/2, bytes that are progress, and the answers that have not gone out to their ends.
+    /// Records output of HTTP/2: the bytes that are progress, and how many responses have not been sent to their end.
     pub fn record_http2_sent(&self, bytes: u64, unfinished: u32) {
         self.written.store(self.written.load(Relaxed) + bytes, Relaxed);
         self.unfinished.store(unfinished, Relaxed);
@@ -109,9 +110,9 @@ impl ConnectionStats {
         }
     }
 
-    /// The socket took nothing (true), or has nothing left to take.
+    /// Records whether the socket accepted nothing at the last write.
     pub fn set_blocked(&self, is_blocked: bool) {
-        // Read before written: the line stays clean on the way of a hit.
+        // A load first: the cache line stays clean while nothing changes, as on every hit.
         if self.is_blocked.load(Relaxed) != is_blocked {
             self.is_blocked.store(is_blocked, Relaxed);
         }
@@ -127,7 +128,8 @@ impl ConnectionStats {
         self.extend_read_allowance(self.read_per_request);
     }
 
-    /// Each request brings its own, and keeps it while it is under way; none of it is saved up.
+    /// Raises the allowance. What earlier requests did not use expires: above `read` there is at most one share for
+    /// each request in flight, and one more.
     fn extend_read_allowance(&self, bytes: u64) {
         let requests = u64::from(self.in_flight.load(Relaxed)) + 1;
         let most = self.read.load(Relaxed).saturating_add(self.read_per_request.saturating_mul(requests));
@@ -140,7 +142,7 @@ impl ConnectionStats {
         self.in_flight.store(self.in_flight.load(Relaxed) - 1, Relaxed);
     }
 
-    /// A body has something to give, or is itself waiting, or is gone.
+    /// Records that a body has data which is not polled (true), or that this is over.
     pub fn set_body_stalled(&self, has_more: bool) {
         let before = self.stalled_bodies.load(Relaxed);
         self.stalled_bodies.store(if has_more { before + 1 } else { before - 1 }, Relaxed);
@@ -149,7 +151,8 @@ impl ConnectionStats {
     pub fn sample(&self) -> Sample {
         let read = self.read.load(Relaxed);
         let in_flight = self.in_flight.load(Relaxed);
-        // More than can be waiting for the gateway: of an answer that HTTP has handed on whole, too.
+        // There are more unfinished responses than requests in flight. So at least one response is complete here, and
+        // only the peer holds it up.
         let is_held = self.stalled_bodies.load(Relaxed) > 0 || self.unfinished.load(Relaxed) > in_flight;
         Sample {
             read,
@@ -161,7 +164,7 @@ impl ConnectionStats {
         }
     }
 
-    /// Tells the connection what to do; a milder order than the last one is none.
+    /// Moves the drain state forward and wakes the connection. An earlier state than the present one changes nothing.
     pub fn advance_to(&self, state: DrainState) {
         if self.drain_state.fetch_max(state as u8, Relaxed) < state as u8 {
             self.wake();
@@ -174,7 +177,8 @@ impl ConnectionStats {
         }
     }
 
-    /// Has the connection look whether its peer is still there. Over HTTP/2 it reads all the while, and sees it.
+    /// Asks the connection to check whether its peer is still connected. An HTTP/2 connection reads all the time and
+    /// notices by itself.
     pub fn request_probe(&self) {
         if !self.is_http2.load(Relaxed) {
             self.is_probe_requested.store(true, Relaxed);
@@ -182,7 +186,7 @@ impl ConnectionStats {
         }
     }
 
-    /// Whether that was asked since this was called last.
+    /// Whether a check was requested since the last call.
     pub fn take_probe(&self) -> bool {
         self.is_probe_requested.load(Relaxed) && self.is_probe_requested.swap(false, Relaxed)
     }
@@ -198,13 +202,13 @@ impl ConnectionStats {
     }
 }
 
-/// Lets a task hear of orders, whenever it is polled: as long as it is the same one, it has to say so only
-/// once.
+/// Reads the drain state in a task, and registers the task to be woken when the state changes. The waker is stored only
+/// when it is a new one.
 #[derive(Default)]
 pub struct DrainObserver(Option<Waker>);
 
 impl DrainObserver {
-    /// The order that a connection has been given. Of a later one the task of `context` will hear.
+    /// The drain state of a connection. A change wakes the task of `context`.
     pub fn state(&mut self, stats: &ConnectionStats, context: &Context<'_>) -> DrainState {
         let waker = context.waker();
         if !self.0.as_ref().is_some_and(|known| known.will_wake(waker)) {
@@ -226,8 +230,8 @@ mod tests {
         assert!(stats.record_read(MIB) && !stats.is_flooded());
         stats.request_started();
         stats.request_started();
-        assert!(stats.record_read(2 * MIB), "each has its own");
-        assert!(!stats.record_read(1) && stats.is_flooded(), "also while they are under way");
+        assert!(stats.record_read(2 * MIB), "each request has its own");
+        assert!(!stats.record_read(1) && stats.is_flooded(), "also while they are in flight");
         let stats = ConnectionStats::new(0);
         for _ in 0..1000 {
             stats.request_started();

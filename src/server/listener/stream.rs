@@ -1,4 +1,4 @@
-//! The bytes of one connection: in the clear or inside TLS, and counted where they meet the kernel.
+//! The byte stream of one connection, cleartext or TLS, with its bytes counted at the socket.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::stats::{ConnectionStats, DrainState};
 
-/// How a client begins that knows HTTP/2 is spoken here (RFC 9113 §3.4).
+/// The preface of a client with prior knowledge of HTTP/2 (RFC 9113 §3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A socket whose traffic is seen in a [`ConnectionStats`].
+/// A socket that counts its bytes in a [`ConnectionStats`].
 pub struct Socket {
     tcp: TcpStream,
     stats: Arc<ConnectionStats>,
@@ -38,7 +38,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // A peer that does not read would leave its bytes with the kernel for minutes.
+        // Otherwise the kernel would hold the bytes for minutes that a stalled peer does not read.
         if self.stats.drain_state() == DrainState::Resetting {
             let _ = self.tcp.set_zero_linger();
         }
@@ -46,8 +46,8 @@ impl Drop for Socket {
 }
 
 impl Socket {
-    /// The error that the kernel has for it: its peer has reset it. A reader would be told, but nobody reads while an
-    /// answer is waited for.
+    /// The pending error of the socket, for example after the peer has reset it. A read would return it, but there is
+    /// no read while a response is being made.
     fn error(&self) -> Option<io::Error> {
         SockRef::from(&self.tcp).take_error().ok().flatten()
     }
@@ -95,7 +95,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper does so each time its connection is polled.
+        // hyper flushes each time its connection is polled, so this is the place to check for the peer.
         if self.stats.take_probe()
             && let Some(error) = self.error()
         {
@@ -114,11 +114,11 @@ enum Layer {
     Tls(Box<TlsStream<Socket>>),
 }
 
-/// A connection's bytes, the first of which may have been looked at already.
+/// The byte stream of a connection. Its first bytes may have been peeked at.
 pub struct Stream {
     layer: Layer,
     prefix: [u8; PREFACE.len()],
-    /// How much of `begin` was read, and how much of that was handed on.
+    /// Bytes of `prefix` that were read, and bytes of these that were given to a reader.
     peeked: usize,
     replayed: usize,
 }
@@ -136,8 +136,8 @@ impl Stream {
         Self { layer, prefix: [0; PREFACE.len()], peeked: 0, replayed: 0 }
     }
 
-    /// Whether the peer begins with HTTP/2's preface. Reads no more than tells; what it read is
-    /// there again for whoever reads next.
+    /// Whether the peer begins with HTTP/2's preface. It reads no more bytes than it needs, and later reads return them
+    /// again.
     pub async fn begins_http2(&mut self) -> io::Result<bool> {
         while self.peeked < PREFACE.len() {
             let rest = &mut self.prefix[self.peeked..];

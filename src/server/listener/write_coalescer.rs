@@ -1,7 +1,11 @@
-//! What HTTP/2 writes in one turn of its task, in one write.
+//! Joins everything that HTTP/2 writes in one turn of its task into one write.
 //!
-//! h2 writes and flushes each DATA frame by itself: of sixteen answers that are ready at once it makes
-//! sixteen system calls, each dearer than to copy what it sends.
+//! h2 writes and flushes each DATA frame by itself. Sixteen responses that are ready at once become sixteen system
+//! calls, and each of them costs more than a copy of what it sends.
+//!
+//! Workload W6 of docs/PERFORMANCE.md needs this, together with [`super::inline_executor`]. Without both, a hit over
+//! HTTP/2 costs 1.17 × HAProxy in place of 0.94 (docs/DECISIONS.md). Neither type shows in a signature outside of
+//! `listener`.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,22 +18,22 @@ use super::frames::{Frames, Unfinished};
 use super::stats::ConnectionStats;
 use super::stream::PREFACE;
 
-/// Bytes that wait at most, to the end of a turn or for a peer that is slow. How large a frame is, the peer
-/// decides: of one that is larger than the room, the rest comes once there is room again.
+/// Bytes that are buffered at most, until the end of a turn or for a slow peer. The peer decides how large a frame is.
+/// If a frame does not fit, its rest follows once there is room again.
 const MAX_BUFFERED: usize = 64 * 1024;
 
-/// A stream of bytes that writes at the end of a turn: whoever drives it calls [`WriteCoalescer::poll_send`] then.
-/// Flushing does nothing before. Its clones are the same stream.
+/// A stream of bytes that buffers its writes until the end of a turn, when the connection's task calls
+/// [`WriteCoalescer::poll_send`]. A flush does nothing. All clones are the same stream.
 pub struct WriteCoalescer<IO>(Arc<Mutex<Inner<IO>>>);
 
 struct Inner<IO> {
     io: IO,
     /// Never grows beyond [`MAX_BUFFERED`].
     buffered: Vec<u8>,
-    /// Of those, what has been written.
+    /// Bytes of `buffered` that have been written.
     written: usize,
     is_flushed: bool,
-    /// What has come in, and what has gone out.
+    /// The frames of both directions.
     received: Frames,
     sent: Frames,
     unfinished: Unfinished,
@@ -62,7 +66,7 @@ impl<IO> WriteCoalescer<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> WriteCoalescer<IO> {
-    /// Writes what waits. Pending where the peer does not take it; then the task is woken when it does.
+    /// Writes what is buffered. Pending if the peer does not accept it; the task is woken once it does.
     pub fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner().poll_send(context)
     }
@@ -79,7 +83,7 @@ impl<IO: AsyncWrite + Unpin> Inner<IO> {
         self.buffered.clear();
         self.written = 0;
         if !self.is_flushed {
-            // A connection with nothing to say holds no memory for it.
+            // An idle connection holds no buffer.
             self.buffered = Vec::new();
             ready!(Pin::new(&mut self.io).poll_flush(context))?;
             self.is_flushed = true;
@@ -90,7 +94,7 @@ impl<IO: AsyncWrite + Unpin> Inner<IO> {
     fn buffer(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.buffered.len() >= MAX_BUFFERED {
             let sent = self.poll_send(context)?;
-            // What its peer took of it makes room.
+            // The part that has been written makes room.
             self.buffered.drain(..std::mem::take(&mut self.written));
             if self.buffered.len() >= MAX_BUFFERED {
                 ready!(sent);
@@ -166,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// As TLS does, it keeps what it was given until it is flushed. So much fits in before its peer reads.
+    /// A stream that buffers until it is flushed, as TLS does. It accepts `fits` bytes before its peer reads.
     fn pair(fits: usize) -> (WriteCoalescer<BufWriter<DuplexStream>>, DuplexStream) {
         let (near, far) = duplex(fits);
         (WriteCoalescer::new(BufWriter::new(near), Arc::default()), far)
@@ -196,7 +200,7 @@ mod tests {
             far.read_to_end(&mut got).await.map(|_| got)
         });
         let sent: Vec<u8> = (0..=250).cycle().take(ALL).collect();
-        // Frames as they are by default, and one as large as a peer may ask for.
+        // Frames of the default size, and one of the largest size that a peer may ask for.
         let (small, large) = sent.split_at(ALL / 2);
         for mut frame in small.chunks(16 * 1024).chain([large]) {
             while !frame.is_empty() {

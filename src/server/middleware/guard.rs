@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 
 use super::Exchange;
 use crate::error::Error;
-use crate::server::guard::{Limits, check};
+use crate::server::guard::{HeadLimits, check};
 
 #[derive(Clone, Copy)]
 pub struct GuardLayer;
@@ -51,7 +51,7 @@ where
 /// Of a GET over HTTP/2 whose end has not come, whether it has content is seen once its caller is known.
 fn judge(head: &Parts) -> Result<(), Error> {
     let exchange = Exchange::of(&head.extensions)?;
-    let limits = Limits::of(&exchange.snapshot.config.server);
+    let limits = HeadLimits::of(&exchange.snapshot.config.server);
     check(head, false, &limits)
         .map_err(|refusal| exchange.refused(&head.headers, refusal.into_error(head.version)))
 }
