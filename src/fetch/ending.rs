@@ -1,4 +1,5 @@
-//! What the end of a call means for everything that depends on it: one table, a row for each way in which a call ends.
+//! What the end of a call means for everything that depends on it. One table has a row for each way in which a call
+//! ends.
 
 use http::StatusCode;
 
@@ -11,7 +12,7 @@ pub enum Ending {
     Status(StatusCode),
     /// With a 200 that is not of the route's shape: an encrypted payload, an error envelope, a page.
     Unreadable,
-    /// With a 200 that does not show that it is what was asked for.
+    /// With a 200 that does not prove that it is what was asked for.
     Unproven,
     /// There was no connection: the upstream has not seen the request.
     Unsent,
@@ -20,7 +21,7 @@ pub enum Ending {
     /// The connection ended in the middle of the answer.
     Cut,
     TimedOut,
-    /// The answer is not to be used: not HTTP, a redirect, another record, another account.
+    /// The answer cannot be used: not HTTP, a redirect, another record, another account.
     Invalid,
     /// The upstream did not accept the gateway's credential.
     TokenRefused,
@@ -35,15 +36,15 @@ pub enum Ending {
 /// What follows from an ending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Consequences {
-    /// The same call may fare better a moment later, so it is made again while the budget of retries lasts. All
-    /// calls only read, so that making one twice does no harm.
+    /// The same call may succeed a moment later, so it is retried while the budget lasts. All calls only read, so a
+    /// second one does no harm.
     pub is_retried: bool,
-    /// It counts against the upstream's breaker. One bad record does not: it must not take the upstream away from
-    /// everybody.
+    /// It counts against the upstream's breaker. One bad record does not count, because it must not block the upstream
+    /// for everybody.
     pub counts_for_breaker: bool,
     /// The next call for the same answer waits a little.
     pub backs_off: bool,
-    /// It makes void what is stored, if it is not stored itself. An error says nothing about that.
+    /// It replaces the stored answer, or removes it. An error says nothing about what is stored.
     pub replaces_stored: bool,
     /// A stored answer past its lifetime is better (RFC 5861 §4).
     pub loses_to_stale: bool,
@@ -68,13 +69,13 @@ impl Ending {
             ) => [YES, YES, YES, NO, YES],
             Self::Status(status) if status.as_u16() >= 500 => [NO, YES, YES, NO, YES],
             Self::Status(_) => [NO, NO, YES, NO, NO],
-            // It looks like a success and is none: a page of a proxy's, an error envelope.
+            // It looks like a success and is none: the page of a proxy, an error envelope.
             Self::Unreadable => [NO, NO, YES, NO, YES],
             Self::Unproven => [NO, NO, NO, NO, NO],
             Self::Unsent | Self::StaleConnection | Self::Cut => [YES, YES, YES, NO, YES],
             Self::TimedOut => [NO, YES, YES, NO, YES],
             Self::Invalid | Self::TokenRefused | Self::Failed => [NO, NO, YES, NO, YES],
-            // What holds a call back knows how long, and there was no call to be repeated.
+            // The limit that held the call back says how long to wait, and there was no call to retry.
             Self::QuotaRefused | Self::HeldBack => [NO, NO, NO, NO, YES],
         })
     }

@@ -1,4 +1,4 @@
-//! On whose account a call to the upstream is made.
+//! The payers of a call: the clients whose share of the quota it may use.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::config::{Client, Lane};
 
-/// A client, as the upstream's quota is shared among them.
+/// A client with its share of the quota.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Payer {
     pub client: Arc<str>,
@@ -21,8 +21,8 @@ impl From<&Client> for Payer {
     }
 }
 
-/// Everybody who waits for one call, whoever set it off first. More may come while it waits for its
-/// turn: it has its turn as soon as any of them has.
+/// All clients that wait for one call. More may join while it waits for quota. The call is granted as soon as the
+/// broker serves any of them.
 #[derive(Clone, Debug)]
 pub struct Payers(Arc<watch::Sender<Vec<Payer>>>);
 
@@ -31,17 +31,17 @@ impl Payers {
         Self(Arc::new(watch::Sender::new(vec![first])))
     }
 
-    /// The client that set it off.
+    /// The client that started the call.
     pub fn first(&self) -> Arc<str> {
         self.0.borrow().first().map_or_else(|| Arc::from(""), |first| first.client.clone())
     }
 
-    /// The clients that wait for it.
+    /// The clients that wait for the call.
     pub fn clients(&self) -> Vec<Arc<str>> {
         self.0.borrow().iter().map(|payer| payer.client.clone()).collect()
     }
 
-    /// One more waits for it.
+    /// Adds a client that waits for the call.
     pub fn join(&self, payer: &Payer) {
         self.0.send_if_modified(|all| {
             let is_new = all.iter().all(|known| known.client != payer.client);
@@ -52,7 +52,7 @@ impl Payers {
         });
     }
 
-    /// Them, and word of those who come.
+    /// A receiver of the payers that sees each change.
     pub fn watch(&self) -> watch::Receiver<Vec<Payer>> {
         let mut watch = self.0.subscribe();
         watch.mark_changed();

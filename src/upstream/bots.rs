@@ -11,10 +11,10 @@ use crate::clock::Clock;
 
 /// The pools of bots, one for each bot with a call in its windows.
 ///
-/// A pool is kept for as long as it counts a call: without it, the next calls of its bot would exceed the quota. So it
-/// is a new bot that may find no room. Callers can invent bots where an account and a client have `bots = ["*"]`.
-/// Therefore each client has a share of the room, and an unproven bot, which the upstream has never confirmed, gives way
-/// to another bot of the same client. Bots that the configuration names always have room.
+/// A pool is kept for as long as it counts a call: without it, the next calls of its bot would exceed the quota. So
+/// it is a new bot that may find no room. Callers can invent bots where an account and a client have `bots = ["*"]`.
+/// Therefore each client has a share of the room, and an unproven bot, which the upstream has never confirmed, gives
+/// way to another bot of the same client. Bots that the configuration names always have room.
 ///
 /// Every hit looks its bot up for the `RateLimit` fields. That takes the read lock of one shard of the map.
 pub struct BotPools {

@@ -1,8 +1,7 @@
-//! Leaves an upstream alone that fails, and finds out when it is back.
+//! The circuit breaker: stops calls to an upstream that fails, and finds out when it is back.
 //!
-//! Closed until `failures` in a row; then open for `open_for`; then one call is let through as a
-//! probe, and its outcome decides. A probe that has not told for as long again is given up, and
-//! another one goes.
+//! It is closed until `failures` calls in a row have failed. Then it is open for `open_for`. Then one call passes as a
+//! probe, and its result decides. If a probe has no result after `open_for`, the next probe passes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,8 +29,7 @@ impl State {
     }
 }
 
-/// The state, and how often it has been another one: what was let through before it last changed says
-/// nothing of now.
+/// The state and its number. The result of a call that passed in an earlier state is ignored.
 struct Era {
     state: State,
     number: u64,
@@ -52,16 +50,16 @@ pub struct Breaker {
     gauge: Gauge,
 }
 
-/// Which of a request's calls it is. One request counts as one failure, however often it is tried:
-/// else one record that always fails would take the upstream away from everybody.
+/// Whether a call is the first of its request. A request counts as one failure, however many attempts it takes:
+/// otherwise one record that always fails would open the breaker for everybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AttemptKind {
     First,
     Repeat,
 }
 
-/// Leave to make one call. Reports a failure if it is dropped without a word: a call that was
-/// given up has not shown that the upstream is well.
+/// The permission to make one call. Dropped without a report, it counts as a failure: an abandoned call has not shown
+/// that the upstream works.
 pub struct Permit<'a> {
     breaker: &'a Breaker,
     era: u64,
@@ -75,7 +73,7 @@ impl Breaker {
         Self { era, clock, gauge }
     }
 
-    /// Another rule from here on; what is open stays open for as long as it was to be.
+    /// Changes the rule. An open breaker stays open until its time.
     pub fn reshape(&self, rule: config::Breaker) {
         self.era().rule = rule;
     }
@@ -84,7 +82,7 @@ impl Breaker {
         self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether leave to call would be given now; takes none.
+    /// Whether a call would pass now, or how long until one may. Changes nothing.
     pub fn check(&self) -> Result<(), Duration> {
         let era = self.era();
         let now = self.clock.uptime();
@@ -94,7 +92,7 @@ impl Breaker {
         }
     }
 
-    /// Leave to call, or how long until it is worth asking again.
+    /// Permits a call, or says how long until one may pass.
     pub fn permit(&self, kind: AttemptKind) -> Result<Permit<'_>, Duration> {
         let mut era = self.era();
         let now = self.clock.uptime();
@@ -128,14 +126,14 @@ impl Breaker {
                 let until = self.clock.uptime() + era.rule.open_for;
                 era.turn(State::Open { until });
             }
-            State::Open { .. } => {} // Nothing is let through in it.
+            State::Open { .. } => {} // No call passes in this state.
         }
         self.gauge.set(era.state.value());
     }
 }
 
 impl Permit<'_> {
-    /// How the call went.
+    /// Reports whether the call went well.
     pub fn report(mut self, well: bool) {
         self.reported = true;
         self.breaker.report(self.era, self.kind, well);

@@ -1,5 +1,5 @@
-//! The attempts that one call may take: quota, then token, then the exchange, then what its outcome
-//! means, and whether it is worth another try.
+//! The attempts of one call. Each takes quota, then a token, then makes the exchange, and its outcome says whether
+//! another attempt is worthwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,21 +28,21 @@ use crate::overload::in_flight;
 use crate::overload::shares::{Full, Share};
 use crate::routes::{Base, Query};
 
-/// Retries of one request: what fails three times would fail a fourth time, and others need the budget.
-const MOST_RETRIES: u32 = 2;
+/// The most retries of one request. What fails three times would fail a fourth time, and others need the budget.
+const MAX_RETRIES: u32 = 2;
 
-/// Until when a call is of use to whoever set it off, on the clock that quotas are counted on. It bounds the
-/// wait for the exchange and not the exchange, which has the whole of `upstream.timeout` from its start: a
-/// call that is made is paid for, and what it brings is stored for the next one who asks.
+/// Until when a call is of use to the request that started it, on the clock that quotas are counted on. The deadline
+/// bounds the wait for the exchange. The exchange itself has the whole of `upstream.timeout` from its start: the
+/// quota has been used, and the answer is stored for the next request.
 #[derive(Clone, Copy)]
 struct Deadline {
-    /// When its waiter leaves.
+    /// When the waiter leaves.
     waiter: Duration,
-    /// The last moment for a grant: later, and the answer would come when the waiter has left.
+    /// The last time at which a grant is of use. After a later one the answer would find the waiter gone.
     grant: Duration,
 }
 
-/// What one call needs to be made, more than once if need be.
+/// What all attempts of one call need.
 struct CallContext<'a> {
     query: &'a Query,
     account: &'a Account,
@@ -51,20 +51,20 @@ struct CallContext<'a> {
     pool: Arc<Pool>,
     host: &'a Host,
     deadline: Deadline,
-    /// Of the request that set it off.
+    /// The trace of the request that started the call.
     trace: Option<&'a Trace>,
     /// Attempts so far.
     attempts: AtomicU32,
 }
 
-/// One attempt that is to be made.
+/// The next attempt.
 struct NextAttempt<'a> {
     kind: AttemptKind,
-    /// Until when it may wait for quota.
+    /// Until when it waits for quota.
     grant_deadline: Duration,
-    /// What it is to make good; what the caller gets if it cannot be made.
+    /// The outcome before it. The caller gets that one if the attempt cannot be made.
     failed: Option<AttemptOutcome>,
-    /// What pays for it, if that is the budget of retries.
+    /// The permit that it uses, if it is a retry.
     permit: Option<RetryPermit<'a>>,
 }
 
@@ -90,8 +90,9 @@ impl CallContext<'_> {
 }
 
 impl Upstream {
-    /// The answer to `query`. The wait for quota ends while there is time for an answer within the configured
-    /// time; each exchange has all of that time to itself. `payers` say out of whose share of the quota it may come, `trace` on whose behalf it is made first.
+    /// The answer to `query`. The wait for quota ends while there is time for an answer within the configured timeout;
+    /// each exchange then has the whole timeout. `payers` are the clients whose share of the quota it may use, `trace`
+    /// is that of the request that starts it.
     pub async fn call(
         &self,
         query: &Query,
@@ -102,10 +103,10 @@ impl Upstream {
         let (mut may_remint, mut retries) = (true, 0);
         let mut next = NextAttempt::first(call.deadline);
         loop {
-            // The one place where a call is made: it is a large future, and each place would hold another.
+            // This is the only place that makes an attempt: its future is large, and each place would hold one more.
             let (token, outcome) = match self.attempt(&call, next.kind, next.grant_deadline).await {
                 Ok(made) => made,
-                // What went wrong says more than why it could not be tried again.
+                // The earlier failure says more than the reason why it was not retried.
                 Err(error) => return next.failed.map_or(Err(error), |failed| self.conclude(&call, failed)),
             };
             if let Some(permit) = next.permit {
@@ -119,14 +120,14 @@ impl Upstream {
                     if !(is_worth_it && std::mem::take(&mut may_remint)) {
                         return self.conclude(&call, outcome);
                     }
-                    // Without another call nobody can say that the credential is at fault.
+                    // Whether the credential is at fault shows only in the next call.
                     NextAttempt::again(call.deadline.grant, None)
                 }
-                // The repeat was paid for before the connection was used.
+                // The permit for the repeat was spent with the connection.
                 AttemptOutcome::Failed(ExchangeError::Stale(_)) => {
                     NextAttempt::again(call.deadline.grant, Some(outcome))
                 }
-                failed if retries < MOST_RETRIES && failed.ending().consequences().is_retried => {
+                failed if retries < MAX_RETRIES && failed.ending().consequences().is_retried => {
                     match self.pause(&call, retries).await {
                         Some(permit) => NextAttempt {
                             permit: Some(permit),
@@ -135,7 +136,7 @@ impl Upstream {
                         None => return self.conclude(&call, failed),
                     }
                 }
-                told => return self.conclude(&call, told),
+                outcome => return self.conclude(&call, outcome),
             };
         }
     }
@@ -155,15 +156,15 @@ impl Upstream {
         Ok(CallContext { query, account, payers, minter, pool, host, deadline, trace, attempts })
     }
 
-    /// One attempt. `Err` is one that was not made: no room in the quota by `grant_deadline`, or the
-    /// upstream is left alone.
+    /// Makes one attempt. `Err`: it was not made, because the quota had no room by `grant_deadline` or the breaker is
+    /// open.
     async fn attempt(
         &self,
         call: &CallContext<'_>,
         kind: AttemptKind,
         grant_deadline: Duration,
     ) -> Result<(Token, AttemptOutcome), Error> {
-        // Before the quota is asked: nothing is waited for that cannot be used.
+        // Before the wait for quota: a call that has no room for its answer need not wait.
         let mut share = self.share(call.payers)?;
         call.host.breaker.check().map_err(|wait| breaker_open(wait, call.base()))?;
         let mut reservation = self.reserve(call, grant_deadline).await?;
@@ -199,13 +200,13 @@ impl Upstream {
             Err(broken) => AttemptOutcome::Failed(broken),
         };
         if let AttemptOutcome::Failed(ExchangeError::Stale(_)) = &outcome {
-            call.host.closes_idle_ones(ended_at.uptime);
+            call.host.note_idle_close(ended_at.uptime);
             if let Connection::Kept(retry_permit) = connection {
                 retry_permit.spend();
             }
         }
         if let AttemptOutcome::QuotaRefused(wait) = &outcome {
-            // Before the reservation ends, which may let the next one in.
+            // Before the reservation ends, because that may grant the next call.
             call.pool.refuse_for(*wait);
         }
         if outcome.knows_the_bot() {
@@ -213,20 +214,20 @@ impl Upstream {
         }
         drop(reservation);
         permit.report(!outcome.ending().consequences().counts_for_breaker);
-        // Who is unwell may not have looked at the token.
+        // An upstream that fails may not have checked the token.
         if let AttemptOutcome::Answered(answer) = &outcome
             && !answer.status().is_server_error()
         {
             call.minter.accepted(&token, &call.usage());
         }
         self.record(call, &outcome, ended_at.uptime.saturating_sub(asked_at.uptime), traced);
-        // Last: for the quota, the breaker and the token it was an answer.
+        // Last, because it was an answer for the quota, the breaker and the token.
         let (metrics, route) = (self.metrics.clone(), call.query.route);
         let outcome = echo::without_token(outcome, &token, move || metrics.upstream.withheld(route, "token"));
         Ok((token, passed_on::counted(outcome, share)))
     }
 
-    /// The share of what may be read that an answer counts in: that of the first who waits for it and has room.
+    /// The share of the memory for answers that this answer counts in: that of the first payer with room.
     fn share(&self, payers: &Payers) -> Result<Share, Error> {
         let mut refused = Full::All;
         for client in payers.clients() {
@@ -239,7 +240,7 @@ impl Upstream {
         Err(in_flight::full(READING, refused))
     }
 
-    /// Tells whoever measures what an attempt came to that took so long.
+    /// Records the outcome of an attempt, and the time it took, in metrics and trace.
     fn record(
         &self,
         call: &CallContext<'_>,
@@ -253,7 +254,7 @@ impl Upstream {
             AttemptOutcome::QuotaRefused(_) => (429, AttemptResult::QuotaRefused),
             AttemptOutcome::Failed(_) => (0, AttemptResult::Failed),
         };
-        // A refusal comes sooner than an answer would.
+        // A refusal comes sooner than an answer, so it says nothing about the pace.
         if matches!(outcome, AttemptOutcome::Answered(_) | AttemptOutcome::Failed(ExchangeError::TimedOut(_)))
         {
             call.host.pace(call.query).note(taken);
@@ -280,8 +281,8 @@ impl Upstream {
         reserved.map_err(|Exhausted(wait)| quota_used_up(wait, call.query))
     }
 
-    /// Waits before another attempt, `nth` of its kind: if the budget has one, its answer can come before the
-    /// waiter leaves, and the quota has room at once. `None` if it is not to be made.
+    /// Waits before the `nth` retry. `None`: there is no retry, because its answer would come after the waiter has
+    /// left, the quota has no room at once, or the budget has no credit.
     async fn pause<'a>(&self, call: &CallContext<'a>, nth: u32) -> Option<RetryPermit<'a>> {
         let wait = retry::full_jitter(&self.config.retry, nth, random()?);
         let expected = call.host.pace(call.query).expected(self.config.timeout);
@@ -290,12 +291,12 @@ impl Upstream {
             return None;
         }
         let permit = call.host.budget.reserve_retry()?;
-        // On the machine's time, like the exchange it stands between.
+        // On the machine's time, like the exchanges before and after it.
         tokio::time::sleep(wait).await;
         Some(permit)
     }
 
-    /// What the caller gets of the last outcome.
+    /// Turns the last outcome into what the caller gets.
     fn conclude(&self, call: &CallContext<'_>, outcome: AttemptOutcome) -> Result<Fetched, Error> {
         match outcome {
             AttemptOutcome::Answered(answer) => Ok(answer),

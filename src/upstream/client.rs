@@ -1,8 +1,8 @@
-//! The HTTP client of all upstreams: hyper's, with connections that are kept for a time, over TLS or
-//! without. Compressed answers are decoded; what cannot be decoded is an error.
+//! The HTTP client of all upstreams. It is hyper's, with a connection pool, and with or without TLS. It decodes
+//! compressed answers; an answer that cannot be decoded is an error.
 //!
-//! hyper's own and not reqwest's: a URL is parsed once and not three times, and there is nothing in
-//! between that follows redirects, keeps cookies or reads proxies from the environment.
+//! It is not reqwest's: so a URL is parsed once and not three times, and nothing follows redirects, keeps cookies or
+//! reads proxies from the environment.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -39,23 +39,23 @@ use tower_http::decompression::{Decompression, DecompressionBody};
 use crate::clock::Clock;
 use crate::config;
 
-/// What finds the addresses of upstreams by their names, in place of the machine.
+/// Resolves the names of upstreams, in place of the machine's resolver.
 pub type Resolver = BoxCloneSyncService<Name, std::vec::IntoIter<SocketAddr>, io::Error>;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A body as it comes, decoded.
+/// A decoded body, as a stream.
 pub type Body = DecompressionBody<Incoming>;
 
-/// Probes of a connection that says nothing, so that one which is lost does not lie in the pool.
+/// Keep-alive probes of a silent connection, so that a lost one does not stay in the pool.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// For how long the upstream's machine may confirm nothing of what was sent.
-const UNCONFIRMED: Duration = Duration::from_secs(30);
+/// For how long the upstream's machine may acknowledge nothing of what was sent.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 tokio::task_local! {
-    /// Which connection came about while the exchange of this task waited for one: its address here.
+    /// The local address of the connection that was made while the exchange of this task waited for one.
     static CONNECTED: Cell<Option<SocketAddr>>;
 }
 
@@ -66,38 +66,38 @@ pub enum Connections {
     UsedOnce,
 }
 
-/// Why there is no answer that could be read.
+/// Why there is no readable answer.
 #[derive(Debug)]
 pub enum Unanswered {
     Broken {
         error: legacy::Error,
-        /// The connection came out of the pool, and was not made for this exchange.
+        /// Whether the connection came from the pool and was not made for this exchange.
         is_reused: bool,
     },
-    /// A 408 over a connection out of the pool: the upstream was closing it, and has not read the request
+    /// A 408 over a connection from the pool: the upstream was closing it and has not read the request
     /// (RFC 9110 §15.5.9).
     ClosedIdle,
-    /// The head of an answer says that its body cannot be read, and why.
+    /// By its head, the body of the answer cannot be read. The text says why.
     Unreadable(Cow<'static, str>),
 }
 
-/// Header fields of an answer, and bytes of its head; one that has more is refused. hyper allows 100
-/// fields, which an answer that came through several proxies may exceed.
+/// The most header fields of an answer, and the most bytes of its head. hyper's default of 100 fields is too low for an
+/// answer that came through several proxies.
 pub const MAX_FIELDS: usize = 200;
 pub const MAX_HEAD: usize = 128 * 1024;
 
-/// What can be decoded, as it is asked for. `deflate` is decoded too, but not asked for: half of those who
-/// send it mean another format by it.
+/// The codings that the client asks for. It decodes `deflate` too, but does not ask for it: half of its senders mean
+/// a different format.
 const ACCEPTED_CODINGS: HeaderValue = HeaderValue::from_static("gzip, br");
 
-/// Makes requests of upstreams. Follows no redirects: one would carry the token to wherever it points.
+/// Sends requests to upstreams. It follows no redirect, because that would send the token to another place.
 pub struct Client {
     http: legacy::Client<Connector, Full<Bytes>>,
     clock: Clock,
 }
 
 impl Client {
-    /// Fails where the machine has no certificates to trust and one is needed.
+    /// Fails if certificates are needed and the machine has none to trust.
     pub fn new(
         config: &config::Upstream,
         connections: Connections,
@@ -107,7 +107,7 @@ impl Client {
     ) -> Result<Self, rustls::Error> {
         let tls = HttpsConnector::from((tcp(config.connect_timeout, resolver), tls(config, any_https)?));
         let mut client = legacy::Client::builder(TokioExecutor::new());
-        // Its age is looked at when it is used: none lies there for longer than it may be used.
+        // The age is checked on use only, so an idle connection must not outlive it.
         let idle_timeout = config.idle_timeout.min(config.max_connection_age);
         client.pool_timer(TokioTimer::new()).pool_idle_timeout(idle_timeout);
         client.http1_max_headers(MAX_FIELDS).http1_max_buf_size(MAX_HEAD);
@@ -119,19 +119,22 @@ impl Client {
         Ok(Self { http: client.build(connector), clock: clock.clone() })
     }
 
-    /// Sends a request. The answer is read as far as its head.
+    /// Sends a request and reads the head of the answer.
     pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Body>, Unanswered> {
         const USER_AGENT: &str = concat!("kore-gateway/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         request.headers_mut().insert(header::ACCEPT_ENCODING, ACCEPTED_CODINGS);
-        // Below the decompression, which takes away the length of what it decodes.
-        Decompression::new(service_fn(|request| self.ask(request))).call(request).await
+        // Below the decompression, which removes the length of what it decodes.
+        Decompression::new(service_fn(|request| self.send_undecoded(request))).call(request).await
     }
 
-    /// The same, still in its coding, which is one that can be decoded.
-    async fn ask(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Unanswered> {
+    /// The same, not yet decoded, in a coding that can be decoded.
+    async fn send_undecoded(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Unanswered> {
         let connection = capture_connection(&mut request);
-        // While one was being made, one of the pool may have become free.
+        // While a connection was being made, one of the pool may have become free.
         let is_reused = |made: Option<SocketAddr>, used| made.is_none() || made != used;
         let asked = async {
             let asked = self.http.request(request).await;
@@ -146,8 +149,8 @@ impl Client {
         let framed = check_framing(answer.headers());
         if let Some(connection) = &*connection {
             let is_old = ends_at(connection).is_some_and(|end| self.clock.uptime() >= end);
-            // Where there was no body to wait for, hyper has given it back to the pool a moment ago: the pool
-            // looks whether it may be used when it hands one out.
+            // If there is no body, hyper has already returned the connection to the pool. The pool checks on the next
+            // use whether it is poisoned.
             if framed.is_err() || is_old {
                 connection.poison();
             }
@@ -166,23 +169,23 @@ impl Client {
     }
 }
 
-/// Whether the end of an answer's body can be told, and in one way only. RFC 9112 §6.3: an answer with two
-/// lengths is an attempt at smuggling, or comes through a proxy that could be smuggled through.
+/// Checks that the end of an answer's body is defined in exactly one way. RFC 9112 §6.3: an answer with two lengths
+/// is an attempt at smuggling, or comes through a proxy that is open to it.
 fn check_framing(fields: &HeaderMap) -> Result<(), &'static str> {
     let mut transfer = fields.get_all(header::TRANSFER_ENCODING).iter();
     let Some(only) = transfer.next() else { return Ok(()) };
     if fields.contains_key(header::CONTENT_LENGTH) {
         return Err("the upstream's answer has two lengths");
     }
-    // hyper takes any list that ends in `chunked`, and leaves the rest of it undone.
+    // hyper accepts any list that ends in `chunked`, and does not decode the rest of it.
     if transfer.next().is_some() || !only.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err("the upstream's answer has a transfer coding other than `chunked`");
     }
     Ok(())
 }
 
-/// The coding of a body, as the decoder knows it; `None` if it has none. RFC 9110 §8.4: names in any letter
-/// case, in one field or in several; `identity` is none, `x-gzip` is `gzip`.
+/// The coding of a body, by the decoder's name. `None`: it has no coding. RFC 9110 §8.4: names are in any letter
+/// case, in one field or in several; `identity` is no coding, `x-gzip` is `gzip`.
 fn coding(fields: &HeaderMap) -> Result<Option<&'static str>, String> {
     let mut found = None;
     for field in fields.get_all(header::CONTENT_ENCODING) {
@@ -208,34 +211,34 @@ fn coding(fields: &HeaderMap) -> Result<Option<&'static str>, String> {
     Ok(found)
 }
 
-/// Where a connection begins: no two that are open at a time begin at one address.
+/// The local address of a connection. No two open connections have the same one.
 fn address_here(connected: &Connected) -> Option<SocketAddr> {
-    let mut told = Extensions::new();
-    connected.get_extras(&mut told);
-    told.get::<HttpInfo>().map(HttpInfo::local_addr)
+    let mut extras = Extensions::new();
+    connected.get_extras(&mut extras);
+    extras.get::<HttpInfo>().map(HttpInfo::local_addr)
 }
 
-/// From when on a connection is not used again, on the gateway's clock.
+/// When a connection must not be reused any more, on the gateway's clock.
 #[derive(Clone, Copy, Debug)]
 struct EndsAt(Duration);
 
 fn ends_at(connected: &Connected) -> Option<Duration> {
-    let mut told = Extensions::new();
-    connected.get_extras(&mut told);
-    told.get::<EndsAt>().map(|end| end.0)
+    let mut extras = Extensions::new();
+    connected.get_extras(&mut extras);
+    extras.get::<EndsAt>().map(|end| end.0)
 }
 
-/// A maximum age, shortened by up to a fifth: connections that were made together do not end together.
+/// A maximum age, shortened by up to a fifth, so that connections that were made together do not end together.
 fn jittered(max_age: Duration) -> Duration {
     let mut random = [0; 4];
-    // Without a random number all have the same age.
+    // Without random numbers all connections have the same age.
     let _ = ::aws_lc_rs::rand::fill(&mut random);
     let part = f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX);
     max_age.mul_f64(1.0 - part / 5.0)
 }
 
-/// Makes sockets. `timeout` is divided among the addresses of a name, so that one which is lost leaves time
-/// for the others. The look-up of the name has no part of its own: its time is taken off the last one's.
+/// Makes sockets. `timeout` is divided among the addresses of a name, so that a dead address leaves time for the
+/// others. The look-up of the name has no part of its own; its time shortens that of the last address.
 fn tcp(timeout: Duration, resolver: Option<&Resolver>) -> HttpConnector<Resolver> {
     let machine =
         || Resolver::new(GaiResolver::new().map_response(|found| found.collect::<Vec<_>>().into_iter()));
@@ -246,11 +249,11 @@ fn tcp(timeout: Duration, resolver: Option<&Resolver>) -> HttpConnector<Resolver
     tcp.set_keepalive(Some(KEEPALIVE));
     tcp.set_keepalive_interval(Some(KEEPALIVE));
     tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-    tcp.set_tcp_user_timeout(Some(UNCONFIRMED));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     tcp
 }
 
-/// Whom to trust: the configuration's certificates, or else the machine's.
+/// The TLS configuration. It trusts the certificates of the configuration, or else those of the machine.
 fn tls(config: &config::Upstream, any_https: bool) -> Result<ClientConfig, rustls::Error> {
     let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let tls = tls.with_safe_default_protocol_versions()?;
@@ -263,7 +266,7 @@ fn tls(config: &config::Upstream, any_https: bool) -> Result<ClientConfig, rustl
     } else if any_https {
         tls.try_with_platform_verifier()?
     } else {
-        // Nobody to trust: a machine without certificates will do.
+        // No TLS, so a machine without certificates is enough.
         tls.with_root_certificates(RootCertStore::empty())
     };
     let mut tls = tls.with_no_client_auth();
@@ -271,8 +274,8 @@ fn tls(config: &config::Upstream, any_https: bool) -> Result<ClientConfig, rustl
     Ok(tls)
 }
 
-/// Makes connections: name, socket and TLS, all of it in time. Notes on [`CONNECTED`] which it has made: the
-/// one thing the client does not tell.
+/// Makes connections: name, socket and TLS, within one timeout. It records in [`CONNECTED`] which connection it has
+/// made, because hyper's client does not say so.
 #[derive(Clone)]
 struct Connector {
     tls: HttpsConnector<HttpConnector<Resolver>>,
@@ -297,8 +300,8 @@ impl Service<Uri> for Connector {
         let ends_at = EndsAt(self.clock.uptime() + jittered(self.max_age));
         Box::pin(async move {
             let stream = connecting.await??;
-            // Where a connection of the pool was free first, this goes on outside of the exchange, for the
-            // next one, and nobody asks.
+            // If a connection of the pool became free first, this continues outside of the exchange, for the next
+            // one. Then there is nothing to record.
             let _ = CONNECTED.try_with(|made| made.set(address_here(&stream.connected())));
             Ok(Aging { stream, ends_at })
         })
@@ -306,7 +309,7 @@ impl Service<Uri> for Connector {
 }
 
 pin_project! {
-    /// A connection that says until when it may be used.
+    /// A connection that knows until when it may be used.
     struct Aging {
         #[pin]
         stream: Stream,
@@ -375,7 +378,7 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), KEEPALIVE);
         assert_eq!(socket.tcp_keepalive_interval().expect("an option"), KEEPALIVE);
         assert_eq!(socket.tcp_keepalive_retries().expect("an option"), KEEPALIVE_PROBES);
-        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(UNCONFIRMED));
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(UNACKNOWLEDGED));
         assert!(socket.tcp_nodelay().expect("an option"));
     }
 }

@@ -1,4 +1,4 @@
-//! A body as it is collected: in pieces of one size, however small the parts are that it comes in.
+//! Collects a body in pieces of one size, however small the parts are in which it arrives.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -6,24 +6,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-/// Bytes of the first piece, which grows with what is in it: most bodies have no more.
+/// Bytes of the first piece, which grows with its content. Most bodies need no more.
 const FIRST: usize = 64 * 1024;
 
-/// Bytes of each further piece. One that is full is not touched again, so a body is not held twice while it
-/// grows.
+/// Bytes of each further piece. A full piece is not copied, so a growing body is not in memory twice.
 const PIECE: usize = 1024 * 1024;
 
-/// Bytes that a part counts for at least, for the work that it makes: a body in parts of one byte is as much
-/// work as one that is sixty times as large.
+/// The least bytes that a part counts for, because of its work: a body in parts of one byte is as much work as a body
+/// that is sixty times as large.
 const PART: usize = 64;
 
-/// Mark that some writers put before their JSON. It is no part of the text: RFC 8259 §8.1 lets no sender put
-/// one there, and many readers fail on it.
+/// The byte order mark that some senders put before their JSON. RFC 8259 §8.1 forbids it, and many readers fail on it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 #[derive(Default)]
 pub struct Collected {
-    /// As it came, as long as it is all there is: many bodies come in one part.
+    /// The only part so far. Many bodies come in one part.
     only: Bytes,
     pieces: Vec<Piece>,
     length: usize,
@@ -36,8 +34,8 @@ struct Piece {
 }
 
 enum Memory {
-    /// The machine's own, and its again as soon as it is dropped: the allocator would keep it for a while,
-    /// and the process would hold a large body twice while its pieces are copied.
+    /// Memory that returns to the machine as soon as it is dropped. The allocator would keep it for a while, and the
+    /// process would hold a large body twice while its pieces are copied.
     Mapped(MmapMut),
     Heap(Vec<u8>),
 }
@@ -66,12 +64,12 @@ impl Collected {
         }
     }
 
-    /// What it counts against the limit on bodies.
+    /// The size that counts against the limit on bodies.
     pub fn weight(&self) -> usize {
         self.length.max(self.parts.saturating_mul(PART))
     }
 
-    /// In pieces, to be passed on.
+    /// The body in pieces, for a stream.
     pub fn into_pieces(mut self) -> Vec<Bytes> {
         let mark = self.mark();
         let only = std::mem::take(&mut self.only);
@@ -84,8 +82,8 @@ impl Collected {
         pieces
     }
 
-    /// As one, exactly as large as it is: what a buffer has over would be kept by the store, uncounted. A
-    /// piece is given back as soon as it is copied.
+    /// The body in one piece of exactly its length: the spare capacity of a buffer would be stored and not counted.
+    /// Each piece is freed as soon as it is copied.
     pub fn into_whole(mut self) -> Arc<[u8]> {
         let mark = self.mark();
         if let [] | [_] = &*self.pieces {
@@ -93,7 +91,7 @@ impl Collected {
         }
         let mut pieces = std::mem::take(&mut self.pieces).into_iter();
         let (mut piece, mut at) = (pieces.next(), mark);
-        // An iterator whose length is known is written to where it stays, byte by byte.
+        // An iterator of known length is collected in place, byte by byte.
         let next = |_| {
             loop {
                 let Some(current) = &piece else { break 0 };
@@ -111,7 +109,7 @@ impl Collected {
         self.pieces.first().map_or(&*self.only, AsRef::as_ref)
     }
 
-    /// Bytes of a byte order mark, if it stands before JSON.
+    /// The length of the byte order mark, if there is one before JSON.
     fn mark(&self) -> usize {
         let text = self.start().strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::trim_ascii_start);
         let is_json = text.is_some_and(|text| matches!(text.first(), Some(b'{' | b'[')));
@@ -125,12 +123,12 @@ impl Piece {
     }
 
     fn mapped() -> Self {
-        // Where the machine maps no more, the allocator may still have some.
+        // If the machine maps no more memory, the allocator may still have some.
         let memory = MmapMut::map_anon(PIECE).map_or_else(|_| Memory::Heap(vec![0; PIECE]), Memory::Mapped);
         Self { memory, filled: 0 }
     }
 
-    /// Takes as much of `bytes` as there is room for, and tells how much that was.
+    /// Copies as much of `bytes` as there is room for, and returns how much that was.
     fn take(&mut self, bytes: &[u8]) -> usize {
         if let Memory::Heap(memory) = &mut self.memory
             && memory.len() < FIRST

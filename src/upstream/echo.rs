@@ -1,5 +1,5 @@
-//! An answer that repeats the token it was asked with is given to nobody: some servers and proxies quote the request
-//! in their error pages. What is looked for is the token's signature, for without it the rest is worth nothing.
+//! Withholds an answer that repeats the token of its request: some servers and proxies quote the request in their error
+//! pages. It searches for the token's signature, because the rest is worthless without it.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use super::token::Token;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{ContentType, Fetched, Large, Parts};
 
-/// The outcome, unless it is an answer with the signature of `token` in it: then `count` is called, and it is
-/// broken. Of an answer that is passed on as it comes, no byte of the signature leaves.
+/// Returns the outcome, unless it is an answer that contains the signature of `token`. Then it calls `count` and
+/// returns a failure. Of a streamed answer, no byte of the signature leaves.
 pub fn without_token(
     outcome: AttemptOutcome,
     token: &Token,
@@ -22,14 +22,14 @@ pub fn without_token(
 ) -> AttemptOutcome {
     let Some(finder) = token.signature.clone() else { return outcome };
     let AttemptOutcome::Answered(fetched) = outcome else { return outcome };
-    let is_there = |bytes: &[u8]| finder.find(bytes).is_some();
-    // Of the head, only the type is handed on as it is.
+    let contains = |bytes: &[u8]| finder.find(bytes).is_some();
+    // Of the head, only the type is passed on unchanged.
     let (content_type, body) = match &fetched {
         Fetched::Whole(answer) => (&answer.content_type, &*answer.body),
         Fetched::Large(large, _) => (&large.content_type, &[][..]),
     };
     let content_type = content_type.as_ref().map(ContentType::value);
-    if is_there(body) || content_type.is_some_and(|name| is_there(name.as_bytes())) {
+    if contains(body) || content_type.is_some_and(|name| contains(name.as_bytes())) {
         count();
         return AttemptOutcome::Failed(ExchangeError::Invalid(repeated()));
     }
@@ -42,7 +42,7 @@ pub fn without_token(
     })
 }
 
-/// The same parts, each held back by as much as may be the beginning of what is looked for.
+/// The same parts. As many bytes as may be the start of a signature are held back.
 fn watched(parts: Parts, finder: Arc<Finder<'static>>, count: impl Fn() + Send + Sync + 'static) -> Parts {
     let keep = finder.needle().len().saturating_sub(1);
     let count = Arc::new(count);

@@ -1,4 +1,4 @@
-//! One request and its answer, over a connection of the pool.
+//! One exchange: a request and its answer, over one connection.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -28,40 +28,40 @@ use crate::overload::in_flight;
 use crate::overload::shares::Share;
 use crate::routes::Query;
 
-/// An answer, as far as it has been read.
+/// An answer, read to the end or to the limit.
 pub struct Received {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Body,
 }
 
-/// What came after the head.
+/// The body of an answer.
 pub enum Body {
-    /// To its end.
+    /// Complete.
     Whole(Arc<[u8]>),
-    /// More than is held: from its first byte on, as it comes.
+    /// Larger than is held: a stream from the first byte.
     Large(Parts, Bounds),
 }
 
-/// Bytes of a part that is worth handing on alone.
+/// Parts of at least this many bytes are passed on alone.
 const SMALL: usize = 16 * 1024;
 
-/// What the gateway does with answers that take memory.
+/// The name of the share that answers in memory count in.
 pub const READING: &str = "reading";
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// How an exchange came to nothing, and what its caller is told.
+/// Why an exchange failed, and the error that its caller gets.
 pub enum ExchangeError {
-    /// There was no connection: the upstream has not seen the request.
+    /// There was no connection, so the upstream has not seen the request.
     NotSent(Error),
-    /// A connection that had lain in the pool ended before the first byte of an answer. Most likely
-    /// the upstream was closing it just then and has not seen the request (RFC 9112 §9.3.1).
+    /// An idle connection ended before the first byte of the answer. Most likely the upstream was just closing it and
+    /// has not seen the request (RFC 9112 §9.3.1).
     Stale(Error),
-    /// The connection ended in the middle.
+    /// The connection ended in the middle of the answer.
     Cut(Error),
     TimedOut(Error),
-    /// It came, and it is not to be used.
+    /// The answer came and cannot be used.
     Invalid(Error),
 }
 
@@ -87,15 +87,15 @@ impl ExchangeError {
     }
 }
 
-/// What goes with a query that is not in it.
+/// What the request carries besides the query.
 pub struct Added<'a> {
     pub token: &'a Token,
-    /// Which trace the exchange is a part of.
+    /// The trace that the exchange belongs to.
     pub traceparent: Option<HeaderValue>,
 }
 
 /// Sends a query and reads the answer, decoded, as far as `max_body` allows; what has been read counts in `share`.
-/// The quota's reservation is spent as soon as the request may have left.
+/// The reservation counts as soon as the request may have been sent.
 pub async fn exchange(
     client: &Client,
     query: &Query,
@@ -129,7 +129,7 @@ pub async fn exchange(
     })?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
-    // The client takes the length of a compressed body away with its coding.
+    // The client removes the length of a compressed body together with its coding.
     let body = response.into_body();
     let is_framed = body.size_hint().exact().is_some() || headers.contains_key(header::TRANSFER_ENCODING);
     let until = Instant::now() + config.large_timeout;
@@ -138,7 +138,7 @@ pub async fn exchange(
     Ok(Received { status, headers, body })
 }
 
-/// The whole body; or, where it is larger than `upstream.max_body`, what came of it so far, and the rest as it comes.
+/// The complete body, or a stream if it is larger than `upstream.max_body`.
 async fn read(
     mut body: client::Body,
     config: &config::Upstream,
@@ -160,7 +160,7 @@ async fn read(
     Ok(Body::Whole(collected.into_whole()))
 }
 
-/// What comes next of a body; trailers tell nothing that anybody gets.
+/// The next part of a body. Trailers are skipped: nobody gets them.
 async fn next(body: &mut client::Body) -> Option<Result<Bytes, BoxError>> {
     loop {
         match body.frame().await?.map(Frame::into_data) {
@@ -171,8 +171,8 @@ async fn next(body: &mut client::Body) -> Option<Result<Bytes, BoxError>> {
     }
 }
 
-/// What is left of a body, to its end, as it comes. Each part of it has to come within `timeout`; small
-/// ones that are there already are joined.
+/// The rest of a body as a stream. Each part has to come within `timeout`. Small parts that are there already are
+/// joined.
 fn rest(body: client::Body, timeout: Duration) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     stream::unfold(Some(Ok(body)), move |body| async move {
         let mut body = match body? {
@@ -195,7 +195,7 @@ fn rest(body: client::Body, timeout: Duration) -> impl Stream<Item = Result<Byte
         while joined.len() < SMALL {
             match next(&mut body).now_or_never() {
                 Some(Some(Ok(part))) => joined.extend_from_slice(&part),
-                // It is told of once what was there before is handed on.
+                // The error follows the bytes that came before it.
                 Some(Some(Err(error))) => {
                     return Some((Ok(joined.freeze()), Some(Err(broken_off(error).into_error()))));
                 }
@@ -207,7 +207,7 @@ fn rest(body: client::Body, timeout: Duration) -> impl Stream<Item = Result<Byte
     })
 }
 
-/// An exchange that broke before there was an answer to read.
+/// The error of an exchange that has no answer to read.
 fn not_answered(unanswered: Unanswered) -> ExchangeError {
     let (error, is_reused) = match unanswered {
         Unanswered::Broken { error, is_reused } => (error, is_reused),
@@ -230,34 +230,35 @@ fn not_answered(unanswered: Unanswered) -> ExchangeError {
         return ExchangeError::NotSent(Error::new(kind, detail).proxy_error(proxy_status).caused_by(error));
     }
     match broken_off(error.into()) {
-        ExchangeError::Cut(told) if is_reused => ExchangeError::Stale(told),
+        ExchangeError::Cut(error) if is_reused => ExchangeError::Stale(error),
         broken => broken,
     }
 }
 
-/// An exchange that broke.
+/// The error of an exchange that broke off.
 fn broken_off(error: BoxError) -> ExchangeError {
-    let told =
+    let upstream_error =
         |kind, detail: Cow<'static, str>, proxy_status| Error::new(kind, detail).proxy_error(proxy_status);
     if is_late(&*error) || is_lost(&*error) {
-        // The upstream's machine has confirmed nothing for so long that ours gave the connection up.
+        // The upstream's machine acknowledged nothing for so long that ours closed the connection.
         let detail = "the upstream was not heard of any more";
         return ExchangeError::TimedOut(
-            told(Kind::UpstreamTimeout, detail.into(), "http_response_timeout").caused_by(error),
+            upstream_error(Kind::UpstreamTimeout, detail.into(), "http_response_timeout").caused_by(error),
         );
     }
     if has_ended(&*error) {
         let detail = "the upstream broke off its answer";
         return ExchangeError::Cut(
-            told(Kind::UpstreamInvalid, detail.into(), "http_response_incomplete").caused_by(error),
+            upstream_error(Kind::UpstreamInvalid, detail.into(), "http_response_incomplete").caused_by(error),
         );
     }
     let detail = malformed(&*error);
-    ExchangeError::Invalid(told(Kind::UpstreamInvalid, detail, "http_protocol_error").caused_by(error))
+    ExchangeError::Invalid(
+        upstream_error(Kind::UpstreamInvalid, detail, "http_protocol_error").caused_by(error),
+    )
 }
 
-/// What is wrong with an answer that came and cannot be read, in words. hyper tells most of it by its text
-/// alone.
+/// Describes what is wrong with an answer that cannot be read. For most cases hyper has only a text.
 fn malformed(error: &(dyn StdError + 'static)) -> Cow<'static, str> {
     let Some(by_http) = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) else {
         return "the upstream's answer is not in the coding that it names".into();
@@ -285,24 +286,24 @@ fn malformed(error: &(dyn StdError + 'static)) -> Cow<'static, str> {
     }
 }
 
-/// An error and what caused it.
+/// An error and its causes.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |cause| (**cause).source())
 }
 
-/// Whether one of the causes is a socket's error of such a kind.
+/// Whether one of the causes is a socket error of such a kind.
 fn by_socket(error: &(dyn StdError + 'static), kinds: &[io::ErrorKind]) -> bool {
     let mut errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
     errors.any(|error| kinds.contains(&error.kind()))
 }
 
-/// Whether something did not come in time: by our clock, or by the system's.
+/// Whether something timed out, by our clock or by the system's.
 fn is_late(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(<dyn StdError>::is::<Elapsed>) || by_socket(error, &[io::ErrorKind::TimedOut])
 }
 
-/// Whether a connection that was there was given up because there is no way to the upstream any more: what the
-/// machine tells instead of a time-out where somebody on the way has told it so.
+/// Whether an established connection was lost because there is no route to the upstream any more. The machine reports
+/// this instead of a timeout if a router has told it so.
 fn is_lost(error: &(dyn StdError + 'static)) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable};
     by_socket(error, &[HostUnreachable, NetworkUnreachable, NetworkDown, ConnectionRefused])
@@ -316,7 +317,7 @@ fn has_ended(error: &(dyn StdError + 'static)) -> bool {
         || by_socket(error, &[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof, NotConnected])
 }
 
-/// Which of RFC 9209's error types a failed connect is.
+/// The error type of RFC 9209 for a failed connect.
 fn connect_failure(error: &(dyn StdError + 'static)) -> &'static str {
     let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
     let tells = |words: &str| texts.iter().any(|text| text.contains(words));
@@ -344,8 +345,8 @@ mod tests {
             io::ErrorKind::NetworkDown,
             io::ErrorKind::ConnectionRefused,
         ] {
-            let ExchangeError::TimedOut(told) = broken(kind) else { panic!("{kind} is late") };
-            assert_eq!(told.kind, Kind::UpstreamTimeout);
+            let ExchangeError::TimedOut(error) = broken(kind) else { panic!("{kind} is late") };
+            assert_eq!(error.kind, Kind::UpstreamTimeout);
         }
         assert!(matches!(broken(io::ErrorKind::ConnectionReset), ExchangeError::Cut(_)));
         assert!(matches!(broken(io::ErrorKind::InvalidData), ExchangeError::Invalid(_)));

@@ -1,4 +1,4 @@
-//! One base URL: how it is doing, what may be repeated against it, and over which connections.
+//! The state of one base URL: its breaker, its budget of repeats, its answer times and its connections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,26 +12,26 @@ use crate::clock::Clock;
 use crate::config;
 use crate::routes::{Query, ROUTES};
 
-/// After a connection that the upstream closed while it lay idle, each call has one of its own for so
-/// long: others that lie there may be just so.
-const USED_ONCE_FOR: Duration = Duration::from_secs(60);
+/// After the upstream has closed an idle connection, each call has a connection of its own for this long: other idle
+/// connections may be closed too.
+const NO_REUSE_FOR: Duration = Duration::from_secs(60);
 
-/// What lives with one base URL, longer than one configuration.
+/// The state of one base URL. It outlives a configuration.
 pub struct Host {
     pub breaker: Breaker,
     pub budget: Budget,
-    /// Of each route's answers, and of those with a summary, which a language model has to write first.
+    /// The first is of answers with a summary, which a language model has to write. The others are of one route each.
     paces: [Pace; ROUTES.len() + 1],
-    /// Until when no connection is used again, in milliseconds since the clock's start.
-    used_once_until: AtomicU64,
+    /// Until when no connection is reused, in milliseconds since the clock's start.
+    no_reuse_until: AtomicU64,
 }
 
-/// Over what a call goes.
+/// The kind of connection that a call uses.
 pub enum Connection<'a> {
-    /// One that is kept, or that will be. Should it turn out that the upstream was just closing it,
-    /// the call is made again, which is paid for beforehand.
+    /// One from the pool, or one that will go there. If the upstream turns out to have closed it, the call is repeated
+    /// with this permit.
     Kept(RetryPermit<'a>),
-    /// One of its own.
+    /// One for this call alone.
     UsedOnce,
 }
 
@@ -41,35 +41,35 @@ impl Host {
             breaker: Breaker::new(config.breaker, clock, state),
             budget: Budget::new(config.retry.budget),
             paces: Default::default(),
-            used_once_until: AtomicU64::new(0),
+            no_reuse_until: AtomicU64::new(0),
         }
     }
 
-    /// How long such an answer takes.
+    /// The answer times of such a query.
     pub fn pace(&self, query: &Query) -> &Pace {
         let [of_summaries, of_routes @ ..] = &self.paces;
         let of_route = of_routes.get(query.route.name as usize).filter(|_| !query.requested.with_summary());
         of_route.unwrap_or(of_summaries)
     }
 
-    /// Another rule from here on, for the same upstream.
+    /// Changes the rules for the same upstream.
     pub fn reshape(&self, config: &config::Upstream) {
         self.breaker.reshape(config.breaker);
         self.budget.reshape(config.retry.budget);
     }
 
-    /// What a call goes over. A connection that has lain idle is used only where a repeat can be had:
-    /// within the budget, and with `room` for it in the quota. So none that was closed while it lay
-    /// there ever shows to a caller, and no repeat exceeds the budget.
+    /// Chooses the connection of a call. An idle connection is used only if the call can be repeated: the budget has
+    /// a permit and the quota has `room`. So no caller ever sees that an idle connection was closed, and no repeat
+    /// exceeds the budget.
     pub fn connection(&self, room: bool, now: Duration) -> Connection<'_> {
-        let may_be_kept = room && millis(now) >= self.used_once_until.load(Ordering::Relaxed);
+        let may_be_kept = room && millis(now) >= self.no_reuse_until.load(Ordering::Relaxed);
         let permit = if may_be_kept { self.budget.reserve() } else { None };
         permit.map_or(Connection::UsedOnce, Connection::Kept)
     }
 
-    /// A connection was closed while it lay idle.
-    pub fn closes_idle_ones(&self, now: Duration) {
-        self.used_once_until.fetch_max(millis(now + USED_ONCE_FOR), Ordering::Relaxed);
+    /// The upstream closed an idle connection.
+    pub fn note_idle_close(&self, now: Duration) {
+        self.no_reuse_until.fetch_max(millis(now + NO_REUSE_FOR), Ordering::Relaxed);
     }
 }
 

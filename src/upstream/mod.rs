@@ -1,5 +1,5 @@
-//! Calls to the upstream, spent with care: quota, then token, then the exchange, then what its
-//! outcome means, and whether it is worth another try.
+//! Calls to the upstream, which are scarce. A call waits for quota, gets a token and makes the exchange. The outcome
+//! says whether another attempt is worthwhile.
 
 mod bots;
 mod breaker;
@@ -43,28 +43,27 @@ use pools::{AccountPools, Pools, Shape};
 use token::Minter;
 pub use token::random_id;
 
-/// How often tokens are looked after, and the files of their secrets.
+/// How often tokens and the files of their secrets are checked.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// The way to the upstream. Knows the tokens and the quota of every account, and how every base URL
-/// is doing.
+/// The client of the upstream, with the tokens and the quota of every account and the state of every base URL.
 pub struct Upstream {
     http: client::Client,
-    /// For upstreams that close connections while they lie idle.
+    /// For upstreams that have just closed an idle connection.
     http_once: client::Client,
-    /// Asked by every hit, for where the pool stands.
+    /// Every hit reads it for the `RateLimit` fields.
     accounts: HashMap<Arc<str>, State, foldhash::fast::RandomState>,
-    /// Of these and all other accounts. Shared with the one of before a reload.
+    /// The pools of all accounts. Kept across reloads.
     pools: Arc<Pools>,
     hosts: HashMap<String, Arc<Host>>,
-    /// Of answers that are being read.
+    /// The shares of the memory for answers that are being read.
     reading: Arc<Shares>,
     config: crate::config::Upstream,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
 
-/// What lives with one account.
+/// The state of one account.
 struct State {
     account: Arc<Account>,
     /// In the order of `Account::credentials`.
@@ -72,22 +71,22 @@ struct State {
     pools: Arc<AccountPools>,
 }
 
-/// What a call would come to, if it were made now.
+/// What would happen to a call now.
 pub struct Outlook {
     /// The credential's name.
     pub credential: String,
-    /// What it would be refused with, for the upstream has failed too often.
+    /// The error of an open breaker.
     pub breaker_open: Option<Error>,
-    /// What it would be refused with, if it could not wait for the quota.
+    /// The error of a used-up quota, for a call that cannot wait.
     pub used_up: Option<Error>,
-    /// Of the pool that would count it.
+    /// The limit status of the pool that would count it.
     pub limit_status: Option<LimitStatus>,
 }
 
 impl Upstream {
-    /// Fails where the machine has no certificates to trust and an upstream is https. Looks after
-    /// its tokens in a task that ends with it. Goes on counting where `previous` is: the upstream
-    /// knows nothing of a reload. Without a `resolver` names are looked up as the machine does.
+    /// Fails if an upstream is https and the machine has no certificates to trust. Starts a task that maintains the
+    /// tokens and ends with `self`. Continues with the counts of `previous`, because the upstream knows nothing of a
+    /// reload. Without a `resolver` the machine resolves names.
     pub fn start(
         config: &Config,
         clock: &Clock,
@@ -99,7 +98,7 @@ impl Upstream {
             .accounts
             .iter()
             .flat_map(|account| [account.contact_center_url.clone(), account.automation_url.clone()]);
-        // What can fail comes first: a configuration that is refused changes nothing of what goes on.
+        // What can fail comes first: a refused configuration must change nothing.
         let any_https = bases.clone().any(|base| !base.starts_with("http:"));
         let client =
             |connections| client::Client::new(&config.upstream, connections, any_https, resolver, clock);
@@ -123,7 +122,7 @@ impl Upstream {
         let hosts: HashMap<String, Arc<Host>> = bases
             .map(|base| {
                 let known = previous.and_then(|previous| previous.hosts.get(&base)).cloned();
-                // How it is doing, it is doing under any configuration.
+                // The state of a host does not depend on the configuration.
                 let host = known.inspect(|host| host.reshape(&config.upstream)).unwrap_or_else(|| {
                     Arc::new(Host::new(&config.upstream, clock.clone(), metrics.upstream.breaker(&base)))
                 });
@@ -156,8 +155,8 @@ impl Upstream {
         found.ok_or_else(|| Error::new(Kind::Internal, "no credential serves this route"))
     }
 
-    /// Where the pool stands, at `now` of the clock's uptime, that a call to `route` would be counted by.
-    /// Takes no lock.
+    /// The limit status, at `now` of the clock's uptime, of the pool that counts calls to `route`. Waits for no pool's
+    /// lock.
     pub fn limit_status(
         &self,
         account: &str,
@@ -172,7 +171,7 @@ impl Upstream {
         };
         let rate = *rates.first()?;
         let (left, reset) = match (route.base, bot) {
-            // A bot is given a pool by its first call, not by being asked about.
+            // The first call to a bot makes its pool. A look at its status does not.
             (Base::Automation, Some(bot)) => match state.pools.bots.peek(bot) {
                 Some(pool) => pool.available_at(now),
                 None => (least(rates)?, Duration::ZERO),
@@ -182,8 +181,8 @@ impl Upstream {
         Some(LimitStatus { policy: "upstream", rate, left, reset })
     }
 
-    /// What a call would come to before it is made: the credential it would be signed with, and why it
-    /// would not be made at once. Changes nothing.
+    /// What would happen to a call: the credential that would sign it, and why it would not be made at once. Changes
+    /// nothing.
     pub fn outlook(&self, query: &Query) -> Result<Outlook, Error> {
         let (state, minter, host) = self.way(query)?;
         let base = request::base(query.route, &state.account);
@@ -201,7 +200,7 @@ impl Upstream {
         self.metrics.process.bytes_in_flight("fills", self.reading.now());
         for (account, state) in &self.accounts {
             self.metrics.upstream.quota_available(account, "account", state.pools.whole.available().0);
-            // Bots are many: the pool that is nearest to its end speaks for all.
+            // There may be many bots. The gauge shows the pool with the least left.
             if let Some(least) = state.pools.bots.all().iter().map(|(_, pool)| pool.available().0).min() {
                 self.metrics.upstream.quota_available(account, "bot", least);
             }
@@ -214,7 +213,7 @@ impl Upstream {
         self.accounts.values().any(|state| !state.pools.bots.is_empty())
     }
 
-    /// Calls that wait for room.
+    /// Calls that wait for quota.
     pub fn waiting(&self) -> usize {
         self.accounts.values().map(|state| state.pools.waiting()).sum()
     }
@@ -226,12 +225,12 @@ impl State {
     }
 }
 
-/// Calls that windows allow which hold none.
+/// The calls that empty windows allow.
 fn least(rates: &[Rate]) -> Option<u32> {
     rates.iter().map(|rate| rate.amount).min()
 }
 
-/// Looks after the tokens for as long as there is somebody to use them.
+/// Maintains tokens and pools as long as the upstream is in use.
 async fn keep(upstream: Weak<Upstream>, clock: Clock) {
     loop {
         clock.sleep(KEEP_EVERY).await;

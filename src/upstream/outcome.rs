@@ -1,4 +1,4 @@
-//! What an exchange came to. Pure.
+//! What the result of an exchange means. Pure.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::error::{Error, Kind, whole_seconds};
 use crate::fetch::answer::{Answer, ContentType, Fetched, Large};
 use crate::fetch::ending::Ending;
 
-/// After a refusal that names no time. Clients of the vendor's other APIs wait as long.
+/// The wait after a refusal that names no time. Clients of the vendor's other APIs wait as long.
 pub const QUOTA_REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// A refusal that names no time to come, as by a clock that is ahead, is a refusal all the same.
+/// The shortest wait. A refusal may name a time in the past, if a clock is ahead.
 const SHORTEST_REFUSAL: Duration = Duration::from_secs(1);
 
-/// No refusal closes a pool for longer, whatever it says: the vendor's longest window is an hour.
+/// The longest wait, whatever a refusal says: the vendor's longest window is an hour.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(3600);
 
-/// Bytes of a `Content-Type` that is handed on.
+/// The most bytes of a `Content-Type` that is passed on.
 const LONGEST_CONTENT_TYPE: usize = 100;
 
 /// The vendor's words for a used-up quota (contract §7), in lower case.
@@ -34,7 +34,7 @@ const QUOTA_MESSAGES: [&str; 3] = [
 /// A refusal is a short envelope; longer bodies are not searched for the vendor's words.
 const LONGEST_ENVELOPE: usize = 4096;
 
-/// What one exchange came to.
+/// The outcome of one attempt.
 pub enum AttemptOutcome {
     Answered(Fetched),
     /// The token was refused, or the scope, or the bot: one status stands for all (contract §2).
@@ -47,11 +47,11 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    /// What an answer means that was asked for at `asked_at` and came by `now`.
+    /// The outcome of an answer to a request that was sent at `asked_at`. `now` is when the answer was complete.
     pub fn of(received: Received, asked_at: Moment, now: UnixMillis) -> Self {
         let Received { status, headers, body } = received;
-        let tells_of_quota = matches!(&body, Body::Whole(body) if tells_of_quota(body));
-        if status == StatusCode::TOO_MANY_REQUESTS || tells_of_quota {
+        let is_quota_refusal = matches!(&body, Body::Whole(body) if is_quota_refusal(body));
+        if status == StatusCode::TOO_MANY_REQUESTS || is_quota_refusal {
             let wait = retry_after(&headers, now).unwrap_or(QUOTA_REFUSED_FOR);
             return Self::QuotaRefused(wait.clamp(SHORTEST_REFUSAL, LONGEST_REFUSAL));
         }
@@ -73,7 +73,7 @@ impl AttemptOutcome {
         })
     }
 
-    /// The row of the table that says what follows from it.
+    /// The row of the table of consequences.
     pub fn ending(&self) -> Ending {
         match self {
             Self::Answered(fetched) => Ending::Status(fetched.status()),
@@ -87,8 +87,8 @@ impl AttemptOutcome {
         }
     }
 
-    /// Whether the upstream showed that it has a bot of this id: one that it has not gets a refusal of the
-    /// token, of the id, or "there is none" (contract §7).
+    /// Whether the outcome proves that the upstream has this bot. For an unknown bot it refuses the token or the id, or
+    /// answers "there is none" (contract §7).
     pub fn knows_the_bot(&self) -> bool {
         match self {
             Self::Answered(fetched) => {
@@ -101,7 +101,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// What went wrong with the exchange itself.
+    /// The kind of error of a failed exchange.
     pub fn error(&self) -> Option<Kind> {
         match self {
             Self::Failed(broken) => Some(broken.kind()),
@@ -110,9 +110,9 @@ impl AttemptOutcome {
     }
 }
 
-/// Whether a body is one of the vendor's refusals, whatever its status. A transcript may hold the
-/// same words: in JSON they count only at the start of an error's message.
-fn tells_of_quota(body: &[u8]) -> bool {
+/// Whether a body is one of the vendor's refusals, whatever its status. A transcript may contain the same words, so in
+/// JSON they count only at the start of an error's message.
+fn is_quota_refusal(body: &[u8]) -> bool {
     if body.len() > LONGEST_ENVELOPE {
         return false;
     }
@@ -133,7 +133,7 @@ fn begins_with_refusal(text: &str) -> bool {
         .any(|message| text.get(..message.len()).is_some_and(|start| start.eq_ignore_ascii_case(message)))
 }
 
-/// What `errors` holds: the vendor's is a list, other such services write one error, or its text.
+/// The errors of an envelope. The vendor writes a list, similar services write one error or its text.
 fn each(errors: &serde_json::Value) -> &[serde_json::Value] {
     errors.as_array().map_or(std::slice::from_ref(errors), Vec::as_slice)
 }
@@ -143,33 +143,33 @@ fn is_refusal(error: &serde_json::Value) -> bool {
         || error.as_object().is_some_and(|error| messages(error).any(begins_with_refusal))
 }
 
-/// An error's text: `msg` is the vendor's, `message` what else such services write.
+/// The text of an error. The vendor calls it `msg`, similar services call it `message`.
 fn messages(error: &serde_json::Map<String, serde_json::Value>) -> impl Iterator<Item = &str> {
     ["msg", "message"].iter().filter_map(|member| error.get(*member)?.as_str())
 }
 
-/// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3). What is neither says nothing.
+/// `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3). Anything else is ignored.
 fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
-    // By the upstream's own clock, if it tells the time.
+    // By the upstream's own clock, if it sent a `Date`.
     Some(parse_date(text)?.since(date(headers).unwrap_or(now)))
 }
 
-/// A `Content-Type` that is one of JSON, if there is exactly one: nothing else is handed on, for a browser
-/// might take an upstream's page for one of the gateway's.
+/// The `Content-Type`, if there is exactly one and it is of JSON. No other is passed on: a browser might take a page of
+/// the upstream for one of the gateway.
 fn content_type(headers: &HeaderMap) -> Option<ContentType> {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
     let is_plain = value.len() <= LONGEST_CONTENT_TYPE;
-    // Copied: as it came, it is a slice of the connection's read buffer and would keep all of it.
+    // Copied, because it is a slice of the connection's read buffer and would keep all of it in memory.
     let copied = HeaderValue::from_bytes(value.as_bytes()).ok()?;
     (is_plain && is_json(value.to_str().ok()?)).then(|| ContentType::from(copied))
 }
 
-/// Whether a media type is one of JSON: `application/json`, or one that ends in `+json` (RFC 6839 §3.1).
+/// Whether a media type is JSON: `application/json`, or one that ends in `+json` (RFC 6839 §3.1).
 fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_token = |text: &str| {
@@ -183,7 +183,7 @@ fn is_json(media_type: &str) -> bool {
 /// `Date`: when the upstream answered, by its own clock.
 fn date(headers: &HeaderMap) -> Option<UnixMillis> {
     if headers.contains_key(header::AGE) {
-        return None; // Out of somebody's cache: the time of another answer.
+        return None; // From a cache, so `Date` is the time of an older answer.
     }
     parse_date(headers.get(header::DATE)?.to_str().ok()?)
 }
@@ -295,7 +295,7 @@ mod tests {
     fn a_long_body_is_no_refusal_whatever_it_says() {
         for (blanks, is_refusal) in [(0, true), (LONGEST_ENVELOPE, false)] {
             let body = MINUTE.to_owned() + &" ".repeat(blanks);
-            assert_eq!(tells_of_quota(body.as_bytes()), is_refusal);
+            assert_eq!(is_quota_refusal(body.as_bytes()), is_refusal);
         }
     }
 

@@ -1,13 +1,12 @@
-//! How long an upstream takes to answer, as far as its last answers tell.
+//! Estimates how long an upstream takes to answer, from its last answers.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The least by which an answer may be later than the ones before.
+/// The smallest margin above the mean.
 const LEAST_MARGIN: Duration = Duration::from_millis(250);
 
-/// A running mean of the time that answers take, and of how far they are from it (as RFC 6298 §2 has it for
-/// round trips).
+/// A running mean of the time that answers take, and of their deviation from it (as for round trips, RFC 6298 §2).
 #[derive(Default)]
 pub struct Pace(Mutex<Option<Estimate>>);
 
@@ -18,7 +17,7 @@ struct Estimate {
 }
 
 impl Pace {
-    /// An answer took so long.
+    /// Records the time of an answer.
     pub fn note(&self, taken: Duration) {
         let mut estimate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *estimate = Some(match *estimate {
@@ -30,8 +29,8 @@ impl Pace {
         });
     }
 
-    /// How long the next answer will take, with a margin: what is granted later than that before its waiters
-    /// leave is granted for nobody. At most half of `timeout`; a tenth where nothing is known.
+    /// How long the next answer will take, with a margin. A call that is granted later than that before its waiters
+    /// leave is granted in vain. At most half of `timeout`; a tenth of it before the first answer.
     pub fn expected(&self, timeout: Duration) -> Duration {
         let estimate = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         estimate.map_or(timeout / 10, |Estimate { mean, deviation }| {

@@ -1,4 +1,4 @@
-//! An answer that is passed on as it comes holds what has been read of it, until that has been sent.
+//! Counts the memory of a streamed answer until its parts have been sent.
 
 use bytes::Bytes;
 use futures_util::stream::StreamExt;
@@ -7,7 +7,7 @@ use super::outcome::AttemptOutcome;
 use crate::fetch::answer::{Fetched, Large, Parts};
 use crate::overload::shares::Share;
 
-/// The same outcome. What is passed on counts in `share`, each part until the last who is sent it has it or is gone.
+/// The same outcome. Each part of a streamed answer counts in `share` until its last receiver has it or has left.
 pub fn counted(outcome: AttemptOutcome, mut share: Share) -> AttemptOutcome {
     let AttemptOutcome::Answered(Fetched::Large(large, bounds)) = outcome else { return outcome };
     let parts = large.body.into_stream().map(move |part| {

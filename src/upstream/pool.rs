@@ -1,4 +1,4 @@
-//! One pool of the upstream's quota, with those who wait for it.
+//! One pool of the upstream's quota, and the calls that wait for it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +13,16 @@ use crate::clock::Clock;
 use crate::config::Rate;
 use crate::fetch::payer::{Payer, Payers};
 
-/// A pool. All decisions are the [`Broker`]'s; here they are waited for.
+/// A pool. The [`Broker`] decides; the pool waits and informs the waiters.
 pub struct Pool {
     state: Mutex<State>,
-    /// What the broker last foresaw, for those who only want to know where the pool stands: every hit
-    /// tells its caller, and hits must not queue up for a lock. Set under the lock.
+    /// The broker's last availability. Every hit reads it for the `RateLimit` fields, and hits must not wait for a
+    /// lock. Written under the lock.
     availability: ArcSwap<Availability>,
-    /// Something ended, came back or closed: who sleeps looks again.
+    /// Wakes the waiters: a call has ended, was never sent, or was refused, so the next grant may be earlier or later.
     changed: Notify,
     clock: Clock,
-    /// The upstream has shown that there is such a bot.
+    /// The upstream has confirmed that the bot exists.
     is_proven: AtomicBool,
 }
 
@@ -30,41 +30,40 @@ struct State {
     broker: Broker,
     max_waiting: usize,
     waiting: HashMap<Ticket, oneshot::Sender<ReservationResult>>,
-    /// When those who cannot be served in time are to be looked for again.
+    /// When to look again for calls that miss their deadline.
     shed_at: Duration,
 }
 
 type ReservationResult = Result<Reservation, Exhausted>;
 
-/// There is no room in time; there would be after this long.
+/// The quota has no room before the deadline. It would have after this time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Exhausted(pub Duration);
 
-/// Room for one call. Given back when it is dropped.
+/// A granted call. Dropped, it is settled with the broker by its state.
 pub struct Reservation {
     pool: Arc<Pool>,
     payer: Payer,
     state: CallState,
 }
 
-/// How far a call has come, as far as the quota is concerned: what dropping its reservation means.
+/// The state of a call, which says how its reservation is settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum CallState {
-    /// It never left.
+    /// The request was never sent.
     Unsent,
-    /// It may have left, and nothing came back. Whoever gives it up cannot call it back.
+    /// The request may have been sent, and nothing has come back. It cannot be recalled.
     InFlight,
-    /// Something came back, be it only the end of the connection: the upstream has counted it, if it
-    /// ever does.
+    /// Something came back, if only the end of the connection. If the upstream counts the call, it has by now.
     Done,
 }
 
-/// A call that was given up may still lie in front of the upstream, unread, and be counted when it is
-/// read. No proxy holds a request for longer than this by default (nginx: 60 s).
+/// An abandoned request may still wait unread in front of the upstream, and is counted when it is read. No proxy holds
+/// a request for longer than this by default (nginx: 60 s).
 const MAY_LIE_UNREAD: Duration = Duration::from_secs(60);
 
 impl Pool {
-    /// A pool with these windows, for which at most `max_waiting` calls wait.
+    /// A pool with these windows. At most `max_waiting` calls wait for it.
     pub fn new(rates: &[Rate], shares: QuotaShares, max_waiting: usize, clock: Clock) -> Arc<Self> {
         let broker = Broker::new(rates, shares);
         let availability = ArcSwap::from_pointee(broker.availability(clock.uptime()));
@@ -74,7 +73,7 @@ impl Pool {
         Arc::new(Self { state, availability, changed: Notify::new(), clock, is_proven })
     }
 
-    /// Other windows and shares from here on, for the same calls.
+    /// Replaces the windows and the shares. The calls stay.
     pub fn reshape(self: &Arc<Self>, rates: &[Rate], shares: QuotaShares, max_waiting: usize) {
         self.update(|state, _| {
             state.broker.reshape(rates, shares);
@@ -84,14 +83,13 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    /// The state, and the time. Read under the lock: one who waited for it would put a call that has
-    /// ended before one that ended earlier.
+    /// The state and the time. The clock is read under the lock, so that calls end in the order of their times.
     fn lock(&self) -> (MutexGuard<'_, State>, Duration) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state, self.clock.uptime())
     }
 
-    /// Changes something, and tells whom it concerns.
+    /// Changes the state, grants what can be granted now, and notifies the waiters.
     fn update<T>(self: &Arc<Self>, act: impl FnOnce(&mut State, Duration) -> T) -> T {
         let (mut state, now) = self.lock();
         let result = act(&mut state, now);
@@ -105,20 +103,19 @@ impl Pool {
             .map(|(ticket, reservation)| (state.waiting.remove(&ticket), Ok(reservation)))
             .collect();
         self.availability.store(Arc::new(state.broker.availability(now)));
-        // A reservation that nobody takes is dropped and comes back here: the lock must be free.
+        // A reservation whose waiter has left is dropped, which comes back here: the lock must be free.
         drop(state);
         notify(results);
         result
     }
 
-    /// Tells those who cannot be served in time.
+    /// Sheds the calls that cannot be served by their deadline.
     fn shed(&self) {
         let (state, now) = self.lock();
         self.shed_from(state, now);
     }
 
-    /// The same, if nobody has looked lately. Nobody came, but the calls under way have taken longer
-    /// than was foreseen.
+    /// The same, at most once in [`STEP`]. Calls in flight may have taken longer than the forecast assumed.
     fn shed_when_due(&self) {
         let (state, now) = self.lock();
         if now >= state.shed_at {
@@ -138,9 +135,9 @@ impl Pool {
         notify(results);
     }
 
-    /// Reserves one call, on the account of whichever of `payers` has its turn first; more of them
-    /// may join meanwhile. Waits if that comes before `deadline` (time since the clock's start), and
-    /// says so at once if not, or as soon as others have taken it.
+    /// Reserves one call, on account of the first of `payers` that the broker serves; more payers may join during the
+    /// wait. Waits until `deadline` (time since the clock's start) at the latest. If the call cannot be served by then,
+    /// it fails at once, or as soon as that is known.
     pub async fn reserve(self: &Arc<Self>, payers: &Payers, deadline: Duration) -> ReservationResult {
         let (sender, mut receiver) = oneshot::channel();
         let mut joining = payers.watch();
@@ -151,7 +148,7 @@ impl Pool {
             ticket
         });
         let _place = QueuePlace { pool: self, ticket };
-        // Also where it goes at once: it may have taken the room that another one waits for.
+        // Also if it was granted at once: it may have taken the room of another call.
         self.shed();
         if let Ok(result) = receiver.try_recv() {
             return result;
@@ -179,30 +176,29 @@ impl Pool {
         }
     }
 
-    /// The time, and when to look again.
+    /// The time, and when the next call may be granted.
     fn next_grant(&self) -> (Duration, Duration) {
         let (state, now) = self.lock();
         (now, state.broker.next_grant(now).unwrap_or(now + STEP).max(now + INSTANT))
     }
 
-    /// The upstream said that there is no room: for `wait` no call is made.
+    /// The upstream refused a call. None is granted for `wait`.
     pub fn refuse_for(self: &Arc<Self>, wait: Duration) {
         self.update(|state, now| state.broker.refuse_until(now + wait));
         self.shed();
         self.changed.notify_waiters();
     }
 
-    /// Calls there is room for at once, and how long until all have come back; with none left,
-    /// until one has. Waits for nobody: while somebody else is at work on the pool it tells what was
-    /// so before.
+    /// How many calls there is room for at once, and how long until the window is empty; if none is left, how long
+    /// until one is. Waits for no lock: while the pool is locked, it returns the last known numbers.
     pub fn available(&self) -> (u32, Duration) {
         self.available_at(self.clock.uptime())
     }
 
-    /// The same, for who has just read the clock.
+    /// The same, for a caller that has just read the clock.
     pub fn available_at(&self, now: Duration) -> (u32, Duration) {
         let mut availability = **self.availability.load();
-        // Once for each call that leaves a window.
+        // This happens once for each call that leaves a window.
         if now >= availability.holds_until
             && let Ok(state) = self.state.try_lock()
         {
@@ -212,14 +208,13 @@ impl Pool {
         (availability.left, availability.resets_at.saturating_sub(now))
     }
 
-    /// Whether it knows nothing that a new one would not: no call in any window, nobody who waits, no
-    /// refusal to keep to.
+    /// Whether nothing is lost with this pool: no call in a window, none that waits, no refusal.
     pub fn is_idle(&self) -> bool {
         let (state, now) = self.lock();
         state.broker.is_idle(now)
     }
 
-    /// The upstream has shown that what it counts for is no invention of a caller's.
+    /// The upstream has confirmed the bot, so no caller has invented it.
     pub fn prove(&self) {
         self.is_proven.store(true, Ordering::Relaxed);
     }
@@ -243,7 +238,7 @@ fn notify(results: Vec<(Option<oneshot::Sender<ReservationResult>>, ReservationR
     }
 }
 
-/// A place in the queue, given up when the one who waits leaves.
+/// A call in the queues. Dropped, it is withdrawn.
 struct QueuePlace<'a> {
     pool: &'a Arc<Pool>,
     ticket: Ticket,
@@ -259,17 +254,17 @@ impl Drop for QueuePlace<'_> {
 }
 
 impl Reservation {
-    /// The call is being made: from here on it counts, whatever becomes of it.
+    /// The request may be sent from now on. It counts, whatever happens to it.
     pub fn mark_sent(&mut self) {
         self.state = CallState::InFlight;
     }
 
-    /// The call never left: there was no connection for it.
+    /// The request was not sent: there was no connection.
     pub fn mark_unsent(&mut self) {
         self.state = CallState::Unsent;
     }
 
-    /// Something came back.
+    /// Something came back, or the connection ended.
     pub fn mark_done(&mut self) {
         self.state = CallState::Done;
     }

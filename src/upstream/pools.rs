@@ -1,5 +1,5 @@
-//! The pools of all accounts. They outlive every configuration, for the upstream knows nothing of a reload: a
-//! call of an older configuration finds the same pools, in the shape of the newest.
+//! The pools of all accounts. They outlive every configuration, because the upstream knows nothing of a reload. A call
+//! of an older configuration uses the same pools, in the shape of the newest one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,51 +11,50 @@ use crate::clock::Clock;
 use crate::config::{self, Account, Bots, Client, Clients, Fairness, Lane};
 use crate::routes::{Base, ROUTES};
 
-/// What one configuration says of an account's pools.
+/// What a configuration says about the pools of an account.
 pub struct Shape {
     account: Arc<Account>,
-    /// Those who may ask for something of it.
+    /// The clients that may use the account.
     clients: Vec<Arc<Client>>,
     fairness: Fairness,
     max_waiting: usize,
-    /// Bots that the configuration does not name and whose calls are counted at a time.
+    /// The most bots that have a pool without being named in the configuration.
     pub max_bots: usize,
 }
 
 impl Shape {
     pub fn new(account: &Arc<Account>, clients: &Clients, config: &config::Upstream) -> Self {
-        let theirs = clients.iter().filter(|client| client.accounts.contains(&account.id));
+        let of_account = clients.iter().filter(|client| client.accounts.contains(&account.id));
         Self {
             account: account.clone(),
-            clients: theirs.cloned().collect(),
+            clients: of_account.cloned().collect(),
             fairness: config.fairness,
             max_waiting: config.max_waiting,
             max_bots: config.max_bots,
         }
     }
 
-    /// A pool of the whole account, or of a bot.
+    /// Makes the pool of the whole account, or of a bot.
     pub fn new_pool(&self, bot: Option<&str>, clock: &Clock) -> Arc<Pool> {
         let quota = &self.account.quota;
         let rates = if bot.is_some() { &quota.bot } else { &quota.account };
         Pool::new(rates, self.shares(bot), self.max_waiting, clock.clone())
     }
 
-    /// Gives a pool this shape.
+    /// Gives this shape to a pool.
     pub fn reshape(&self, pool: &Arc<Pool>, bot: Option<&str>) {
         let quota = &self.account.quota;
         let rates = if bot.is_some() { &quota.bot } else { &quota.account };
         pool.reshape(rates, self.shares(bot), self.max_waiting);
     }
 
-    /// How the pool of a bot is shared, or that of the whole account: among those who may make calls that
-    /// it counts.
+    /// How the pool of a bot, or of the whole account, is shared: among the clients that may make calls that it counts.
     fn shares(&self, bot: Option<&str>) -> QuotaShares {
         let base = if bot.is_some() { Base::Automation } else { Base::ContactCenter };
         let may_call = |client: &Client| uses(client, base) && bot.is_none_or(|bot| client.bots.include(bot));
         let weights = |lane: Lane| {
-            let theirs = self.clients.iter().filter(move |client| client.lane == lane && may_call(client));
-            theirs.map(|client| client.weight)
+            let of_lane = self.clients.iter().filter(move |client| client.lane == lane && may_call(client));
+            of_lane.map(|client| client.weight)
         };
         QuotaShares {
             interactive: weights(Lane::Interactive).sum(),
@@ -65,7 +64,7 @@ impl Shape {
         }
     }
 
-    /// Whether the configuration names a bot: such a one has not been made up, and always has its pool.
+    /// Whether the configuration names a bot. Such a bot is not invented, and always has a pool.
     pub fn names(&self, bot: &str) -> bool {
         let is_named = |bots: &Bots| *bots != Bots::Any && bots.include(bot);
         is_named(&self.account.bots)
@@ -73,7 +72,7 @@ impl Shape {
             || self.account.credentials.iter().any(|credential| is_named(&credential.bots))
     }
 
-    /// How many bots that are not named one client may bring: those who may ask for any share alike.
+    /// How many bots that are not named one client may bring. All clients that may ask for any bot have the same share.
     pub fn bots_of_a_client(&self) -> usize {
         let any = |client: &&Arc<Client>| client.bots == Bots::Any && uses(client, Base::Automation);
         (self.max_bots / self.clients.iter().filter(any).count().max(1)).max(1)
@@ -111,8 +110,8 @@ impl Pools {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An account's pools, from here on in this shape. What was spent stays spent, and those who wait keep
-    /// their places; also where the account was gone for a while.
+    /// The pools of an account, from now on in this shape. Calls that were made still count, and calls that wait keep
+    /// their places, even if the account was absent for a while.
     pub fn of(&self, account: &Arc<str>, shape: Shape) -> Arc<AccountPools> {
         let mut accounts = self.accounts();
         if let Some(pools) = accounts.get(account) {
@@ -126,7 +125,7 @@ impl Pools {
         pools
     }
 
-    /// Forgets what knows nothing and is nobody's.
+    /// Removes pools that count no call and belong to no account of the configuration.
     pub fn sweep(&self) {
         let mut accounts = self.accounts();
         accounts.values().for_each(|pools| pools.bots.sweep());

@@ -1,48 +1,46 @@
-//! What the upstream allows: rolling windows. Pure: time is handed in, as time since the clock's
-//! start.
+//! The rolling windows of the upstream's quota. Pure: time is passed in, as time since the clock's start.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Calls, as far back as a window may reach.
+/// The calls of the longest window.
 ///
-/// The upstream counts a call at some moment between its start and its end, and does not say when.
-/// So a call under way is in every window, and one that has ended is as young as its end: then no
-/// delay between the two parties can put one call too many into a window of the upstream's.
+/// The upstream counts a call at some moment between its start and its end, and does not say when. So a call in
+/// flight is in every window, and a call that has ended counts from its end. Then no delay between gateway and
+/// upstream can put one call too many into a window of the upstream.
 #[derive(Clone, Debug, Default)]
 pub struct Calls {
-    under_way: usize,
-    /// When the others ended, in order.
+    in_flight: usize,
+    /// When the other calls ended, in order.
     ended: VecDeque<Duration>,
 }
 
 impl Calls {
-    /// One more is under way.
+    /// One more call is in flight.
     pub fn begin(&mut self) {
-        self.under_way += 1;
+        self.in_flight += 1;
     }
 
-    /// One of those under way has ended; or it was given up, and the upstream may count it until this
-    /// time to come.
+    /// A call in flight has ended. For an abandoned call `at` is in the future: the upstream may count it until then.
     pub fn end(&mut self, at: Duration) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
         let place = self.ended.partition_point(|other| *other <= at);
         self.ended.insert(place, at);
     }
 
-    /// One of those under way was never made.
+    /// A call in flight was never sent.
     pub fn give_back(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// All that are under way end, for a look into the future.
+    /// All calls in flight end now, for a forecast.
     pub fn end_all(&mut self, now: Duration) {
-        for _ in 0..std::mem::take(&mut self.under_way) {
+        for _ in 0..std::mem::take(&mut self.in_flight) {
             self.end(now);
         }
     }
 
-    /// Drops what no window reaches.
+    /// Drops calls that are in no window.
     pub fn forget(&mut self, now: Duration, longest: Duration) {
         while self.ended.front().is_some_and(|at| now.saturating_sub(*at) >= longest) {
             self.ended.pop_front();
@@ -53,14 +51,14 @@ impl Calls {
         self.ended.len() - self.ended.partition_point(|at| now.saturating_sub(*at) >= window)
     }
 
-    /// How many a window holds.
+    /// How many calls a window holds.
     pub fn within(&self, window: Duration, now: Duration) -> usize {
-        self.under_way + self.ended_within(window, now)
+        self.in_flight + self.ended_within(window, now)
     }
 
-    /// From when on a window holds fewer than `amount`; `None`: not before one under way ends.
+    /// When a window holds fewer than `amount` calls. `None`: not before a call in flight ends.
     pub fn room_at(&self, amount: usize, window: Duration) -> Option<Duration> {
-        let Some(last_to_leave) = (self.ended.len() + self.under_way).checked_sub(amount) else {
+        let Some(last_to_leave) = (self.ended.len() + self.in_flight).checked_sub(amount) else {
             return Some(Duration::ZERO);
         };
         self.ended.get(last_to_leave).map(|at| *at + window)
@@ -71,9 +69,9 @@ impl Calls {
         self.ended.get(self.ended.len() - self.ended_within(window, now)).copied()
     }
 
-    /// From when on a window holds none, if those under way end at once.
+    /// When a window is empty, if the calls in flight end now.
     pub fn empty_at(&self, window: Duration, now: Duration) -> Duration {
-        let youngest = if self.under_way > 0 { Some(now) } else { self.ended.back().copied() };
+        let youngest = if self.in_flight > 0 { Some(now) } else { self.ended.back().copied() };
         youngest.map_or(now, |at| at + window).max(now)
     }
 }
@@ -87,7 +85,7 @@ mod tests {
     }
 
     fn ended(at: &[u64]) -> Calls {
-        Calls { under_way: 0, ended: at.iter().copied().map(seconds).collect() }
+        Calls { in_flight: 0, ended: at.iter().copied().map(seconds).collect() }
     }
 
     #[test]
@@ -101,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_under_way_does_not_age() {
+    fn a_call_in_flight_does_not_age() {
         let mut calls = Calls::default();
         calls.begin();
         assert_eq!(calls.within(seconds(60), seconds(3600)), 1);

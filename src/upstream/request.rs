@@ -1,8 +1,8 @@
 //! The request that goes upstream, built from a key and from nothing else.
 //!
-//! `auth`, `accountId` and `iId` are put in here and nowhere else in the crate. Nothing of the
-//! caller's request is at hand, so nothing of it can be forwarded. Which trace a call belongs to goes
-//! with it (`traceparent`, where tracing is on), and shapes no answer.
+//! `auth`, `accountId` and `iId` are set here and nowhere else in the crate. Nothing of the caller's request is
+//! available here, so nothing of it can be forwarded. The trace of a call goes with it (`traceparent`, if tracing is
+//! on) and has no influence on the answer.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue};
 
@@ -42,9 +42,9 @@ pub fn base<'a>(route: &Route, account: &'a Account) -> &'a str {
     }
 }
 
-/// All fields of the request but those that HTTP itself needs. Fails for an id that is no header
-/// value, which the configuration and the path's validation let nobody have: without its `accountId`
-/// the call would be another one.
+/// All header fields of the request, except those that HTTP itself needs. Fails for an id that is not a header value:
+/// without its `accountId` the call would mean something else. The configuration and the validation of paths exclude
+/// such ids.
 pub fn headers(
     query: &Query,
     account: &Account,
@@ -63,8 +63,8 @@ pub fn headers(
     Ok(headers)
 }
 
-/// The stream a request is about: the one in its path; for a whole account its only one, if it has
-/// only one. Any other choice could narrow what the answer holds.
+/// The stream of a request: the one in its path, or the only one of the account. Any other choice could narrow the
+/// answer.
 fn stream<'a>(bot: Option<&'a str>, account: &'a Account) -> Option<&'a str> {
     bot.or_else(|| account.bots.only())
 }

@@ -1,45 +1,43 @@
-//! How often a call that failed is made again, and after how long. Pure, but for the account that
-//! the budget keeps.
+//! How often a failed call is repeated, and after which wait. Pure, except for the credit that the budget counts.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::config::Retry;
 
-/// Retries that may be saved up: those of a quiet time must not all be spent on one bad minute.
+/// The most retries that the credit holds: one bad minute must not use up all that a quiet time has earned.
 const MAX_RETRY_CREDIT: i64 = 10;
 
-/// Repeats of any kind that may be saved up. As many calls as this can be under way over kept
-/// connections at a time.
+/// The most repeats of any kind that the credit holds. So many calls can be in flight over kept connections at a time.
 const MAX_CREDIT: i64 = 1000;
 
-/// In hundredths of a call.
+/// One call, in the unit of the credit: hundredths of a call.
 const CALL: i64 = 100;
 
-/// Repeats are paid for by first calls: each pays a part of one. So of `n` requests that need the
-/// upstream there are never more than `n` and that part of `n` calls.
+/// The budget of repeats. Each first call adds a part of a repeat to the credit, and each repeat takes one whole. So
+/// `n` requests that need the upstream never make more than `n` calls and that part of `n`.
 pub struct Budget {
     per_call: AtomicI64,
-    /// For repeats of any kind.
+    /// Credit for repeats of any kind.
     credit: AtomicI64,
-    /// Of these, for retries.
+    /// The part of it that retries may use.
     retry_credit: AtomicI64,
 }
 
-/// A repeat that is paid for. Paid back when it is dropped, unless it was made.
+/// One repeat, reserved in the budget. It returns to the credit when it is dropped, unless it was spent.
 pub struct RetryPermit<'a> {
     budget: &'a Budget,
     is_retry: bool,
 }
 
 impl Budget {
-    /// A repeat for each hundred calls in `percent`.
+    /// A budget of `percent` repeats for each hundred first calls.
     pub fn new(percent: u32) -> Self {
         let per_call = AtomicI64::new(percent.into());
         Self { per_call, credit: AtomicI64::new(0), retry_credit: AtomicI64::new(0) }
     }
 
-    /// Another part of a repeat for each call from here on.
+    /// Changes the percentage for the calls from now on.
     pub fn reshape(&self, percent: u32) {
         self.per_call.store(percent.into(), Ordering::Relaxed);
     }
@@ -51,12 +49,12 @@ impl Budget {
         add(&self.retry_credit, per_call, MAX_RETRY_CREDIT);
     }
 
-    /// Leave to make one more call, if there is one.
+    /// Reserves a repeat, if the credit holds one.
     pub fn reserve(&self) -> Option<RetryPermit<'_>> {
         take(&self.credit).then(|| RetryPermit { budget: self, is_retry: false })
     }
 
-    /// Leave to make a call again that failed.
+    /// Reserves the retry of a failed call, if the credit holds one.
     pub fn reserve_retry(&self) -> Option<RetryPermit<'_>> {
         let mut permit = self.reserve()?;
         permit.is_retry = take(&self.retry_credit);
@@ -65,7 +63,7 @@ impl Budget {
 }
 
 impl RetryPermit<'_> {
-    /// The repeat is made.
+    /// The repeat is made, so its credit is used up.
     pub fn spend(self) {
         std::mem::forget(self);
     }
@@ -90,9 +88,8 @@ fn take(account: &AtomicI64) -> bool {
     account.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
 }
 
-/// How long to wait before the `nth` repeat (from 0): anything from nothing to a bound that doubles
-/// each time ("full jitter": those who failed together do not come back together). `random` is
-/// uniform over all numbers.
+/// The wait before the `nth` repeat (from 0): a random time up to a bound that doubles with each repeat ("full jitter",
+/// so that calls that failed together do not return together). `random` is uniform over all numbers.
 pub fn full_jitter(retry: &Retry, nth: u32, random: u32) -> Duration {
     let bound = retry.first_wait.saturating_mul(2_u32.saturating_pow(nth)).min(retry.longest_wait);
     let nanos = bound.as_nanos() * u128::from(random) / u128::from(u32::MAX);

@@ -1,12 +1,12 @@
-//! Which secret signs, and what the refusal of a token means. Pure: time is handed in.
+//! Which secret signs, and what the refusal of a token means. Pure: time is passed in.
 //!
-//! A secret changes in two places, in our file and at the upstream, and either may be first. So there
-//! are up to two: the *accepted* one, which the upstream took last, and the *candidate*, which the file
-//! holds now. The candidate signs until it is refused; a refused candidate is kept, and signs again
-//! when the accepted one is refused: then the upstream may have changed as well.
+//! A secret changes in two places, in our file and at the upstream, and either may be first. So there are up to two
+//! secrets: the *accepted* one is the last that the upstream accepted, the *candidate* is the one that the file holds
+//! now. The candidate signs until it is refused. A refused candidate is kept. It signs again when the accepted secret
+//! is refused, because the upstream may have changed in the meantime.
 //!
-//! An *epoch* is the time for which nothing of this changes. A token says its epoch, so that many
-//! refusals of the tokens of one epoch end it once.
+//! An *epoch* is a time in which none of this changes. Each token carries its epoch, so that many refusals of tokens of
+//! one epoch end it only once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,27 +18,27 @@ use crate::clock::UnixMillis;
 use crate::routes;
 
 /// What a token is used for. The upstream refuses a bot or a scope with the same status as a token
-/// (contract §2), so each use has doubts of its own.
+/// (contract §2), so each use is suspected on its own.
 pub type Use = (routes::RouteName, Option<Arc<str>>);
 
-/// Uses that are doubted at a time. Where callers can make up bots, those beyond get no repeats.
+/// The most uses that are suspect at a time. Callers may be able to invent bots; uses above this limit get no repeat.
 const MAX_SUSPECT_USES: usize = 256;
 
-/// After so long every use may have a repeat again.
+/// After this time every use may have a repeat again.
 const SUSPECT_FOR: Duration = Duration::from_secs(600);
 
 /// The secrets of one credential.
 #[derive(Clone)]
 pub struct Secrets {
-    /// The last that the upstream took; before it took any, the one configured.
+    /// The last one that the upstream accepted; at first the configured one.
     accepted: SecretString,
-    /// The file's, where that is another one.
+    /// The one in the file, if that is a different one.
     candidate: Option<Candidate>,
     epoch: u64,
-    /// Whether the upstream took a token of this epoch.
-    is_taken: bool,
-    /// Uses whose token was refused, with the epoch of the tokens they were given next. When one of
-    /// those is refused too, it is not the token's fault.
+    /// Whether the upstream accepted a token of this epoch.
+    is_accepted: bool,
+    /// The uses whose token was refused, with the epoch of the token that they got next. If that one is refused too,
+    /// the token is not the cause.
     suspect_uses: HashMap<Use, u64>,
     suspects_expire_at: UnixMillis,
 }
@@ -55,7 +55,7 @@ impl Secrets {
             accepted: configured,
             candidate: None,
             epoch: 0,
-            is_taken: false,
+            is_accepted: false,
             suspect_uses: HashMap::new(),
             suspects_expire_at: UnixMillis(0),
         }
@@ -73,10 +73,10 @@ impl Secrets {
         }
     }
 
-    /// What the file holds now. Whether another secret signs from here on.
+    /// Takes the secret that the file holds now. Returns whether a different secret signs from now on.
     pub fn found(&mut self, secret: SecretString) -> bool {
         let is = |known: &SecretString| known.expose_secret() == secret.expose_secret();
-        let is_news = if is(&self.accepted) {
+        let is_new = if is(&self.accepted) {
             self.candidate.take().is_some_and(|candidate| !candidate.is_refused)
         } else if self.candidate.as_ref().is_some_and(|candidate| is(&candidate.secret)) {
             false
@@ -84,13 +84,13 @@ impl Secrets {
             self.candidate = Some(Candidate { secret, is_refused: false });
             true
         };
-        if is_news {
+        if is_new {
             self.reset();
         }
-        is_news
+        is_new
     }
 
-    /// Something else that tokens depend on has changed: those of before say nothing any more.
+    /// Something else that tokens depend on has changed, so what earlier tokens showed is void.
     pub fn reset(&mut self) {
         self.suspect_uses.clear();
         self.next_epoch();
@@ -98,10 +98,10 @@ impl Secrets {
 
     fn next_epoch(&mut self) {
         self.epoch += 1;
-        self.is_taken = false;
+        self.is_accepted = false;
     }
 
-    /// The upstream took a token of this epoch.
+    /// The upstream accepted a token of this epoch.
     pub fn accepted(&mut self, epoch: u64, usage: &Use) {
         if self.suspect_uses.get(usage).is_some_and(|fresh| *fresh <= epoch) {
             self.suspect_uses.remove(usage);
@@ -109,13 +109,13 @@ impl Secrets {
         if epoch != self.epoch {
             return;
         }
-        self.is_taken = true;
+        self.is_accepted = true;
         if let Some(candidate) = self.candidate.take_if(|candidate| !candidate.is_refused) {
             self.accepted = candidate.secret;
         }
     }
 
-    /// The upstream refused a token of this epoch. Whether another one is worth a call.
+    /// The upstream refused a token of this epoch. Returns whether a call with another token is worthwhile.
     pub fn refused(&mut self, epoch: u64, usage: &Use, now: UnixMillis) -> bool {
         if now >= self.suspects_expire_at {
             self.suspect_uses.clear();
@@ -123,11 +123,11 @@ impl Secrets {
         }
         let fresh = self.suspect_uses.get(usage).copied();
         if fresh.is_some_and(|fresh| epoch < fresh) {
-            return true; // Sent before this use was given a newer one.
+            return true; // Sent before this use got a newer token.
         }
         let is_worth_it = fresh.is_none() && self.suspect_uses.len() < MAX_SUSPECT_USES;
-        // A secret that was taken a moment ago is not given up for a use that is always refused.
-        if epoch == self.epoch && (is_worth_it || !self.is_taken) {
+        // A secret that was accepted lately is kept, even if one use is always refused.
+        if epoch == self.epoch && (is_worth_it || !self.is_accepted) {
             if let Some(candidate) = &mut self.candidate {
                 candidate.is_refused = !candidate.is_refused;
             }

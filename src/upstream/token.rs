@@ -1,4 +1,4 @@
-//! The upstream's token: minted here, kept for most of its life, never printed.
+//! The upstream's token: signed here, kept for most of its life, never printed.
 //!
 //! HS256 over the app's client secret, with the client id as `appId` (vendor: "JWT Authorization")
 //! unless the credential says otherwise.
@@ -22,16 +22,16 @@ use crate::config::{self, Credential};
 use crate::error::{Error, Kind};
 use crate::observe::metrics::Metrics;
 
-/// `iat` lies this far back, so that an upstream whose clock is a little behind does not see the
-/// future. A clock that is further off is learnt from the upstream's `Date`.
+/// `iat` is this far in the past, so that an upstream whose clock is a little behind does not see a token from the
+/// future. A larger difference is learnt from the upstream's `Date`.
 const BACKDATED: Duration = Duration::from_secs(30);
 
-/// A smaller difference between two clocks is nothing to mint a token for: `Date` is in whole
-/// seconds and as old as the answer's way.
+/// A smaller difference between the clocks needs no new token: `Date` is in whole seconds, and is as old as the answer
+/// took to arrive.
 const SKEW_WORTH_LEARNING_SECONDS: i64 = 5;
 
-/// For so long after a token was taken, a refusal is not the credential's fault.
-const TAKEN_LATELY: Duration = Duration::from_secs(60);
+/// For this time after an accepted token, a refusal is not the credential's fault.
+const ACCEPTED_LATELY: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -43,12 +43,11 @@ struct Claims<'a> {
     jti: Option<String>,
 }
 
-/// A token, as the header value it goes out as. The value is marked sensitive, so its `Debug` does
-/// not show it.
+/// A token, as the header value that is sent. The value is marked sensitive, so its `Debug` does not show it.
 #[derive(Clone)]
 pub struct Token {
     pub header: HeaderValue,
-    /// Finds the signature in what comes back. Made once: it costs more to make than a search does.
+    /// Finds the signature in an answer. Made once, because making it costs more than a search.
     pub signature: Option<Arc<Finder<'static>>>,
     /// The epoch of the [`Secrets`] in which it was signed.
     epoch: u64,
@@ -61,15 +60,15 @@ struct Current {
 
 struct State {
     secrets: Secrets,
-    /// Of this epoch or of an older one.
+    /// The last token, of this epoch or of an older one.
     last: Option<Current>,
-    /// What the upstream's clock is ahead of ours by.
+    /// By how much the upstream's clock is ahead of ours.
     skew_seconds: i64,
-    /// When the upstream took a token last.
-    taken_at: Option<UnixMillis>,
-    /// Operators were told that the upstream refuses this credential.
-    is_told: bool,
-    /// What was wrong with the secret's file when it was last read; empty if nothing was.
+    /// When the upstream last accepted a token.
+    accepted_at: Option<UnixMillis>,
+    /// Whether the log says that the upstream refuses this credential.
+    is_logged: bool,
+    /// What was wrong with the secret's file at the last read. Empty: nothing.
     problem: String,
 }
 
@@ -77,7 +76,7 @@ struct State {
 pub struct Minter {
     credential: Arc<Credential>,
     state: Mutex<State>,
-    /// Held from reading the secret's file to acting on it: what was read first is old news.
+    /// Held from the read of the secret's file until its result is used, so that results are used in their order.
     reading: tokio::sync::Mutex<()>,
     clock: Clock,
     minted: Counter,
@@ -91,25 +90,25 @@ impl Minter {
             secrets: Secrets::new(credential.client_secret.clone()),
             last: None,
             skew_seconds: 0,
-            taken_at: None,
-            is_told: false,
+            accepted_at: None,
+            is_logged: false,
             problem: String::new(),
         });
         Self { credential, state, reading: tokio::sync::Mutex::default(), clock, minted, expiry }
     }
 
-    /// Takes over what another one of the same credential has learnt: the upstream's clock, and the
-    /// secret it took last, which may be another one than the file's.
+    /// Takes over what the minter of an earlier configuration has learnt about the same credential: the upstream's
+    /// clock, and the secret it accepted last, which may differ from the file's.
     pub fn follow(&self, previous: &Self) {
-        let (secrets, skew, is_told, taken_at) = {
+        let (secrets, skew, is_logged, accepted_at) = {
             let known = previous.state();
-            (known.secrets.clone(), known.skew_seconds, known.is_told, known.taken_at)
+            (known.secrets.clone(), known.skew_seconds, known.is_logged, known.accepted_at)
         };
         let mut state = self.state();
         let configured = std::mem::replace(&mut state.secrets, secrets).signing().clone();
         state.secrets.found(configured);
         state.skew_seconds = skew;
-        (state.is_told, state.taken_at) = (is_told, taken_at);
+        (state.is_logged, state.accepted_at) = (is_logged, accepted_at);
     }
 
     /// The client id: the name of the credential in errors and metrics.
@@ -121,38 +120,38 @@ impl Minter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A token to send now: the current one, or a new one when the current one has lived for four
-    /// fifths of its life. An app that enforces JTI gets a fresh one each time.
+    /// A token to send now: the current one, or a new one after four fifths of its lifetime. An app that enforces JTI
+    /// gets a new one each time.
     pub fn token(&self) -> Result<Token, Error> {
         let mut state = self.state();
         let now = self.clock.now();
         match state.current() {
             Some(Current { token, renew_at }) if now < *renew_at && !self.credential.jti => Ok(token.clone()),
-            // Signing takes a microsecond: under the lock, so that one token is minted, not one each.
+            // Signing takes a microsecond. It happens under the lock, so that one token is signed for all.
             _ => self.mint(&mut state, now),
         }
     }
 
-    /// The upstream took this token.
+    /// The upstream accepted this token.
     pub fn accepted(&self, token: &Token, usage: &Use) {
         let now = self.clock.now();
         let mut state = self.state();
         state.secrets.accepted(token.epoch, usage);
-        state.taken_at = Some(now);
-        if std::mem::take(&mut state.is_told) {
+        state.accepted_at = Some(now);
+        if std::mem::take(&mut state.is_logged) {
             tracing::info!(credential = self.name(), "the upstream accepts the credential again");
         }
     }
 
-    /// The upstream refused a fresh token as well. Told once, and not where it has just taken others: then
-    /// it is a bot or a scope that it refuses, with the same status.
+    /// The upstream refused a new token as well. Logged once, and not if it has just accepted others: then it refuses a
+    /// bot or a scope, with the same status.
     pub fn is_refused(&self, status: StatusCode) {
         let now = self.clock.now();
         let mut state = self.state();
-        if state.is_told || state.taken_at.is_some_and(|at| now < at.plus(TAKEN_LATELY)) {
+        if state.is_logged || state.accepted_at.is_some_and(|at| now < at.plus(ACCEPTED_LATELY)) {
             return;
         }
-        state.is_told = true;
+        state.is_logged = true;
         let status = status.as_u16();
         tracing::warn!(
             credential = self.name(),
@@ -161,11 +160,11 @@ impl Minter {
         );
     }
 
-    /// The upstream refused this token, at `date` by its own clock. Whether it is worth another call
-    /// with another token.
+    /// The upstream refused this token, at `date` by its own clock. Returns whether a call with another token is
+    /// worthwhile.
     pub async fn refused(&self, token: &Token, usage: &Use, date: Option<UnixMillis>) -> bool {
         let reading = self.reading.lock().await;
-        // One look at the file for all who were refused together.
+        // The file is read once for all calls that were refused together.
         let is_newest = token.epoch == self.state().secrets.epoch();
         let read = if is_newest { self.read_file().await } else { None };
         let mut state = self.state();
@@ -181,7 +180,7 @@ impl Minter {
         is_secret_new || is_skew_new || state.secrets.refused(token.epoch, usage, now)
     }
 
-    /// Between requests: takes up a changed secret, and renews a token before its time.
+    /// Runs between requests: takes over a changed secret, and renews a token before it expires.
     pub async fn keep(&self) {
         let reading = self.reading.lock().await;
         let read = self.read_file().await;
@@ -197,7 +196,7 @@ impl Minter {
         }
     }
 
-    /// The secret's file as it is now; `None` if there is none, or nothing usable in it.
+    /// The secret in its file. `None` if there is no file, or nothing usable in it.
     async fn read_file(&self) -> Option<SecretString> {
         let file = self.credential.secret_file.clone()?;
         let read = tokio::task::spawn_blocking(move || config::read_text(&file)).await;
@@ -205,12 +204,12 @@ impl Minter {
             Ok(text) => config::secret(&Zeroizing::new(text)),
             Err(error) => Err(format!("cannot be read: {error}")),
         };
-        self.tell(read.as_ref().err().map_or("", String::as_str));
+        self.log_problem(read.as_ref().err().map_or("", String::as_str));
         read.ok()
     }
 
-    /// Tells of the secret's file once for each change of what is wrong with it.
-    fn tell(&self, problem: &str) {
+    /// Logs the problem with the secret's file, once for each change.
+    fn log_problem(&self, problem: &str) {
         let before = std::mem::replace(&mut self.state().problem, problem.to_owned());
         match (before.as_str(), problem) {
             (before, problem) if before == problem => {}
@@ -225,7 +224,7 @@ impl Minter {
 
     fn mint(&self, state: &mut State, now: UnixMillis) -> Result<Token, Error> {
         let iat = now.seconds() + state.skew_seconds - BACKDATED.as_secs().cast_signed();
-        // Counted from `iat`: an app that enforces JTI takes no token that lives for over an hour.
+        // Counted from `iat`: an app that enforces JTI accepts no token with a lifetime of over an hour.
         let exp = iat + self.credential.lifetime.as_secs().cast_signed();
         let jti = if self.credential.jti { Some(random_id()?) } else { None };
         let claims = Claims { who: &self.credential.claims, iat, exp, jti };
@@ -244,7 +243,7 @@ impl Minter {
     }
 }
 
-/// Of a token, the part that makes it one.
+/// The signature of a token.
 fn signature(header: &HeaderValue) -> Option<Arc<Finder<'static>>> {
     let text = header.as_bytes();
     let start = memchr::memrchr(b'.', text)? + 1;
@@ -253,7 +252,7 @@ fn signature(header: &HeaderValue) -> Option<Arc<Finder<'static>>> {
 }
 
 impl State {
-    /// The last token, if nothing has happened to its secret.
+    /// The last token, if it is of the current epoch.
     fn current(&self) -> Option<&Current> {
         self.last.as_ref().filter(|last| last.token.epoch == self.secrets.epoch())
     }

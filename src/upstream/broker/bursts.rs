@@ -43,8 +43,7 @@ fn at_random(second: u64, place: u64) -> usize {
 /// Misses of one client: how long each took, the call itself included.
 type Took = HashMap<String, Vec<Duration>>;
 
-/// A run of so many seconds in which the neighbours come at `from`. What they asked before `counts`
-/// is not told.
+/// Runs for so many seconds. The neighbours begin at `from`. Calls that arrived before `counts` are not in the result.
 fn run(pattern: Pattern, seconds: u64, from: u64, counts: u64, with_greedy: bool) -> Took {
     let fairness = Fairness { headroom: 10, reserve: 25, background_minimum: 10 };
     let mut broker =

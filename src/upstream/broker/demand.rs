@@ -10,8 +10,8 @@ use crate::config::Rate;
 /// A burst is remembered for at least this long, and for at most twice as long.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
-/// A call leaves the pool's window later than the client's, by the time it took. So the peak is taken over a window that
-/// is longer by one part in so many.
+/// A call leaves the pool's window later than the client's, by the time it took. So the peak is taken over a window
+/// that is longer by one part in so many.
 const SLACK: u32 = 20;
 
 /// The calls of a client, or of the background lane, as they count against a share.

@@ -1,10 +1,11 @@
 //! Decides which queued call gets the next slot of a pool's quota, and when. Pure: time is passed in, and nothing here
 //! waits.
 //!
-//! **Words.** A *call* arrives and joins the backlog of its client's *queue* ([`ClientQueue`]). It is *served* when it is
-//! *granted*: from then on it counts in every rolling window of the quota ([`Calls`]). Each client has a *share* of every
-//! window ([`QuotaShares`]). What a client takes beyond its share is *surplus*. The *demand* of a client ([`Demand`]) is
-//! what it has used of its share and what it is likely to use soon. A call that cannot be served by its deadline is *shed*.
+//! **Words.** A *call* arrives and joins the backlog of its client's *queue* ([`ClientQueue`]). It is *served* when
+//! it is *granted*: from then on it counts in every rolling window of the quota ([`Calls`]). Each client has a
+//! *share* of every window ([`QuotaShares`]). What a client takes beyond its share is *surplus*. The *demand* of a
+//! client ([`Demand`]) is what it has used of its share and what it is likely to use soon. A call that cannot be
+//! served by its deadline is *shed*.
 //!
 //! **Rules**, in this order:
 //!
@@ -12,17 +13,17 @@
 //! 2. A call within its client's share is served as soon as the windows have room. Of several such calls the one that
 //!    has been due for longest goes first. The background lane has one share for all its clients, and goes before them.
 //! 3. Surplus goes to any client, but evenly spread over the time until the oldest call leaves the window. A part of
-//!    the window stays reserved: what recently active clients are likely to use of their shares, and the burst that one
-//!    client may bring after a silence. Of several surplus calls the one of the client with the least use per weight goes
-//!    first. A client that is alone may take half of the window at once.
+//!    the window stays reserved: what recently active clients are likely to use of their shares, and the burst that
+//!    one client may bring after a silence. Of several surplus calls the one of the client with the least use per
+//!    weight goes first. A client that is alone may take half of the window at once.
 //!
 //! So one client can use most of an idle pool, and is out of the way when others come.
 //!
-//! **Example.** A pool allows ten calls in 60 s. Clients `a` and `b` are interactive and have the same weight, `export` is
-//! in the background lane. The background minimum is 20 %, which is 2 calls. So `a` and `b` have a share of 4 calls each.
-//! The reserve for a sudden burst is 20 % and the headroom 10 %. Each call ends as soon as it is made. The columns: the
-//! second, what arrives (clients and calls), which calls are granted, which are shed, and then how many calls the window
-//! holds and how many wait.
+//! **Example.** A pool allows ten calls in 60 s. Clients `a` and `b` are interactive and have the same weight,
+//! `export` is in the background lane. The background minimum is 20 %, which is 2 calls. So `a` and `b` have a share
+//! of 4 calls each. The reserve for a sudden burst is 20 % and the headroom 10 %. Each call ends as soon as it is
+//! made. The columns: the second, what arrives (clients and calls), which calls are granted, which are shed, and then
+//! how many calls the window holds and how many wait.
 //!
 //! | s   | arrives    | granted  | shed | window | waiting | why |
 //! |-----|------------|----------|------|--------|---------|-----|

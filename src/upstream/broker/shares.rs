@@ -30,7 +30,8 @@ impl QuotaShares {
         (amount * weight as usize / sum).max(1)
     }
 
-    /// The largest share of a client that has not called yet. The clients that have called weigh `weight_seen` together.
+    /// The largest share of a client that has not called yet. The clients that have called weigh `weight_seen`
+    /// together.
     pub fn of_an_unseen_client(&self, amount: usize, weight_seen: u32) -> usize {
         match self.interactive.saturating_sub(weight_seen).min(self.heaviest) {
             0 => 0,

@@ -120,7 +120,7 @@ fn beyond_the_share_whoever_has_used_least_goes_first() {
     assert_eq!(granted(&mut broker, seconds(45)), HashMap::from([("a".to_owned(), 1)]));
 }
 
-/// With the reserve as it is unless told otherwise.
+/// With the default reserve.
 fn with_reserve(interactive: u32) -> QuotaShares {
     QuotaShares { fairness: Fairness { reserve: 25, ..FAIRNESS }, ..shares(interactive, 0) }
 }
