@@ -12,7 +12,7 @@ use super::variants::Variants;
 use crate::clock::Moment;
 use crate::error::{Error, Kind};
 use crate::fetch::answer::{Answer, ContentType};
-use crate::lifecycle::phase::{Phase, Rule, RulePart};
+use crate::lifecycle::phase::{Phase, Rule, RulePart, Ruling};
 use crate::lifecycle::sightings::{HashedId, Sighting, Sightings};
 use crate::routes::{IdentityProof, Misfit, Query, Reading, Requested};
 
@@ -173,17 +173,7 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Re
         return Ok(unread(query, answer, Reason::UnprovenIdentity));
     }
     seen.note(account, &reading.sightings, asked_at);
-    let (said, phase_source) = match reading.phase {
-        Phase::Unknown if !reading.known_by.is_empty() => {
-            (learnt(query, seen, &reading, asked_at), PhaseSource::OtherAnswers)
-        }
-        said => (said, PhaseSource::OwnBody),
-    };
-    let phase = match query.requested {
-        Requested::Window { end, .. } => said.and(rule.window(end, wall)),
-        _ => said,
-    };
-
+    let (phase, phase_source) = phase(query, rule, seen, &reading, asked_at);
     // A transcript names no bot. The policy of who may see it is held against the bot in its key.
     let (bots, is_of_its_bot) = match query.requested {
         Requested::Transcript(_) => {
@@ -194,23 +184,9 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Re
         _ => (reading.bots.as_slice().into(), true),
     };
     let allowed = rule.lifetime(phase, reading.summary, wall);
-    let verdict = match allowed.rule_part {
-        _ if !allowed.ttl.is_zero() && !is_of_its_bot => Err(Reason::UnprovenBot),
-        _ if !allowed.ttl.is_zero() => Ok(()),
-        RulePart::Live => Err(Reason::Live),
-        RulePart::UnknownPhase => Err(Reason::UnknownPhase),
-        RulePart::NotSettled => Err(Reason::NotSettled),
-        RulePart::Settled => Err(Reason::ZeroLifetime),
-    };
-    // What is not over may have changed the moment after: it is never served past its lifetime.
-    let is_over = matches!(phase, Phase::Closed { .. });
-    let stale = |allowed: Duration| if is_over { allowed } else { Duration::ZERO };
+    let verdict = verdict(allowed, is_of_its_bot);
     let lifetime = match verdict {
-        Ok(()) => Lifetime {
-            ttl: jittered(allowed.ttl, &query.key, asked_at),
-            stale_while_revalidate: stale(rule.stale_while_revalidate),
-            stale_if_error: stale(rule.stale_if_error),
-        },
+        Ok(()) => lifetime(query, rule, phase, allowed, asked_at),
         Err(_) => Lifetime::default(),
     };
     let names = names(query, seen, &reading);
@@ -228,6 +204,50 @@ pub fn judge(query: &Query, rule: &Rule, seen: &Sightings, answer: Answer) -> Re
         variants: Variants::default(),
     };
     Ok(Judgement { entry: entry.into(), verdict, names, sightings: reading.sightings })
+}
+
+/// The phase that an answer asked for at `asked_at` shows, and where that comes from.
+fn phase(
+    query: &Query,
+    rule: &Rule,
+    seen: &Sightings,
+    reading: &Reading,
+    asked_at: Moment,
+) -> (Phase, PhaseSource) {
+    let (said, source) = match reading.phase {
+        Phase::Unknown if !reading.known_by.is_empty() => {
+            (learnt(query, seen, reading, asked_at), PhaseSource::OtherAnswers)
+        }
+        said => (said, PhaseSource::OwnBody),
+    };
+    match query.requested {
+        Requested::Window { end, .. } => (said.and(rule.window(end, asked_at.wall)), source),
+        _ => (said, source),
+    }
+}
+
+/// Whether an answer of the right shape may be stored.
+fn verdict(allowed: Ruling, is_of_its_bot: bool) -> Result<(), Reason> {
+    match allowed.rule_part {
+        _ if !allowed.ttl.is_zero() && !is_of_its_bot => Err(Reason::UnprovenBot),
+        _ if !allowed.ttl.is_zero() => Ok(()),
+        RulePart::Live => Err(Reason::Live),
+        RulePart::UnknownPhase => Err(Reason::UnknownPhase),
+        RulePart::NotSettled => Err(Reason::NotSettled),
+        RulePart::Settled => Err(Reason::ZeroLifetime),
+    }
+}
+
+/// The lifetime of an answer that is stored. What is not closed may have changed the moment after: it is never served
+/// past its lifetime.
+fn lifetime(query: &Query, rule: &Rule, phase: Phase, allowed: Ruling, asked_at: Moment) -> Lifetime {
+    let is_closed = matches!(phase, Phase::Closed { .. });
+    let stale = |allowed: Duration| if is_closed { allowed } else { Duration::ZERO };
+    Lifetime {
+        ttl: jittered(allowed.ttl, &query.key, asked_at),
+        stale_while_revalidate: stale(rule.stale_while_revalidate),
+        stale_if_error: stale(rule.stale_if_error),
+    }
 }
 
 /// Refuses a body that nobody reads if it names another account where a record or its wrapper would.

@@ -16,7 +16,7 @@ use sync_wrapper::SyncWrapper;
 use tower::Service;
 
 use super::middleware::Exchange;
-use super::stages::{self, Call};
+use super::stages::{self, ClientRequest};
 use crate::access::cors;
 use crate::error::{Error, Kind};
 use crate::reply::Reply;
@@ -46,7 +46,7 @@ impl Service<Request<Body>> for RouteService {
         let route = self.0;
         let (head, body) = request.into_parts();
         let call = match self.asked(head, body) {
-            Ok(ForPath::Call(call)) => call,
+            Ok(ForPath::ClientRequest(call)) => call,
             Ok(ForPath::Preflight(response)) => return Either::Left(ready(Ok(response))),
             Err(error) => return Either::Left(ready(Ok(error.into_response()))),
         };
@@ -61,7 +61,7 @@ impl Service<Request<Body>> for RouteService {
 
 /// What a request for a route's path is.
 enum ForPath {
-    Call(Box<Call>),
+    ClientRequest(Box<ClientRequest>),
     /// With its answer.
     Preflight(Response),
 }
@@ -81,7 +81,7 @@ impl RouteService {
         };
         let ids = ids.map_err(|error| exchange.refused(&head.headers, error))?;
         exchange.is_for(route);
-        Ok(ForPath::Call(Box::new(Call {
+        Ok(ForPath::ClientRequest(Box::new(ClientRequest {
             app: exchange.app.clone(),
             snapshot: exchange.snapshot.clone(),
             route,

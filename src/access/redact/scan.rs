@@ -38,6 +38,14 @@ const COUNT: &str = "numresults";
 
 type Step = Result<(), Unreadable>;
 
+/// What is to be done with a member.
+struct Member {
+    rule: Rule,
+    /// It is the number of rows.
+    is_count: bool,
+    is_hidden: bool,
+}
+
 impl<'a> Scan<'a> {
     /// `whole`: an answer of the route's own shape, not an error.
     pub(super) fn new(
@@ -136,6 +144,22 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// What the projection says of a member of a container that ends with `end`. `nodes` are the places the container
+    /// is at, `below` those of the member.
+    fn member(&self, name: Option<&str>, end: u8, nodes: &[&Node], below: &[&Node], depth: usize) -> Member {
+        let has_place = |node: &&Node| name.is_some_and(|name| node.named.contains_key(name));
+        let is_unlisted = self.is_whole
+            && end == b'}'
+            && nodes.iter().any(|node| node.is_listed)
+            && !nodes.iter().any(has_place);
+        let rule = below.iter().map(|node| node.rule).max().unwrap_or_default();
+        let chooses_rows = depth == 0 && self.projection.rows.is_some();
+        let is_count = chooses_rows && name == Some(COUNT);
+        // Whatever else the vendor may come to say of a window, it would say of everybody's rows.
+        let is_foreign = chooses_rows && self.is_whole && !is_count && name != Some(ROWS);
+        Member { rule, is_count, is_hidden: rule == Rule::Remove || is_foreign || is_unlisted }
+    }
+
     /// A container is its members between commas, each with the spaces around it: those that may
     /// be shown, joined by commas again.
     fn container(&mut self, end: u8, nodes: &[&'a Node], is_text: bool, depth: usize) -> Step {
@@ -167,20 +191,8 @@ impl<'a> Scan<'a> {
                 // A name that is no text matches what any name does.
                 None => nodes.iter().filter_map(|node| node.any.as_deref()).collect(),
             };
-            let has_place = |node: &&Node| name.as_ref().is_some_and(|name| node.named.contains_key(name));
-            let is_unlisted = self.is_whole
-                && end == b'}'
-                && nodes.iter().any(|node| node.is_listed)
-                && !nodes.iter().any(has_place);
-            let rule = below.iter().map(|node| node.rule).max().unwrap_or_default();
-            let is_count = depth == 0 && self.projection.rows.is_some() && name.as_deref() == Some(COUNT);
-            // What else the vendor may come to tell of a window, it would tell of everybody's rows.
-            let is_foreign = depth == 0
-                && self.is_whole
-                && self.projection.rows.is_some()
-                && !is_count
-                && name.as_deref() != Some(ROWS);
-            let is_hidden = rule == Rule::Remove || is_foreign || is_unlisted;
+            let Member { rule, is_count, is_hidden } =
+                self.member(name.as_deref(), end, nodes, &below, depth);
             if !is_hidden && self.is_own(&below, depth)? {
                 if !is_first {
                     self.shown.push(b',');

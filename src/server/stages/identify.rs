@@ -7,7 +7,7 @@ use http::HeaderMap;
 
 use super::check::{Check, Checking};
 use super::rate_limit::{over_limit, with_limit_statuses};
-use super::{Call, Identified};
+use super::{ClientRequest, Identified};
 use crate::access::identify::{bearer_of, presented};
 use crate::access::rate_limit::Caller;
 use crate::app::{App, Snapshot};
@@ -17,10 +17,10 @@ use crate::overload::waiting::with_place;
 #[derive(Clone, Copy)]
 pub struct Identify;
 
-impl Check<Box<Call>> for Identify {
+impl Check<Box<ClientRequest>> for Identify {
     type Checked = Identified;
 
-    fn check(&self, call: Box<Call>) -> Checking<Identified> {
+    fn check(&self, call: Box<ClientRequest>) -> Checking<Identified> {
         let query = call.head.uri.query().unwrap_or_default();
         let presented = match presented(&call.head.headers, query) {
             Ok(presented) => presented,
@@ -39,7 +39,7 @@ impl Check<Box<Call>> for Identify {
     }
 }
 
-async fn by_token(token: Vec<u8>, mut call: Box<Call>) -> Result<Identified, Error> {
+async fn by_token(token: Vec<u8>, mut call: Box<ClientRequest>) -> Result<Identified, Error> {
     let snapshot = &call.snapshot;
     match bearer_of(&token, &snapshot.config.clients, &snapshot.issuers, &call.app.clock).await {
         Ok((identity, client)) => {
@@ -51,7 +51,7 @@ async fn by_token(token: Vec<u8>, mut call: Box<Call>) -> Result<Identified, Err
 }
 
 /// Only who fails is counted: callers behind one address with somebody who guesses are not held up.
-fn count_stranger(call: &Call, error: Error) -> Error {
+fn count_stranger(call: &ClientRequest, error: Error) -> Error {
     if error.kind == Kind::IdentityUnavailable {
         return error;
     }

@@ -2,12 +2,13 @@
 //! the one above has established and hands on more: a request cannot reach the cache unidentified,
 //! because there is no value of the type the cache's stage takes.
 
-mod answer;
 mod check;
 mod identify;
 pub mod owner;
 pub mod permit;
 mod rate_limit;
+mod respond;
+mod served;
 pub mod validate;
 pub mod visible;
 
@@ -21,12 +22,12 @@ use http::request::Parts;
 use sync_wrapper::SyncWrapper;
 use tower::{Service, ServiceBuilder};
 
-use self::answer::Answer;
 use self::check::CheckLayer;
 use self::identify::Identify;
 pub use self::identify::count_unless_known;
 use self::permit::Permit;
 use self::rate_limit::RateLimit;
+use self::respond::Respond;
 use self::validate::Validate;
 use crate::access::identify::{CallerIdentity, presented};
 use crate::access::leaked;
@@ -46,17 +47,17 @@ use crate::server::guard;
 
 /// The typed stack, in the order in which a request goes through it. It holds nothing: all that a
 /// stage needs comes with the call.
-pub fn stack() -> impl Service<Box<Call>, Response = Reply, Error = Error, Future = Outcome<Reply>> {
+pub fn stack() -> impl Service<Box<ClientRequest>, Response = Reply, Error = Error, Future = Outcome<Reply>> {
     ServiceBuilder::new()
-        .layer(CheckLayer(Identify)) //  Call       -> Identified: whose credential it is
-        .layer(CheckLayer(RateLimit)) // Identified -> Limited:    not too often; what is refused below counts too
-        .layer(CheckLayer(Permit)) //    Limited    -> Admitted:   route, account and bot are allowed
-        .layer(CheckLayer(Validate)) //  Admitted   -> Valid:      the body is read, checked, made canonical
-        .service(Answer) //              Valid      -> Reply:      out of the cache, or filled
+        .layer(CheckLayer(Identify)) // ClientRequest -> Identified: whose credential it is
+        .layer(CheckLayer(RateLimit)) // Identified    -> Limited:    not too often; what is refused below counts too
+        .layer(CheckLayer(Permit)) //    Limited       -> Admitted:   route, account and bot are allowed
+        .layer(CheckLayer(Validate)) //  Admitted      -> Valid:      the body is read, checked, made canonical
+        .service(Respond) //             Valid         -> Reply:      out of the cache, or filled
 }
 
 /// A request for a route, under the configuration of the moment it came.
-pub struct Call {
+pub struct ClientRequest {
     pub app: Arc<App>,
     pub snapshot: Arc<Snapshot>,
     pub route: &'static Route,
@@ -72,7 +73,7 @@ pub struct Call {
     pub body: SyncWrapper<Body>,
 }
 
-impl Call {
+impl ClientRequest {
     /// Whether its end is still to come, of a request that must have no content.
     fn is_open(&mut self) -> bool {
         guard::is_open(&self.head.method, self.head.version, self.body.get_mut())
@@ -99,14 +100,14 @@ impl Call {
 
 /// A request whose caller is known. The call is boxed: it goes from hand to hand, and is large.
 pub struct Identified {
-    call: Box<Call>,
+    call: Box<ClientRequest>,
     identity: CallerIdentity,
     client: Arc<Client>,
 }
 
 /// A request whose caller is within its rate limits. Whatever becomes of it, the caller is told where it stands.
 pub struct Limited {
-    call: Box<Call>,
+    call: Box<ClientRequest>,
     identity: CallerIdentity,
     client: Arc<Client>,
     limit_statuses: LimitStatuses,
@@ -114,7 +115,7 @@ pub struct Limited {
 
 /// A request that its caller may make now.
 pub struct Admitted {
-    call: Box<Call>,
+    call: Box<ClientRequest>,
     identity: CallerIdentity,
     grant: Grant,
     limit_statuses: LimitStatuses,

@@ -3,9 +3,9 @@
 
 use http::Method;
 
-use super::answer::served;
+use super::served::served;
 use super::validate::canonical;
-use super::{Admitted, Call, Valid};
+use super::{Admitted, ClientRequest, Valid};
 use crate::access::permit::Grant;
 use crate::app::{App, Snapshot};
 use crate::cache::{Served, Source};
@@ -17,7 +17,7 @@ use crate::routes::{self, Query, Requested, Transcript};
 /// nobody has said, the record of the conversation that the request names is asked for first: at most one call.
 pub async fn check(valid: &Valid) -> Result<(), Error> {
     let Valid { admitted: Admitted { call, grant, .. }, query, .. } = valid;
-    let Call { app, snapshot, .. } = &**call;
+    let ClientRequest { app, snapshot, .. } = &**call;
     let Some(transcript) = has_to_be_known(app, snapshot, grant, query)? else { return Ok(()) };
     let mut bots = app.cache.bots(query);
     if bots.is_empty()

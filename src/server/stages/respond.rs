@@ -10,18 +10,18 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body;
 use tower::Service;
 
+use super::served::served;
 use super::visible::{may_see, may_see_unread};
-use super::{Admitted, Call, Outcome, Valid, at_once, later, owner};
+use super::{Admitted, ClientRequest, Outcome, Valid, at_once, later, owner};
 use crate::access::cache_control::Directives;
 use crate::access::identify::CallerIdentity;
 use crate::access::permit::{Grant, forbidden, permit};
 use crate::access::redact::Work;
 use crate::app::Snapshot;
-use crate::cache::{Coding, Entry, Part, Served, Source, Terms, Turn};
+use crate::cache::{Coding, Entry, Part, Served, Source, Turn};
 use crate::config::Client;
 use crate::error::{Error, Kind};
-use crate::fetch::answer::Answer as Whole;
-use crate::fetch::payer::{Payer, Payers};
+use crate::fetch::answer::Answer;
 use crate::observe::audit::AuditRecord;
 use crate::observe::metrics;
 use crate::overload::waiting::{Place, with_place};
@@ -29,9 +29,9 @@ use crate::reply::{self, Conditions, Reply, Shown};
 use crate::routes::{Key, Query, Requested, phase_of_own_rows};
 
 #[derive(Clone, Copy)]
-pub struct Answer;
+pub struct Respond;
 
-impl Service<Valid> for Answer {
+impl Service<Valid> for Respond {
     type Response = Reply;
     type Error = Error;
     type Future = Outcome<Reply>;
@@ -62,7 +62,7 @@ impl Service<Valid> for Answer {
 /// stored.
 fn place(valid: &Valid) -> Result<Option<Place>, Error> {
     let Valid { admitted, query, body, revalidate, .. } = valid;
-    let Call { app, now, .. } = &*admitted.call;
+    let ClientRequest { app, now, .. } = &*admitted.call;
     if !revalidate && app.cache.fresh(&query.key, *now).is_some() {
         return Ok(None);
     }
@@ -75,7 +75,7 @@ fn place(valid: &Valid) -> Result<Option<Place>, Error> {
 fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let Valid { admitted, query, conditions, .. } = valid;
     let Admitted { call, grant, .. } = admitted;
-    let Call { app, snapshot, now, .. } = &**call;
+    let ClientRequest { app, snapshot, now, .. } = &**call;
     let is_whole = matches!(snapshot.projection(&grant.client, query.route), Ok(None));
     if !is_whole || valid.revalidate || snapshot.audit.is_on() || !snapshot.is_current() {
         return None;
@@ -114,37 +114,13 @@ fn hidden(valid: &Valid, error: Error) -> Error {
 
 /// A body for one more response, as long as responses do not hold too many bytes.
 fn held(
-    call: &Call,
+    call: &ClientRequest,
     client: &Client,
     body: Option<(Coding, Arc<[u8]>)>,
 ) -> Result<Option<(Coding, Bytes)>, Error> {
     let Some((coding, body)) = body else { return Ok(None) };
     let bound = call.snapshot.config.server.max_bytes_in_flight;
     Ok(Some((coding, call.app.responses.hold(body, &client.name, bound)?)))
-}
-
-/// What the cache or the upstream has to say to `query`.
-pub(super) async fn served(
-    call: &Call,
-    grant: &Grant,
-    query: &Query,
-    revalidate: bool,
-) -> Result<Served, Error> {
-    let Call { app, snapshot, trace, .. } = call;
-    let config = &snapshot.config;
-    let fill = {
-        let (upstream, query, trace) = (snapshot.upstream.clone(), query.clone(), trace.clone());
-        move |payers: Payers| {
-            let (upstream, query, trace) = (upstream.clone(), query.clone(), trace.clone());
-            async move { upstream.call(&query, &payers, trace.as_deref()).await }
-        }
-    };
-    let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
-    // The fill is the same for everyone; who waits for it only pays for it.
-    let payer = Payer::from(&*grant.client);
-    let directives = Directives::of(&call.head.headers);
-    let terms = Terms { revalidate, no_store: directives.no_store, only_stored: directives.only_if_cached };
-    app.cache.get_or_fill(query, rule, wait, terms, payer, fill).await
 }
 
 async fn answer(valid: &Valid, place: Option<Place>) -> Result<Reply, Error> {
@@ -191,7 +167,7 @@ impl Policy {
     /// The same by now: an answer that took its time is handed out by the configuration of now, and
     /// to whom the credential still makes a client.
     fn of_now(self, asker: &Asker<'_>) -> Result<Self, Error> {
-        let Call { app, ids, .. } = asker.call;
+        let ClientRequest { app, ids, .. } = asker.call;
         let snapshot = app.snapshot();
         let client = asker.identity.client(&snapshot.config.clients, app.clock.now())?;
         if Arc::ptr_eq(&snapshot, &self.snapshot) {
@@ -223,7 +199,7 @@ struct Asker<'a> {
     admitted: &'a Admitted,
     /// Where it waits, if it has waited.
     place: Option<Place>,
-    call: &'a Call,
+    call: &'a ClientRequest,
     identity: &'a CallerIdentity,
     query: &'a Query,
     conditions: &'a Conditions,
@@ -249,7 +225,7 @@ impl Asker<'_> {
         // What is said about a window is said about the rows that are shown.
         let own = chooses_rows.then(|| (query.requested.clone(), policy.grant.client.clone()));
         let rule = *policy.snapshot.config.cache.rule(query.route);
-        let project = move |answer: &Whole, is_unwanted| {
+        let project = move |answer: &Answer, is_unwanted| {
             let mut work = Work::within(most, is_unwanted);
             let body = projection.apply_within(&mut work, &answer.body, answer.status.is_success())?;
             let phase = own.map(|(asked, client)| {
