@@ -1,5 +1,6 @@
 //! A caller in any version of HTTP that the gateway speaks, for tests that hold all of them to the same.
 
+use std::error::Error;
 use std::fmt::Display;
 
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use crate::tls_listener::{Authority, connected};
 use crate::world::{Got, MINUTE, REPORTING, World};
@@ -49,17 +52,13 @@ impl Caller {
             Version::Http1 => Self { base, speaks: Speaks::Http1(world.http.clone()) },
             Version::Http2 => {
                 let stream = TcpStream::connect(world.address).await.unwrap();
-                let (sender, connection) =
-                    handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-                tokio::spawn(connection);
+                let (sender, _) = http2(stream).await.unwrap();
                 Self { base, speaks: Speaks::Http2(sender) }
             }
             Version::Http2OverTls => {
                 let stream = connected(world, authority, &["h2", "http/1.1"], None).await.unwrap();
                 assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-                let (sender, connection) =
-                    handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-                tokio::spawn(connection);
+                let (sender, _) = http2(stream).await.unwrap();
                 Self { base: format!("https://{}", world.address), speaks: Speaks::Http2(sender) }
             }
         }
@@ -89,6 +88,17 @@ impl Caller {
         assert!(is_whole, "{got:?}");
         got
     }
+}
+
+/// A caller that knows HTTP/2 is spoken here, for requests with bodies of `B`. The task ends with the connection.
+pub async fn http2<B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> hyper::Result<(SendRequest<B>, JoinHandle<hyper::Result<()>>)>
+where
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    Ok((sender, tokio::spawn(connection)))
 }
 
 pub fn begun<B>(answer: Response<B>) -> Begun

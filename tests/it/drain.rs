@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::caller::http2;
 use crate::process::Process;
 
 const RESTARTS: usize = 20;
@@ -66,9 +67,7 @@ async fn ask_over_http2(address: SocketAddr, seen: Arc<Sightings>) {
     while !seen.enough.load(Ordering::Relaxed) {
         let stream = TcpStream::connect(address).await.expect("nobody refuses a connection");
         seen.connections.fetch_add(1, Ordering::Relaxed);
-        let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (mut sender, running) = connected.await.unwrap();
-        let running = tokio::spawn(running);
+        let (mut sender, running) = http2(stream).await.unwrap();
         while !seen.enough.load(Ordering::Relaxed) {
             match sender.send_request(request(address)).await {
                 Ok(answer) => {

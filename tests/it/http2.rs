@@ -11,14 +11,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::caller::http2;
 use crate::world::{DAY, Got, REPORTING, World, before, conversation_path, until, window_path};
 
-/// A caller that knows HTTP/2 is spoken here; its task ends with the connection.
 async fn caller(world: &World) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
-    let stream = TcpStream::connect(world.address).await.unwrap();
-    let connected = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-    let (sender, connection) = connected.await.unwrap();
-    (sender, tokio::spawn(connection))
+    http2(TcpStream::connect(world.address).await.unwrap()).await.unwrap()
 }
 
 fn request(world: &World, method: Method, path: &str, body: &str) -> Request<Full<Bytes>> {

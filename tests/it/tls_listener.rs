@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,6 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 
+use crate::caller::http2;
 use crate::world::{OPS_TOKEN, Setup, World, admin, change_config, got, reload, with_ops_token};
 
 /// Somebody who vouches for certificates.
@@ -121,13 +122,11 @@ fn request(world: &World) -> Request<Full<Bytes>> {
 /// One exchange in the version that was agreed on; the answer's status.
 async fn asked(world: &World, stream: TlsStream<TcpStream>) -> hyper::Result<StatusCode> {
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(stream);
     let answer = if is_http2 {
-        let (mut sender, running) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-        tokio::spawn(running);
+        let (mut sender, _) = http2(stream).await?;
         sender.send_request(request(world)).await?
     } else {
-        let (mut sender, running) = hyper::client::conn::http1::handshake(io).await?;
+        let (mut sender, running) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(running);
         let mut request = request(world);
         *request.uri_mut() = "/nowhere".parse().unwrap();
