@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
+use crate::dice::Dice;
 use crate::world::{DAY, NEIGHBOUR, ONE_BOT, REPORTING, SECOND, World, before};
 
 const REQUESTS: usize = 200_000;
@@ -21,18 +22,6 @@ const REQUESTS_PER_ACT: usize = 4_000;
 const PEOPLE: u64 = 120;
 /// A second stream of the first account.
 const SECOND_STREAM: &str = "st-24ccdea9-de4e-5139-923f-883c53ffcccc";
-
-/// Numbers that look random and are the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from((self.0 >> 11) % end as u64).unwrap()
-    }
-}
 
 /// Which of the first account's streams the client `one-bot` may see, and how often that changed.
 #[derive(Default)]
@@ -148,7 +137,7 @@ async fn caller(
     seed: u64,
 ) {
     let (policy, tally, operator) = &*shared;
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut dice = Dice::of_seed(seed);
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     let mut buffer = Vec::with_capacity(16 * 1024);
     for _ in 0..REQUESTS / CALLERS {

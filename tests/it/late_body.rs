@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::process::peak_memory;
-use crate::upstream_answers::own_process;
+use crate::process::{own_process, up_to};
 use crate::world::{
     DAY, HOUR, REPORTING, World, before, change_config, client, conversation_path, reload, transcript_path,
     until, with_ops_token,
@@ -113,7 +113,7 @@ async fn a_key_that_ends_meanwhile_gets_no_hit() {
 async fn a_request_body_in_parts_of_one_byte_takes_no_more_memory_than_its_bytes() {
     const REQUESTS: usize = 40;
     let world = World::new().await;
-    let (gateway, url) = own_process(&world, "32MiB").await;
+    let (gateway, url) = own_process(&world, &up_to("32MiB")).await;
     let address = url.strip_prefix("http://").unwrap();
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {address}\r\nX-Api-Key: {REPORTING}\r\nContent-Type: application/json\r\n\

@@ -6,6 +6,7 @@
 mod caller;
 mod cases;
 mod collector;
+mod dice;
 mod process;
 mod world;
 

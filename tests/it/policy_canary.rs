@@ -13,6 +13,7 @@ use kore_standin::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::dice::Dice;
 use crate::world::{DAY, HOUR, SECOND, World, before, client};
 
 const REQUESTS: usize = 40_000;
@@ -87,22 +88,6 @@ impl Client {
         let mut marks = text.match_indices(MARK).map(|(at, mark)| &text[at + mark.len()..]);
         let denied = marks.find(|rest| !rest.starts_with(|letter| self.sees.contains(letter)))?;
         Some(denied.chars().take(20).collect())
-    }
-}
-
-/// Numbers that look random and are the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from((self.0 >> 11) % end as u64).unwrap()
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
     }
 }
 
@@ -397,7 +382,7 @@ async fn caller(
     seed: u64,
     requests: usize,
 ) {
-    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut dice = Dice::of_seed(seed);
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     let mut buffer = Vec::with_capacity(16 * 1024);
     let mut tags: HashMap<(usize, String), String> = HashMap::new();

@@ -3,7 +3,7 @@
 
 use kore_standin::{Account, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
 
-use crate::upstream_answers::own_process;
+use crate::process::{own_process, up_to};
 use crate::world::{
     Got, HOUR, ONE_BOT, REPORTING, SECOND, World, change_config, client, conversation_path, got,
     transcript_path, until,
@@ -59,7 +59,7 @@ async fn bots_that_are_made_up_take_no_pool_from_any_other() {
 async fn made_up_bots_leave_a_process_its_pools() {
     let world = World::new().await;
     change_config(&world, |written| format!("upstream.max_bots = 20\n{written}"));
-    let (_gateway, url) = own_process(&world, "32MiB").await;
+    let (_gateway, url) = own_process(&world, &up_to("32MiB")).await;
     let ask = async |bot: String, n: u32| {
         let url = format!("{url}{}", transcript_path().replace(EXAMPLE_STREAM, &bot));
         let request = world.http.post(url).header("x-api-key", REPORTING);

@@ -9,6 +9,9 @@ use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use kore_gateway::access::identify::key_digest;
+use tokio::io::AsyncBufReadExt as _;
+
+use crate::world::World;
 
 /// The smallest configuration of a process: one account without an upstream, one client, any ports. Its secret is
 /// the variable `TEST_SECRET`, its key `kg_x`, once [`with_key`] has been there.
@@ -184,6 +187,27 @@ impl Process {
     pub fn peak_memory(&self) -> u64 {
         peak_memory(self.child.id())
     }
+}
+
+/// A gateway with the configuration of `world`, in a process of its own, for it is the process's memory that is looked
+/// at; and its URL. More keys are as the environment spells them.
+pub async fn own_process(world: &World, keys: &[(&str, &str)]) -> (tokio::process::Child, String) {
+    let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_kore-gateway"))
+        .args(["serve", "--config", world.config_file.to_str().unwrap()])
+        .envs(keys.iter().map(|(key, value)| (format!("KORE_GATEWAY__{key}"), *value)))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::BufReader::new(gateway.stdout.take().unwrap()).lines();
+    let serving: serde_json::Value =
+        serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    (gateway, format!("http://{}", serving["listen"].as_str().unwrap()))
+}
+
+/// Keys of a gateway that takes its time over bodies of up to `max_body`.
+pub fn up_to(max_body: &str) -> [(&str, &str); 3] {
+    [("UPSTREAM__MAX_BODY", max_body), ("UPSTREAM__TIMEOUT", "120s"), ("SERVER__BODY_TIMEOUT", "120s")]
 }
 
 /// In kibibytes: the most that a process has ever held.

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::process::peak_memory;
+use crate::process::{own_process, peak_memory, up_to};
 use crate::world::{
     DAY, Got, REPORTING, World, before, client, conversation_path, got, reload, transcript_path,
     with_ops_token,
@@ -268,26 +267,9 @@ async fn what_cannot_be_read_is_told_in_words() {
     assert_eq!((got.status.as_u16(), &got.body[..]), (200, &b"{}"[..]));
 }
 
-/// A gateway in a process of its own, for it is the process's memory that is looked at.
-pub async fn own_process(world: &World, max_body: &str) -> (tokio::process::Child, String) {
-    let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_kore-gateway"))
-        .args(["serve", "--config", world.config_file.to_str().unwrap()])
-        .env("KORE_GATEWAY__UPSTREAM__MAX_BODY", max_body)
-        .env("KORE_GATEWAY__UPSTREAM__TIMEOUT", "120s")
-        .env("KORE_GATEWAY__SERVER__BODY_TIMEOUT", "120s")
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(gateway.stdout.take().unwrap()).lines();
-    let serving: serde_json::Value =
-        serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
-    (gateway, format!("http://{}", serving["listen"].as_str().unwrap()))
-}
-
 /// Bytes that the process grew by while it answered, at its highest; and the answer.
 async fn growth(world: &World, max_body: &str, fault: Option<Fault>, large: &[u8]) -> (u64, Got) {
-    let (gateway, url) = own_process(world, max_body).await;
+    let (gateway, url) = own_process(world, &up_to(max_body)).await;
     let ask = async |path: &str| {
         got(world.http.get(format!("{url}{}", conversation_path(path))).header("x-api-key", REPORTING)).await
     };

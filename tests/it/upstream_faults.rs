@@ -10,10 +10,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use http::Method;
 use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::caller::{Begun, Caller, Version, begun, to_its_end};
-use crate::process::peak_memory;
+use crate::process::{own_process, peak_memory};
 use crate::tls::Trust;
 use crate::tls_listener::{Authority, with_tls};
 use crate::world::{DAY, Got, REPORTING, SECOND, World, before, conversation_path, transcript_path, until};
@@ -283,20 +282,10 @@ async fn the_connection_of_an_answer_with_two_lengths_is_not_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gigabyte_in_a_megabyte_costs_no_more_memory_than_the_cap_allows() {
     let world = World::new().await;
-    let mut gateway = tokio::process::Command::new(env!("CARGO_BIN_EXE_kore-gateway"))
-        .args(["serve", "--config", world.config_file.to_str().unwrap()])
-        .env("KORE_GATEWAY__UPSTREAM__MAX_BODY", "8MiB")
-        .env("KORE_GATEWAY__UPSTREAM__LARGE_TIMEOUT", "3s")
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(gateway.stdout.take().unwrap()).lines();
-    let serving: serde_json::Value =
-        serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    let (gateway, url) =
+        own_process(&world, &[("UPSTREAM__MAX_BODY", "8MiB"), ("UPSTREAM__LARGE_TIMEOUT", "3s")]).await;
     let ask = async |n: u32| {
-        let url =
-            format!("http://{}{}", serving["listen"].as_str().unwrap(), conversation_path(&format!("c-{n}")));
+        let url = format!("{url}{}", conversation_path(&format!("c-{n}")));
         let answer = world.http.get(url).header("x-api-key", REPORTING).send().await.unwrap();
         to_its_end(begun(answer.into())).await.0
     };
