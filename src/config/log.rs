@@ -13,6 +13,8 @@ pub struct Log {
     pub level: String,
     pub format: LogFormat,
     pub access: bool,
+    /// Whether an access line has its caller's address.
+    pub address: bool,
     pub access_to: LogTo,
 }
 
@@ -44,7 +46,8 @@ impl Log {
             section
                 .report("access_to", format!("is {to:?}; it is \"stdout\" or the absolute path of a file"));
         }
-        let log = Self { level, format, access: section.required("access"), access_to };
+        let (access, address) = (section.required("access"), section.required("address"));
+        let log = Self { level, format, access, address, access_to };
         section.close();
         log
     }

@@ -3,6 +3,7 @@
 //! A stage returns an [`Error`]; nobody logs it on the way. `http::problem` makes the response of it that callers
 //! get, and the access log says the rest (the cause) once.
 
+pub mod calls;
 pub mod cause;
 mod fault;
 mod kind;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
+use calls::CallsMade;
 use cause::Cause;
 pub use fault::{Fault, MOST_FAULTS, Place};
 pub use kind::Kind;
@@ -48,6 +50,8 @@ struct More {
     /// What of the gateway's it is about, by its name: a credential, an account, a base URL.
     concerns: Option<Arc<str>>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// What the request had set off by then.
+    calls: Option<CallsMade>,
 }
 
 impl Error {
@@ -187,6 +191,16 @@ impl Error {
     pub fn about(mut self, name: impl Into<Arc<str>>) -> Self {
         self.more.concerns = Some(name.into());
         self
+    }
+
+    /// It came after these calls to the upstream; for the log.
+    pub fn after(mut self, calls: Option<CallsMade>) -> Self {
+        self.more.calls = calls;
+        self
+    }
+
+    pub fn calls(&self) -> Option<&CallsMade> {
+        self.more.calls.as_ref()
     }
 
     pub fn reason(&self) -> Option<Cause> {

@@ -3,17 +3,20 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::trace::TraceId;
 use prometheus_client::metrics::counter::Counter;
 use serde::ser::Error as _;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::clock::UnixMillis;
 use crate::config::{Log, LogFormat, LogTo};
+use crate::error::calls::CallsMade;
 use crate::observe::lines::{Lines, MAX_BUFFERED};
 
 /// A line without a client is dropped once so many bytes wait: the rest of the room is for clients' lines.
@@ -35,11 +38,17 @@ pub struct AccessLine<'a> {
     pub route: Option<&'static str>,
     pub status: u16,
     pub duration_ms: Milliseconds,
+    /// The caller's, if it is to be written and known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<&'a str>,
     /// How the cache was used ([`super::metrics::CacheOutcome`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<&'static str>,
+    /// Of the request's own calls to the upstream: one that joined another request's call has none.
+    #[serde(flatten, serialize_with = "upstream")]
+    pub upstream: Option<&'a CallsMade>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,6 +70,16 @@ fn as_optional_text<S: Serializer, T: Display>(value: &Option<T>, serializer: S)
         Some(value) => serializer.collect_str(value),
         None => serializer.serialize_none(),
     }
+}
+
+fn upstream<S: Serializer>(calls: &Option<&CallsMade>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    if let Some(CallsMade { host, count, took }) = calls {
+        map.serialize_entry("upstream_host", &**host)?;
+        map.serialize_entry("upstream_calls", count)?;
+        map.serialize_entry("upstream_ms", &Milliseconds(*took))?;
+    }
+    map.end()
 }
 
 /// Milliseconds as people read them: three digits after the point, always.
@@ -135,6 +154,13 @@ fn text(out: &mut Vec<u8>, line: &AccessLine<'_>) -> io::Result<()> {
     }
     write!(out, "method={method:?} status={status} ")?;
     write!(out, "duration_ms={duration_ms}")?;
+    if let Some(address) = line.address {
+        write!(out, " address={address}")?;
+    }
+    if let Some(CallsMade { host, count, took }) = line.upstream {
+        let took = Milliseconds(*took);
+        write!(out, " upstream_host={host:?} upstream_calls={count} upstream_ms={took}")?;
+    }
     let more = [("route", line.route), ("client", line.client), ("cache", line.cache)];
     let failed =
         [("error", line.error), ("cause", line.cause), ("concerns", line.concerns), ("detail", line.detail)];
@@ -161,8 +187,10 @@ mod tests {
             route: Some("conversation"),
             status: 200,
             duration_ms: Milliseconds(Duration::from_micros(430)),
+            address: None,
             client: Some("a \"client\""),
             cache: Some("hit"),
+            upstream: None,
             error: None,
             cause: None,
             concerns: None,
@@ -172,8 +200,13 @@ mod tests {
 
     fn log(format: LogFormat, path: &std::path::Path) -> (AccessLog, Counter) {
         let dropped = Counter::default();
-        let log =
-            Log { level: "info".to_owned(), format, access: true, access_to: LogTo::File(path.to_owned()) };
+        let log = Log {
+            level: "info".to_owned(),
+            format,
+            access: true,
+            address: true,
+            access_to: LogTo::File(path.to_owned()),
+        };
         (AccessLog::open(&log, dropped.clone(), None).expect("a file"), dropped)
     }
 

@@ -7,3 +7,4 @@ pub(crate) mod lines;
 pub mod logging;
 pub mod metrics;
 pub mod trace;
+pub mod upstream_calls;

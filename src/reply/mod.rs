@@ -15,6 +15,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::cache::{Coding, Entry, ForwardReason, Served, Source};
 use crate::clock::Moment;
+use crate::error::calls::CallsMade;
 use crate::fetch::answer::{ContentType, Large};
 use crate::http::field::Field;
 use crate::lifecycle::phase::Phase;
@@ -29,6 +30,8 @@ pub struct Reply {
     pub response: Response,
     pub client: Arc<str>,
     pub outcome: CacheOutcome,
+    /// What the request has set off.
+    pub calls: Option<CallsMade>,
 }
 
 /// What an answer's source is called in the metrics.

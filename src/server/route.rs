@@ -1,7 +1,7 @@
 //! One of the routes, as a service of the router's: a request for it goes through the typed stages.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::Extension;
@@ -88,7 +88,8 @@ impl RouteService {
             ids,
             request_id: exchange.id.clone(),
             trace: exchange.trace.clone(),
-            address: exchange.address(&head.headers),
+            upstream_calls: OnceLock::new(),
+            address: exchange.address,
             now: exchange.began,
             head,
             body: SyncWrapper::new(body),

@@ -2,7 +2,6 @@
 //! another attempt is worthwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Upstream;
@@ -24,6 +23,7 @@ use crate::fetch::answer::Fetched;
 use crate::fetch::payer::Payers;
 use crate::observe::metrics::AttemptResult;
 use crate::observe::trace::{self, Trace};
+use crate::observe::upstream_calls::UpstreamCalls;
 use crate::overload::in_flight;
 use crate::overload::shares::{Full, Share};
 use crate::routes::{Base, Query};
@@ -53,8 +53,8 @@ struct CallContext<'a> {
     deadline: Deadline,
     /// The trace of the request that started the call.
     trace: Option<&'a Trace>,
-    /// Attempts so far.
-    attempts: AtomicU32,
+    /// Attempts so far, for its access line.
+    made: &'a UpstreamCalls,
 }
 
 /// The next attempt.
@@ -98,8 +98,9 @@ impl Upstream {
         query: &Query,
         payers: &Payers,
         trace: Option<&Trace>,
+        made: &UpstreamCalls,
     ) -> Result<Fetched, Error> {
-        let call = self.prepare(query, payers, trace)?;
+        let call = self.prepare(query, payers, trace, made)?;
         let (mut may_remint, mut retries) = (true, 0);
         let mut next = NextAttempt::first(call.deadline);
         loop {
@@ -146,14 +147,15 @@ impl Upstream {
         query: &'a Query,
         payers: &'a Payers,
         trace: Option<&'a Trace>,
+        made: &'a UpstreamCalls,
     ) -> Result<CallContext<'a>, Error> {
         let (state, minter, host) = self.way(query)?;
         let timeout = self.config.timeout;
         let waiter = self.clock.uptime() + timeout;
         let deadline = Deadline { waiter, grant: waiter - host.pace(query).expected(timeout) };
         let pool = pool(state, query, payers)?;
-        let (account, attempts) = (&state.account, AtomicU32::new(0));
-        Ok(CallContext { query, account, payers, minter, pool, host, deadline, trace, attempts })
+        let account = &state.account;
+        Ok(CallContext { query, account, payers, minter, pool, host, deadline, trace, made })
     }
 
     /// Makes one attempt. `Err`: it was not made, because the quota had no room by `grant_deadline` or the breaker is
@@ -260,7 +262,7 @@ impl Upstream {
             call.host.pace(call.query).note(taken);
         }
         self.metrics.upstream.attempt(call.query.route, status, result, taken);
-        let before = call.attempts.fetch_add(1, Ordering::Relaxed);
+        let before = call.made.note(call.base(), taken);
         if let Some(traced) = traced {
             traced.end(&trace::ClientSpan {
                 method: call.query.route.method.as_str(),

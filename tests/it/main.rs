@@ -11,6 +11,7 @@ mod process;
 mod world;
 
 mod access;
+mod access_line;
 mod architecture;
 mod attempts;
 mod audit;

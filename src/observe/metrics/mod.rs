@@ -91,7 +91,7 @@ mod tests {
 
     /// How many series each counter begins with. A counter of names of the configuration begins with none, and is
     /// not written out before it has one.
-    const COUNTERS: [(&str, usize); 18] = [
+    const COUNTERS: [(&str, usize); 19] = [
         ("kore_gateway_connections_ended_total", 22),
         ("kore_gateway_cache_requests_total", 15),
         ("kore_gateway_cache_evictions_total", 1),
@@ -100,6 +100,7 @@ mod tests {
         ("kore_gateway_upstream_attempts_total", 12),
         ("kore_gateway_upstream_retries_total", 3),
         ("kore_gateway_upstream_withheld_total", 12),
+        ("kore_gateway_access_refused_total", 6),
         ("kore_gateway_subjects_rate_limited_total", 1),
         ("kore_gateway_addresses_rate_limited_total", 1),
         ("kore_gateway_ops_unauthenticated_total", 1),

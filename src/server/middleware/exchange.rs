@@ -40,8 +40,8 @@ pub struct Exchange {
     /// Where somebody wants to know.
     pub trace: Option<Arc<Trace>>,
     pub began: Moment,
-    /// At the other end of the connection.
-    peer: IpAddr,
+    /// Of who asks, as far as trusted proxies tell.
+    pub address: IpAddr,
     version: Version,
     method: Method,
     /// The page that asks, if its answer has to say who may read it.
@@ -58,7 +58,7 @@ impl Exchange {
             id: RequestId::of(headers, &app.request_ids),
             trace: Trace::begin(snapshot.tracer.as_ref(), snapshot.access_log.is_on(), headers),
             began: app.clock.moment(),
-            peer,
+            address: forwarded::client(peer, headers, &snapshot.config.server.proxies),
             version: request.version(),
             method: request.method().clone(),
             origin: origin.cloned(),
@@ -79,15 +79,10 @@ impl Exchange {
         let _ = self.route.set(route);
     }
 
-    /// Of who asks, as far as trusted proxies tell.
-    pub fn address(&self, headers: &HeaderMap) -> IpAddr {
-        forwarded::client(self.peer, headers, &self.snapshot.config.server.proxies)
-    }
-
     /// What a request is refused with before anybody has asked whose it is: without a valid key it counts against
     /// the limit of its address.
     pub fn refused(&self, headers: &HeaderMap, error: Error) -> Error {
-        stages::count_unless_known(&self.app, &self.snapshot, headers, self.address(headers), error)
+        stages::count_unless_known(&self.app, &self.snapshot, headers, self.address, error)
     }
 
     /// The response as its caller gets it.
@@ -128,6 +123,7 @@ impl Exchange {
         if let Some(route) = route {
             app.metrics.cache.request(route, summary.outcome.unwrap_or(CacheOutcome::Bypass));
         }
+        app.metrics.access.answered(status, summary.client.as_deref(), self.address);
         if self.snapshot.access_log.is_on() {
             self.log(summary, status, duration);
         }
@@ -147,8 +143,10 @@ impl Exchange {
             route: self.route.get().map(|route| route.name.as_str()),
             status: status.as_u16(),
             duration_ms: Milliseconds(duration),
+            address: Some(self.address).filter(|_| self.snapshot.config.log.address),
             client: summary.client.as_deref(),
             cache: summary.outcome.map(CacheOutcome::as_str),
+            upstream: summary.calls.as_ref(),
             error: failed.map(|failed| failed.kind),
             cause: failed.and_then(|failed| failed.cause).map(Cause::as_str),
             concerns: failed.and_then(|failed| failed.concerns.as_deref()),

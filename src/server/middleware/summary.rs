@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
+use crate::error::calls::CallsMade;
 use crate::error::cause::Cause;
 use crate::observe::metrics::CacheOutcome;
 use crate::reply::Reply;
@@ -14,6 +15,7 @@ use crate::reply::Reply;
 pub struct Summary {
     pub client: Option<Arc<str>>,
     pub outcome: Option<CacheOutcome>,
+    pub calls: Option<CallsMade>,
     pub error: Option<Failed>,
 }
 
@@ -31,6 +33,7 @@ impl Summary {
         Self {
             client: error.client.clone(),
             outcome: None,
+            calls: error.calls().cloned(),
             error: Some(Failed {
                 kind: error.kind.as_str(),
                 cause: error.reason(),
@@ -43,8 +46,8 @@ impl Summary {
 
 impl IntoResponse for Reply {
     fn into_response(self) -> Response {
-        let Self { mut response, client, outcome } = self;
-        let summary = Summary { client: Some(client), outcome: Some(outcome), error: None };
+        let Self { mut response, client, outcome, calls } = self;
+        let summary = Summary { client: Some(client), outcome: Some(outcome), calls, error: None };
         response.extensions_mut().insert(summary);
         response
     }

@@ -13,7 +13,7 @@ pub mod validate;
 pub mod visible;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -36,9 +36,11 @@ use crate::app::{App, Snapshot};
 use crate::clock::Moment;
 use crate::config::Client;
 use crate::error::Error;
+use crate::error::calls::CallsMade;
 use crate::fetch::limit_status::LimitStatuses;
 use crate::http::request_id::RequestId;
 use crate::observe::trace::Trace;
+use crate::observe::upstream_calls::UpstreamCalls;
 use crate::overload::shares::Who;
 use crate::overload::waiting::Place;
 use crate::reply::{Conditions, Reply};
@@ -64,6 +66,8 @@ pub struct ClientRequest {
     pub ids: Ids,
     pub request_id: RequestId,
     pub trace: Option<Arc<Trace>>,
+    /// Made by the first thing that may come to a call.
+    pub upstream_calls: OnceLock<Arc<UpstreamCalls>>,
     /// Of who asks, as far as trusted proxies tell.
     pub address: IpAddr,
     /// When it came.
@@ -77,6 +81,11 @@ impl ClientRequest {
     /// Whether its end is still to come, of a request that must have no content.
     fn is_open(&mut self) -> bool {
         guard::is_open(&self.head.method, self.head.version, self.body.get_mut())
+    }
+
+    /// The calls to the upstream that it has set off so far.
+    fn calls_made(&self) -> Option<CallsMade> {
+        self.upstream_calls.get().and_then(|calls| calls.made())
     }
 
     /// The request as its route sees it.

@@ -46,9 +46,12 @@ impl Service<Valid> for Respond {
             None => match place(&valid) {
                 Err(error) => at_once(Err(valid.admitted.refused(error))),
                 Ok(place) => later(async move {
-                    let mut reply = answer(&valid, place)
-                        .await
-                        .map_err(|error| valid.admitted.refused(hidden(&valid, error)))?;
+                    let answered = answer(&valid, place).await;
+                    let calls = valid.admitted.call.calls_made();
+                    let mut reply = answered.map_err(|error| {
+                        valid.admitted.refused(hidden(&valid, error)).after(calls.clone())
+                    })?;
+                    reply.calls = calls;
                     valid.admitted.add_limit_fields(&mut reply, valid.admitted.call.app.clock.uptime());
                     Ok(reply)
                 }),
@@ -99,7 +102,7 @@ fn at_hand(valid: &mut Valid) -> Option<Result<Reply, Error>> {
     let headers = std::mem::take(&mut admitted.call.head.headers);
     let response = reply::response(&entry, source, shown, body, conditions, now, headers);
     let client = admitted.grant.client.name.clone();
-    let mut reply = Reply { response, client, outcome: metrics::CacheOutcome::Hit };
+    let mut reply = Reply { response, client, outcome: metrics::CacheOutcome::Hit, calls: None };
     admitted.add_limit_fields(&mut reply, now.uptime);
     Some(Ok(reply))
 }
@@ -154,7 +157,7 @@ async fn answer(valid: &Valid, place: Option<Place>) -> Result<Reply, Error> {
             response
         }
     };
-    Ok(Reply { response, client: policy.grant.client.name.clone(), outcome })
+    Ok(Reply { response, client: policy.grant.client.name.clone(), outcome, calls: None })
 }
 
 /// What a caller may see, by the configuration of one moment.

@@ -1,5 +1,7 @@
 //! What the cache or the upstream has for a query.
 
+use std::sync::Arc;
+
 use super::{ClientRequest, Grant};
 use crate::access::cache_control::Directives;
 use crate::cache::{Served, Terms};
@@ -18,9 +20,11 @@ pub(super) async fn served(
     let config = &snapshot.config;
     let fill = {
         let (upstream, query, trace) = (snapshot.upstream.clone(), query.clone(), trace.clone());
+        let calls = call.upstream_calls.get_or_init(Arc::default).clone();
         move |payers: Payers| {
             let (upstream, query, trace) = (upstream.clone(), query.clone(), trace.clone());
-            async move { upstream.call(&query, &payers, trace.as_deref()).await }
+            let calls = calls.clone();
+            async move { upstream.call(&query, &payers, trace.as_deref(), &calls).await }
         }
     };
     let (rule, wait) = (config.cache.rule(query.route), config.upstream.timeout);
