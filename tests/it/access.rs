@@ -84,7 +84,9 @@ async fn two_credentials_at_once_or_one_in_the_url_are_400_and_not_repeated() {
 #[tokio::test]
 async fn what_a_client_may_not_see_and_what_does_not_exist_are_one_403() {
     let world = World::with(|setup| {
-        setup.clients = client("no-windows", "kg_no-windows", EXAMPLE_ACCOUNT, "*", "100/s")
+        setup.clients = client("no-windows", "kg_no-windows")
+            .rate_limit("100/s")
+            .toml()
             .replace(r#""conversation", "interaction_details", "#, r#""conversation", "#);
     })
     .await;

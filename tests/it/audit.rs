@@ -34,7 +34,7 @@ impl Audited {
                 file.display()
             );
             setup.config.push_str(&config);
-            setup.clients = client("masked", "kg_masked", EXAMPLE_ACCOUNT, "*", "100/s");
+            setup.clients = client("masked", "kg_masked").rate_limit("100/s").toml();
             setup.clients.push_str("redact = [\"no-names\"]\n");
         })
         .await;

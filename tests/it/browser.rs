@@ -98,7 +98,7 @@ async fn a_page_on_another_port_does_everything_with_a_token_and_an_unlisted_one
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
         for (name, rate) in [("asha", "1000/min"), ("hasty", "1/min")] {
-            let block = client(name, name, EXAMPLE_ACCOUNT, "*", rate);
+            let block = client(name, name).rate_limit(rate).toml();
             let key = block.lines().find(|line| line.starts_with("api_key_sha256")).unwrap();
             setup.clients.push_str(&block.replace(key, &issuer.rule(&format!(", groups = [\"{name}\"]"))));
             setup.clients.push_str(&format!("origins = [\"http://127.0.0.1:{port}\"]\n"));

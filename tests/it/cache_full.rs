@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::json;
 
 use crate::world::{DAY, Got, REPORTING, World, before, client, conversation_path, got, window_path};
@@ -118,7 +118,7 @@ async fn a_view_is_made_twice_at_most_in_a_full_store() {
         setup.without_quota = true;
         setup.config =
             "cache.capacity = \"1MiB\"\n[redaction.no-numbers]\nmask = [\"/phoneNumber\"]\n".to_owned();
-        setup.clients.push_str(&client("masked", MASKED, EXAMPLE_ACCOUNT, "*", "1000000/min"));
+        setup.clients.push_str(&client("masked", MASKED).toml());
         setup.clients.push_str("redact = [\"no-numbers\"]\n");
     })
     .await;

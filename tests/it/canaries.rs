@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Method;
 use jsonwebtoken::Algorithm;
-use kore_standin::{EXAMPLE_ACCOUNT, Fault, example_secret, other_secret};
+use kore_standin::{Fault, example_secret, other_secret};
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -70,8 +70,8 @@ async fn nothing_secret_or_personal_is_written_down_anywhere() {
             audit.display()
         ));
         setup.config.push_str("[redaction.r]\nremove = [\"/userInfo/ipAddress\"]\nkinds = [\"card\"]\n");
-        setup.clients = client("desk", "kg_canary-desk", EXAMPLE_ACCOUNT, "*", "1000/min") + &issuer.rule("");
-        setup.clients.push_str(&client("slow", "kg_canary-slow", EXAMPLE_ACCOUNT, "*", "1/h"));
+        setup.clients = client("desk", "kg_canary-desk").rate_limit("1000/min").toml() + &issuer.rule("");
+        setup.clients.push_str(&client("slow", "kg_canary-slow").rate_limit("1/h").toml());
         setup.clients.push_str("redact = [\"r\"]\n");
     })
     .await;

@@ -114,7 +114,7 @@ async fn a_used_up_pool_and_an_open_breaker_are_named_in_the_line() {
 #[tokio::test]
 async fn what_policy_and_limits_refuse_has_its_word_too() {
     let (world, log) = world(|setup| {
-        setup.clients = client("slow", "kg_slow", EXAMPLE_ACCOUNT, "*", "1/h");
+        setup.clients = client("slow", "kg_slow").rate_limit("1/h").toml();
     })
     .await;
     let path = conversation_path("c-1");
@@ -140,7 +140,9 @@ async fn explain_says_which_part_of_the_policy_denied_and_what_is_kept_from_a_cl
     let path = conversation_path(&theirs.conversation_id);
     let world = World::with(|setup| {
         with_ops_token(setup);
-        setup.clients = client("no-windows", "kg_no-windows", EXAMPLE_ACCOUNT, "*", "100/s")
+        setup.clients = client("no-windows", "kg_no-windows")
+            .rate_limit("100/s")
+            .toml()
             .replace(r#""conversation", "interaction_details", "#, r#""interaction_details", "#);
     })
     .await;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
-use kore_standin::EXAMPLE_ACCOUNT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -21,7 +20,7 @@ const LARGE: usize = 24 * MIB;
 
 /// Clients of the same account and bots, two of which are masked.
 async fn world(config: &str) -> World {
-    let of = |name: &str, key: &str| client(name, key, EXAMPLE_ACCOUNT, "*", "1000000/min");
+    let of = |name: &str, key: &str| client(name, key).toml();
     World::with(|setup| {
         setup.without_quota = true;
         setup.config = format!("{config}\n[redaction.no-names]\nmask = [\"/name\"]\nkinds = [\"email\"]\n");

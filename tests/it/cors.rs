@@ -20,10 +20,10 @@ async fn world() -> (World, String) {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("both", BOTH_KEY, EXAMPLE_ACCOUNT, "*", "1000/min");
+        setup.clients = client("both", BOTH_KEY).rate_limit("1000/min").toml();
         setup.clients.push_str(&format!("origins = [\"{DESK}\", \"{QUALITY}\"]\n"));
         for (name, key, origin) in [("desk", DESK_KEY, DESK), ("quality", QUALITY_KEY, QUALITY)] {
-            setup.clients.push_str(&client(name, key, EXAMPLE_ACCOUNT, "*", "4/min"));
+            setup.clients.push_str(&client(name, key).rate_limit("4/min").toml());
             setup.clients.push_str(&format!("origins = [\"{origin}\"]\n"));
         }
     })

@@ -20,7 +20,7 @@ async fn world() -> World {
     World::with(|setup| {
         with_ops_token(setup);
         setup.standin.conversations = vec![closed()];
-        setup.clients = client("seldom", "kg_seldom", EXAMPLE_ACCOUNT, "*", "1/min");
+        setup.clients = client("seldom", "kg_seldom").rate_limit("1/min").toml();
     })
     .await
 }

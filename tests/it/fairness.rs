@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Method;
-use kore_standin::EXAMPLE_ACCOUNT;
 use tokio::task::JoinHandle;
 
 use crate::world::{Got, World, client, conversation_path, got, until};
@@ -24,10 +23,8 @@ fn key(name: &str) -> String {
 async fn world() -> World {
     World::with(|setup| {
         setup.without = vec!["reporting", "one-bot"];
-        setup.clients = [GREEDY, "b", "c", "d", "export"]
-            .iter()
-            .map(|name| client(name, &key(name), EXAMPLE_ACCOUNT, "*", "1000000/min"))
-            .collect();
+        setup.clients =
+            [GREEDY, "b", "c", "d", "export"].iter().map(|name| client(name, &key(name)).toml()).collect();
         setup.clients.push_str("lane = \"background\"\n");
         setup.config = "upstream.timeout = \"60s\"".to_owned();
     })

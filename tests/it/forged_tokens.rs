@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::issuer::{AUDIENCE, Issuer, NOW, Signer, encoded};
@@ -337,7 +337,7 @@ async fn no_forged_token_is_accepted_and_all_get_one_answer() {
     let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
-        let block = client("desk", "", EXAMPLE_ACCOUNT, "*", "1000000/min");
+        let block = client("desk", "").toml();
         let key = block.lines().find(|line| line.starts_with("api_key_sha256")).unwrap().to_owned();
         setup.clients = block.replace(&key, &issuer.rule(", groups = [\"agents\"]"));
         setup.standin.conversations = vec![conversation];

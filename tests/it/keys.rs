@@ -29,7 +29,7 @@ fn rotating(keys: &[(&str, &str)]) -> String {
         .iter()
         .map(|(key, more)| format!("{{ sha256 = \"{}\"{more} }}", hex::encode(key_digest(key.as_bytes()))));
     let keys = keys.collect::<Vec<_>>().join(", ");
-    let block = client("rotating", OLD, EXAMPLE_ACCOUNT, "*", "1000000/min");
+    let block = client("rotating", OLD).toml();
     let single = block.lines().find(|line| line.starts_with("api_key_sha256")).unwrap();
     block.replace(single, &format!("api_keys = [{keys}]"))
 }
@@ -225,7 +225,7 @@ async fn an_answer_under_way_is_not_handed_to_a_key_that_has_expired() {
 /// was asked for as the first is not his.
 #[tokio::test]
 async fn an_answer_under_way_is_not_handed_out_as_another_accounts() {
-    let both = client("both", OLD, EXAMPLE_ACCOUNT, "*", "1000/min").replace(
+    let both = client("both", OLD).rate_limit("1000/min").toml().replace(
         &format!("accounts = [\"{EXAMPLE_ACCOUNT}\"]"),
         &format!("accounts = [\"{EXAMPLE_ACCOUNT}\", \"{OTHER_ACCOUNT}\"]"),
     );

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kore_gateway::access::identify::key_digest;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,7 +33,7 @@ impl Late {
         let body = json!({ "sessionId": conversation.session_id }).to_string();
         let path = conversation_path(&conversation.conversation_id);
         let digest = hex::encode(key_digest(KEY.as_bytes()));
-        let block = client("late", KEY, EXAMPLE_ACCOUNT, "*", "1000/min").replace(
+        let block = client("late", KEY).rate_limit("1000/min").toml().replace(
             &format!("api_key_sha256 = \"{digest}\""),
             &format!("api_keys = [{{ sha256 = \"{digest}\"{expires} }}]"),
         );

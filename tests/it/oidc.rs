@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jsonwebtoken::Algorithm;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::issuer::{AUDIENCE, Issuer, NOW, Signer};
@@ -17,7 +17,7 @@ use crate::world::{
 
 /// A client without a key: it is known by its tokens.
 fn token_client(name: &str, rule: &str) -> String {
-    let block = client(name, name, EXAMPLE_ACCOUNT, "*", "1000000/min");
+    let block = client(name, name).toml();
     let key = block.lines().find(|line| line.starts_with("api_key_sha256")).unwrap().to_owned();
     block.replace(&key, rule)
 }

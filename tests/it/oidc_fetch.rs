@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jsonwebtoken::Algorithm;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 use serde_json::{Value, json};
 
 use crate::issuer::{Issuer, NOW, Signer};
@@ -81,7 +81,7 @@ impl Fetching {
 }
 
 fn without_key(rule: &str) -> String {
-    let block = client("desk", "", EXAMPLE_ACCOUNT, "*", "1000000/min");
+    let block = client("desk", "").toml();
     let key = block.lines().find(|line| line.starts_with("api_key_sha256")).unwrap().to_owned();
     block.replace(&key, rule)
 }

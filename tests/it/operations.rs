@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 
 use crate::tls_listener::{self, Authority};
 use crate::world::{DAY, World, before, client, conversation_path};
@@ -30,7 +30,7 @@ async fn every_metric_that_an_alert_or_the_dashboard_names_is_in_a_scrape() {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("people", "kg_people", EXAMPLE_ACCOUNT, "*", "10/s")
+        setup.clients = client("people", "kg_people").rate_limit("10/s").toml()
             + "oidc = { issuer = \"https://login.example.com\", audience = \"a\", jwks_url = \"http://127.0.0.1:9/jwks\" }\n";
     })
     .await;

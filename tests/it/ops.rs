@@ -174,7 +174,7 @@ async fn the_outcomes_of_a_route_add_up_to_its_requests() {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("seldom", "kg_seldom", EXAMPLE_ACCOUNT, "*", "1/min");
+        setup.clients = client("seldom", "kg_seldom").rate_limit("1/min").toml();
     })
     .await;
     let many = (0..20).map(|_| got(world.request(Method::GET, &path, REPORTING)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use jsonwebtoken::Algorithm;
 use kore_gateway::access::oidc::keys::MOST_WAITING;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate, OTHER_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, Gate, OTHER_STREAM};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -209,7 +209,7 @@ async fn unknown_keys(config: &str) -> (World, Issuer, Signer, Signer, String) {
     let issuer = Issuer::publishing(&[&signer]).await;
     let conversation = Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY));
     let stored = conversation_path(&conversation.conversation_id);
-    let block = client("desk", "kg_desk", EXAMPLE_ACCOUNT, "*", "1000000/min") + &issuer.rule("");
+    let block = client("desk", "kg_desk").toml() + &issuer.rule("");
     let world = World::with(|setup| {
         setup.config.push_str(config);
         setup.standin.conversations = vec![conversation];

@@ -47,7 +47,7 @@ impl Policy {
             .filter(|other| (other.name == route.name) == self.allows_route)
             .map(|other| format!("{:?}", other.name.as_str()))
             .collect();
-        let block = client(name, name, self.account, self.bots, "1000000/min");
+        let block = client(name, name).account(self.account).bots(self.bots).toml();
         block.replace(all, &format!("routes = [{}]\nfilter_rows = {}", routes.join(", "), self.filters_rows))
     }
 
@@ -139,7 +139,7 @@ async fn every_combination_of_the_rest_of_a_policy_holds_on_every_route() {
             let [redacts, refreshes, is_slow, is_background] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
             let name = format!("{}-{bits}", route.name.as_str());
             let rate = if is_slow { "2/h" } else { "1000/h" };
-            clients.push_str(&client(&name, &name, EXAMPLE_ACCOUNT, "*", rate));
+            clients.push_str(&client(&name, &name).rate_limit(rate).toml());
             let lane = if is_background { "background" } else { "interactive" };
             let redact = if redacts { "\"no-secret\"" } else { "" };
             clients.push_str(&format!("may_refresh = {refreshes}\nlane = {lane:?}\nredact = [{redact}]\n"));

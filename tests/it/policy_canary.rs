@@ -496,7 +496,9 @@ async fn policy_cache_canary_nothing_denied_is_handed_out_whatever_the_upstream_
             let account = if it.is_neighbour() { OTHER_ACCOUNT } else { EXAMPLE_ACCOUNT };
             let key = format!("kg_{}", it.name);
             // A long window, for the clock moves in steps.
-            setup.clients += &(client(it.name, &key, account, it.bots, "60000000/h") + it.more);
+            setup.clients +=
+                &(client(it.name, &key).account(account).bots(it.bots).rate_limit("60000000/h").toml()
+                    + it.more);
         }
     })
     .await;

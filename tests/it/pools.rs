@@ -25,7 +25,7 @@ async fn transcript(world: &World, bot: &str, n: u32, key: &str) -> Got {
 async fn bots_that_are_made_up_take_no_pool_from_any_other() {
     let world = World::with(|setup| {
         setup.config = "upstream.max_bots = 20".to_owned();
-        setup.clients = client("second", SECOND_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+        setup.clients = client("second", SECOND_KEY).toml();
         let streams: Vec<_> = (100..130).map(stream).chain([EXAMPLE_STREAM.to_owned()]).collect();
         let streams: Vec<_> = streams.iter().map(String::as_str).collect();
         let apps = setup.standin.accounts[0].apps.clone();

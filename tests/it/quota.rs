@@ -42,7 +42,7 @@ async fn five_minutes_of_mixed_load_never_cost_one_call_too_many_and_waste_next_
         setup.standin.conversations = vec![stored];
         // For somebody who may come and never does, a part of each minute would be kept.
         setup.without = vec!["one-bot"];
-        setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+        setup.clients = client("other", OTHER_KEY).toml();
     })
     .await;
     world.get(&hit).await;
@@ -293,7 +293,7 @@ async fn a_call_that_was_given_up_and_is_read_later_makes_no_other_one_too_many(
 async fn who_is_overtaken_by_a_better_right_is_told_in_the_same_moment() {
     let world = World::with(|setup| {
         setup.without = vec!["one-bot"];
-        setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+        setup.clients = client("other", OTHER_KEY).toml();
         setup.credentials = "[accounts.quota]\naccount = [\"4/min\"]\n".to_owned();
         setup.standin.accounts[0].calls_per_minute = 4;
         setup.config = "upstream.timeout = \"60s\"".to_owned();
@@ -321,7 +321,7 @@ async fn who_may_not_call_a_bot_has_no_share_in_its_quota() {
     let elsewhere = "st-24ccdea9-de4e-5139-923f-883c53ffcccc";
     let world = World::with(|setup| {
         setup.without = vec!["one-bot"];
-        setup.clients = client("elsewhere", OTHER_KEY, EXAMPLE_ACCOUNT, elsewhere, "1000000/min");
+        setup.clients = client("elsewhere", OTHER_KEY).bots(elsewhere).toml();
     })
     .await;
     for n in 0..60 {
@@ -349,7 +349,7 @@ async fn a_full_quota_takes_no_time_away_from_the_calls_that_are_made() {
     let world = World::with(|setup| {
         setup.is_simulated = true;
         setup.without = vec!["one-bot"];
-        setup.clients = client("other", OTHER_KEY, EXAMPLE_ACCOUNT, "*", "1000000/min");
+        setup.clients = client("other", OTHER_KEY).toml();
         setup.standin.switches.lag = SECOND * 4;
     })
     .await;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::Method;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 
 use crate::issuer::{Issuer, Signer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ async fn world() -> (World, String) {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("slow", KEY, EXAMPLE_ACCOUNT, "*", "3/min");
+        setup.clients = client("slow", KEY).rate_limit("3/min").toml();
     })
     .await;
     (world, path)
@@ -105,7 +105,7 @@ async fn what_the_guard_the_docs_and_preflights_refuse_is_counted_by_address() {
     const PAGE: &str = "https://page.example";
     let world = World::with(|setup| {
         setup.config = "limits.unauthenticated = \"3/min\"\n".to_owned();
-        setup.clients = client("page", "kg_page", EXAMPLE_ACCOUNT, "*", "1000/min");
+        setup.clients = client("page", "kg_page").rate_limit("1000/min").toml();
         setup.clients.push_str(&format!("origins = [\"{PAGE}\"]\n"));
     })
     .await;
@@ -181,7 +181,7 @@ async fn each_bearer_of_a_token_has_a_limit_within_the_clients() {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("desk", KEY, EXAMPLE_ACCOUNT, "*", "6/min");
+        setup.clients = client("desk", KEY).rate_limit("6/min").toml();
         setup.clients.push_str(&issuer.rule(""));
         setup.clients.push_str("subject_rate_limit = \"2/min\"\n");
     })
@@ -222,7 +222,7 @@ async fn a_bearer_without_room_of_its_own_waits_for_both_limits() {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("desk", KEY, EXAMPLE_ACCOUNT, "*", "6/min");
+        setup.clients = client("desk", KEY).rate_limit("6/min").toml();
         setup.clients.push_str(&issuer.rule(""));
         setup.clients.push_str("subject_rate_limit = \"2/min\"\n");
     })

@@ -2,7 +2,7 @@
 //! of its own, every other byte as the upstream spelled it, from the store or past it.
 
 use http::Method;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, OTHER_STREAM};
 
 use crate::world::{
     DAY, MINUTE, REPORTING, World, before, change_config, client, conversation_path, got, reload,
@@ -36,7 +36,7 @@ async fn world() -> World {
         with_ops_token(setup);
         setup.config.push_str(PROFILES);
         let mut add = |name: &str, key: &str, bots: &str, more: &str| {
-            setup.clients.push_str(&client(name, key, EXAMPLE_ACCOUNT, bots, "1000000/min"));
+            setup.clients.push_str(&client(name, key).bots(bots).toml());
             setup.clients.push_str(&format!("{more}\n"));
         };
         add("plain", PLAIN, "*", "");
@@ -249,7 +249,7 @@ async fn an_answer_too_large_to_look_into_is_a_502_to_whom_something_is_kept_fro
         setup.standin.conversations = vec![conversation];
         setup.config = format!("upstream.max_body = \"50KiB\"\n{PROFILES}");
         setup.clients =
-            client("masked", MASKED, EXAMPLE_ACCOUNT, "*", "100/s") + "redact = [\"no-contact-data\"]\n";
+            client("masked", MASKED).rate_limit("100/s").toml() + "redact = [\"no-contact-data\"]\n";
     })
     .await;
     let answer = got(world.request(Method::GET, &path, MASKED)).await;

@@ -5,7 +5,7 @@
 use std::io::Read;
 
 use http::Method;
-use kore_standin::{EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, OTHER_STREAM};
+use kore_standin::{EXAMPLE_STREAM, Fault, OTHER_STREAM};
 
 use crate::world::{DAY, Got, World, client, conversation_path, got, transcript_path, window_path};
 
@@ -128,7 +128,7 @@ async fn no_denied_value_is_in_any_answer_however_it_is_asked_for() {
             (SHORN, "*", "redact = [\"r\"]\nmay_refresh = true"),
             (OWN_ROWS, EXAMPLE_STREAM, "filter_rows = true\nredact = [\"r\"]"),
         ] {
-            setup.clients.push_str(&client(name, name, EXAMPLE_ACCOUNT, bots, "1000000/min"));
+            setup.clients.push_str(&client(name, name).bots(bots).toml());
             setup.clients.push_str(&format!("{more}\n"));
         }
     })

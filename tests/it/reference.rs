@@ -5,7 +5,7 @@ use std::process::Command;
 
 use kore_gateway::cache::{Reason, StaleReason};
 use kore_gateway::error::Kind;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM};
+use kore_standin::{Conversation, EXAMPLE_STREAM};
 
 use crate::world::{DAY, World, before, change_config, client, conversation_path, reload, with_ops_token};
 
@@ -82,7 +82,7 @@ async fn counted() -> World {
     let world = World::with(|setup| {
         with_ops_token(setup);
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("people", "kg_people", EXAMPLE_ACCOUNT, "*", "10/s")
+        setup.clients = client("people", "kg_people").rate_limit("10/s").toml()
             + "oidc = { issuer = \"https://login.example.com\", audience = \"a\", jwks_url = \"http://127.0.0.1:9/jwks\" }\n";
         let audit = setup.secrets.path().join("audit.jsonl");
         setup.config.push_str(&format!("audit.to = {audit:?}\ntracing.endpoint = \"http://127.0.0.1:9\"\n"));

@@ -2,7 +2,7 @@
 //! nobody spends at will the quota that all share.
 
 use http::Method;
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault};
 
 use crate::world::{DAY, REPORTING, World, before, client, conversation_path, got};
 
@@ -13,7 +13,7 @@ async fn world() -> (World, String) {
     let path = conversation_path(&conversation.conversation_id);
     let world = World::with(|setup| {
         setup.standin.conversations = vec![conversation];
-        setup.clients = client("fresh", FRESH, EXAMPLE_ACCOUNT, "*", "5/min") + "may_refresh = true\n";
+        setup.clients = client("fresh", FRESH).rate_limit("5/min").toml() + "may_refresh = true\n";
     })
     .await;
     (world, path)

@@ -44,7 +44,7 @@ async fn a_client_comes_and_goes_by_reload_also_for_hits() {
 
     change_config(&world, |written| {
         written.replace("name = \"reporting\"", "name = \"renamed\"")
-            + &client("new", "kg_new", EXAMPLE_ACCOUNT, "*", "10/s")
+            + &client("new", "kg_new").rate_limit("10/s").toml()
     });
     assert_eq!(reload(&world).await.status, StatusCode::OK);
     assert_eq!(status("kg_new").await, StatusCode::OK);
@@ -181,7 +181,7 @@ async fn changed_files_are_taken_up_by_themselves_once_they_stay_the_same() {
         world.have_looked(CHECK_FILES_EVERY, 2).await;
         assert_eq!(reloads(result).await, count, "{result}");
     };
-    change_config(&world, |written| written + &client("new", "kg_new", EXAMPLE_ACCOUNT, "*", "10/s"));
+    change_config(&world, |written| written + &client("new", "kg_new").rate_limit("10/s").toml());
     until("success", 2.0).await;
     let path = conversation_path("c-2");
     assert_eq!(got(world.request(Method::GET, &path, "kg_new")).await.status, StatusCode::NOT_FOUND);
@@ -222,7 +222,7 @@ async fn of_reloads_at_the_same_time_the_newest_file_stays_in_effect() {
     let written = world.config_file.with_extension("new");
     let path = conversation_path(&Conversation::closed_at(EXAMPLE_STREAM, 1, before(DAY)).conversation_id);
     for n in 0..60 {
-        let client = client("changing", &format!("kg_{n}"), EXAMPLE_ACCOUNT, "*", "1000000/min");
+        let client = client("changing", &format!("kg_{n}")).toml();
         std::fs::write(&written, format!("{good}{client}")).unwrap();
         std::fs::rename(&written, &world.config_file).unwrap();
         assert_eq!(reload(&world).await.status, StatusCode::OK);
@@ -354,8 +354,8 @@ scopes = ["analytics", "chat_history"]
                   jwks_url = \"http://127.77.0.1:3/gone\" }\n";
     let before_it = std::fs::read_to_string(&world.config_file).unwrap();
     change_config(&world, |written| {
-        let with_key = client("gone", "kg_gone", "a-gone", "*", "10/s");
-        let with_token = client("gone-token", "kg_none", "a-gone", "*", "10/s");
+        let with_key = client("gone", "kg_gone").account("a-gone").rate_limit("10/s").toml();
+        let with_token = client("gone-token", "kg_none").account("a-gone").rate_limit("10/s").toml();
         let (head, rest) = with_token.split_once("api_key_sha256").unwrap();
         let with_token = format!("{head}{issuer}{}", rest.split_once('\n').unwrap().1);
         written + &account.replace("@file", &file) + &with_key + &with_token

@@ -2,7 +2,7 @@
 //! nothing is stored for it, `only-if-cached` that nothing is fetched for it (RFC 9111 §5.2.1).
 
 use http::{Method, StatusCode};
-use kore_standin::{Conversation, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, Fault, Gate};
+use kore_standin::{Conversation, EXAMPLE_STREAM, Fault, Gate};
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ async fn world_with(config: &str) -> World {
         setup.standin.conversations = vec![settled()];
         setup.without_quota = true;
         setup.config = config.to_owned();
-        setup.clients = client("fresh", FRESH, EXAMPLE_ACCOUNT, "*", "100000/min") + "may_refresh = true\n";
+        setup.clients = client("fresh", FRESH).rate_limit("100000/min").toml() + "may_refresh = true\n";
     })
     .await
 }

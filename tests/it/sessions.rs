@@ -25,8 +25,8 @@ fn setup(setup: &mut Setup) {
     setup.standin.accounts = vec![account, Account::other()];
     setup.standin.conversations = vec![of_bot(EXAMPLE_STREAM), of_bot(OTHERS)];
     setup.standin.switches.held_to_path = false;
-    setup.clients = client("a", A, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, "1000/min")
-        + &client("b", B, EXAMPLE_ACCOUNT, OTHERS, "1000/min");
+    setup.clients = client("a", A).bots(EXAMPLE_STREAM).rate_limit("1000/min").toml()
+        + &client("b", B).bots(OTHERS).rate_limit("1000/min").toml();
 }
 
 async fn transcript(world: &World, bot: &str, body: serde_json::Value, key: &str) -> Got {
@@ -261,7 +261,7 @@ async fn a_client_of_some_bots_cannot_tell_a_conversation_of_another_bot_from_on
 async fn a_client_that_asks_for_what_it_may_not_see_is_limited_like_any_other() {
     let world = World::with(|it| {
         setup(it);
-        it.clients = client("a", A, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, "3/h");
+        it.clients = client("a", A).bots(EXAMPLE_STREAM).rate_limit("3/h").toml();
     })
     .await;
     let mut statuses = Vec::new();

@@ -32,8 +32,7 @@ async fn world(config: &str) -> World {
     World::with(|setup| {
         setup.without_quota = true;
         setup.config = format!("{config}\n{PROFILE}");
-        setup.clients =
-            client("masked", MASKED, EXAMPLE_ACCOUNT, "*", "1000000/min") + "redact = [\"no-phones\"]\n";
+        setup.clients = client("masked", MASKED).toml() + "redact = [\"no-phones\"]\n";
     })
     .await
 }

@@ -21,10 +21,10 @@ async fn world() -> World {
         setup.accounts = "unproven_sessions = \"pass\"".to_owned();
         setup.config =
             "[redaction.no-phones]\nmask = [\"/phoneNumber\", \"/data/*/phoneNumber\"]\n".to_owned();
-        setup.clients = client("redacted", REDACTED, EXAMPLE_ACCOUNT, "*", "100000/min")
+        setup.clients = client("redacted", REDACTED).rate_limit("100000/min").toml()
             + "redact = [\"no-phones\"]\n"
-            + &client("limited", LIMITED, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, "100000/min")
-            + &client("filtered", FILTERED, EXAMPLE_ACCOUNT, EXAMPLE_STREAM, "100000/min")
+            + &client("limited", LIMITED).bots(EXAMPLE_STREAM).rate_limit("100000/min").toml()
+            + &client("filtered", FILTERED).bots(EXAMPLE_STREAM).rate_limit("100000/min").toml()
             + "filter_rows = true\n";
     })
     .await

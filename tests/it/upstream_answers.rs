@@ -141,7 +141,7 @@ async fn a_byte_order_mark_is_no_part_of_the_answer_and_hides_nothing_from_redac
     let marked = [b"\xEF\xBB\xBF", &body[..]].concat();
     let redacted = "kg_redacted";
     let world = World::with(|setup| {
-        let one = client("redacted", redacted, kore_standin::EXAMPLE_ACCOUNT, "*", "1000/min");
+        let one = client("redacted", redacted).rate_limit("1000/min").toml();
         setup.clients = format!(
             "{one}redact = [\"no-user\"]\n[redaction.no-user]\nremove = [\"/userInfo\", \"/userId\"]\n"
         );

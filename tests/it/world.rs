@@ -393,15 +393,44 @@ scopes = ["analytics", "chat_history"]
         ("one-bot", ONE_BOT, EXAMPLE_ACCOUNT, EXAMPLE_STREAM),
     ];
     for (name, key, account, bots) in clients.into_iter().filter(|(name, ..)| !without.contains(name)) {
-        config.push_str(&client(name, key, account, bots, "1000000/min"));
+        config.push_str(&client(name, key).account(account).bots(bots).toml());
     }
     config
 }
 
-/// A `[[clients]]` block.
-pub fn client(name: &str, key: &str, account: &str, bots: &str, rate_limit: &str) -> String {
-    format!(
-        r#"
+/// A `[[clients]]` block in the making: a client of the first account that may see all of it, and reaches no limit.
+pub struct Client<'a> {
+    name: &'a str,
+    key: &'a str,
+    account: &'a str,
+    bots: &'a str,
+    rate_limit: &'a str,
+}
+
+/// A client by its name and its key.
+pub fn client<'a>(name: &'a str, key: &'a str) -> Client<'a> {
+    Client { name, key, account: EXAMPLE_ACCOUNT, bots: "*", rate_limit: "1000000/min" }
+}
+
+impl<'a> Client<'a> {
+    pub fn account(self, account: &'a str) -> Self {
+        Self { account, ..self }
+    }
+
+    /// The one bot that it may see.
+    pub fn bots(self, bots: &'a str) -> Self {
+        Self { bots, ..self }
+    }
+
+    pub fn rate_limit(self, rate_limit: &'a str) -> Self {
+        Self { rate_limit, ..self }
+    }
+
+    /// As it is written; lines that follow belong to it.
+    pub fn toml(&self) -> String {
+        let Self { name, key, account, bots, rate_limit } = self;
+        format!(
+            r#"
 [[clients]]
 name = "{name}"
 api_key_sha256 = "{}"
@@ -410,8 +439,9 @@ bots = ["{bots}"]
 routes = ["conversation", "interaction_details", "conversation_details"]
 rate_limit = "{rate_limit}"
 "#,
-        hex::encode(key_digest(key.as_bytes()))
-    )
+            hex::encode(key_digest(key.as_bytes()))
+        )
+    }
 }
 
 /// Lets `/admin/*` be used, with [`OPS_TOKEN`].
