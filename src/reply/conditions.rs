@@ -26,10 +26,9 @@ impl Conditions {
     /// The coding in which the caller has what `tag` is of: weak comparison (RFC 9110 §13.1.2,
     /// §8.8.3.2).
     pub(super) fn held(&self, tag: &Tag) -> Option<Coding> {
-        let lists = self.if_none_match.iter().filter_map(|value| value.to_str().ok());
-        lists.flat_map(|list| list.split(',')).map(str::trim).find_map(|held| match held {
+        etag::listed(&self.if_none_match).find_map(|held| match held {
             "*" => Some(self.coding),
-            held => etag::coding(tag, held.strip_prefix("W/").unwrap_or(held)),
+            held => etag::coding(tag, held),
         })
     }
 }

@@ -39,3 +39,10 @@ fn digits(Tag(tag): &Tag) -> [u8; DIGITS] {
     let _ = hex::encode_to_slice(tag, &mut digits);
     digits
 }
+
+/// The tags of `If-None-Match`, each without its `W/`: the comparison is the weak one (RFC 9110 §13.1.2).
+pub fn listed<'a>(fields: impl IntoIterator<Item = &'a HeaderValue>) -> impl Iterator<Item = &'a str> {
+    let lists = fields.into_iter().filter_map(|field| field.to_str().ok());
+    let tags = lists.flat_map(|list| list.split(',')).map(str::trim);
+    tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag))
+}

@@ -2,7 +2,7 @@
 
 mod accept_encoding;
 mod conditions;
-mod etag;
+pub mod etag;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

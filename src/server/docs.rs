@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::middleware::Exchange;
 use crate::error::{Error, Kind};
 use crate::http::accept;
+use crate::reply::etag;
 use crate::routes::openapi::Page;
 
 /// For so long nobody asks again; then the tag tells whether anything has changed.
@@ -57,10 +58,8 @@ fn answer(
 }
 
 fn response(method: &Method, headers: &HeaderMap, page: &Page, media_type: &'static str) -> Response {
-    let asked = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    // Weak comparison (RFC 9110 §13.1.2).
-    let mut asked = asked.flat_map(|list| list.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
-    let is_known = asked.any(|tag| tag == page.tag || tag == "*");
+    let mut known = etag::listed(headers.get_all(header::IF_NONE_MATCH));
+    let is_known = known.any(|tag| tag == page.tag || tag == "*");
     let mut response = Response::new(Body::empty());
     if is_known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
