@@ -8,28 +8,35 @@
 
 #![forbid(unsafe_code)]
 
+// From the top floor to the ground: a room names rooms below it and no other (tests/it/architecture.rs).
 pub mod cli;
 
-pub mod app;
 pub mod server;
+
+pub mod app;
+
+pub mod reply;
 
 pub mod access;
 pub mod cache;
-pub mod reply;
-pub mod routes;
 pub mod upstream;
 
 pub mod fetch;
-pub mod lifecycle;
 pub mod observe;
-pub mod overload;
 
 pub mod config;
+
 pub mod http;
 
-pub mod clock;
+pub mod routes;
+
+pub mod overload;
+
+pub mod lifecycle;
+
 pub mod error;
 
+pub mod clock;
 mod digest;
 mod json;
 

@@ -106,7 +106,7 @@ impl Inner {
         self.memory.link(&judgement.sightings);
         self.compare(query, &entry);
 
-        // Names seen live, in this answer or in a later one that came before it.
+        // Names that are live by this answer, or by one that was asked for later and has already come.
         let live_at =
             |name: &HashedId| self.seen.get(account, *name).filter(|known| known.phase == Phase::Live);
         let live = names.iter().filter(|name| live_at(name).is_some_and(|known| known.asked_at == asked_at));
@@ -200,8 +200,8 @@ impl Inner {
     }
 }
 
-/// How the call of a fill ended; none where no call was made, and where nothing more follows from it: what it brought
-/// is stored.
+/// How the call of a fill ended. `None` if no call was made, or if its answer was stored, so that nothing more
+/// follows.
 pub fn ending(filled: &FillResult) -> Option<Ending> {
     match filled {
         Ok(FillOutcome::Held(_) | FillOutcome::Fetched(_, Ok(()))) => None,

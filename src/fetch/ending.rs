@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 /// How a call to the upstream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// With an answer of this status; a 200 is one that says what was asked.
+    /// With an answer of this status; a 200 counts here only if its answer is what was asked for.
     Status(StatusCode),
     /// With a 200 that is not of the route's shape: an encrypted payload, an error envelope, a page.
     Unreadable,
@@ -81,7 +81,7 @@ impl Ending {
     }
 }
 
-/// How the call ended that this error came of, as far as the cache can know.
+/// The ending of the call that caused this error, as far as its kind says.
 impl From<&Error> for Ending {
     fn from(error: &Error) -> Self {
         match error.kind {

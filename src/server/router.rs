@@ -17,8 +17,8 @@ pub fn main() -> Router {
     let mut router = Router::new()
         .route_service("/openapi.json", docs::document.with_state(()))
         .route_service("/docs", docs::page.with_state(()))
-        // A literal last segment in other letters than its route's. No fallback: into that axum would write a length, of
-        // a 304 too.
+        // Paths whose last segment differs from a route's in letter case. Not `fallback`: axum would write a
+        // `Content-Length` into its answers, even into a 304.
         .route_service("/{*path}", route::in_other_letters.with_state(()))
         .fallback(route::nothing);
     for route in &ROUTES {

@@ -79,8 +79,8 @@ impl<K: Clone + Eq + Hash, T: Clone, C: Clone> FlightGroup<K, T, C> {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// A waiter of the flight for `key` that is under way; with the leader of a new one, if there was none, or none
-    /// that `suits`. One that does not suit goes on, but the next to come joins the new one.
+    /// Joins the flight for `key` if it `suits`. Otherwise starts a new one, and returns its leader too. A flight
+    /// that does not suit goes on, but the next to come joins the new one.
     pub fn join(
         &self,
         key: &K,

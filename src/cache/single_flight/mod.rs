@@ -29,9 +29,9 @@ where
         Self(FlightGroup::new())
     }
 
-    /// Joins the flight for `key`, if it `suits`, or starts one with `fill`. The fill must look up the store
-    /// again before it calls anybody, and store what it got before it returns: then whoever finds no
-    /// flight finds the stored answer.
+    /// Joins the flight for `key`, if it `suits`, or starts one with `fill`. `fill` must look into the store again
+    /// before it calls the upstream, and store the answer before it returns. So a request that comes too late to join
+    /// finds the answer in the store.
     pub fn join_or_start<F>(
         &self,
         key: &K,

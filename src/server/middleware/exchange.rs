@@ -75,11 +75,11 @@ impl Exchange {
 
     /// The request is one for `route`.
     pub fn is_for(&self, route: &'static Route) {
-        // It is for one, and the first is the last.
+        // A request is for one route, so this is set once; a second value is ignored.
         let _ = self.route.set(route);
     }
 
-    /// What a request is refused with before anybody has asked whose it is: without a valid key it counts against
+    /// The error for a request that is refused before it was identified. If it has no valid key, it counts against
     /// the limit of its address.
     pub fn refused(&self, headers: &HeaderMap, error: Error) -> Error {
         stages::count_unless_known(&self.app, &self.snapshot, headers, self.address, error)

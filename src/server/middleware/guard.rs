@@ -48,7 +48,8 @@ where
     }
 }
 
-/// Of a GET over HTTP/2 whose end has not come, whether it has content is seen once its caller is known.
+/// Checks the head alone. Whether an HTTP/2 GET that is still open has content is checked later, once its caller is
+/// known.
 fn judge(head: &Parts) -> Result<(), Error> {
     let exchange = Exchange::of(&head.extensions)?;
     let limits = HeadLimits::of(&exchange.snapshot.config.server);

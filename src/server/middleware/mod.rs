@@ -48,7 +48,7 @@ where
     S: Service<Request<B>, Response = Response, Error = Infallible, Future: Send> + Clone,
 {
     ServiceBuilder::new()
-        // Nobody sees a credential who prints a request.
+        // A request that is printed does not show its credential.
         .layer(SetSensitiveRequestHeadersLayer::new(identify::HEADERS.clone()))
         // On every answer, errors too.
         .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING))
@@ -67,7 +67,7 @@ pub fn ops(app: &Arc<App>, routes: Router) -> Router {
     routes
         // Only for those who know who they are talking to.
         .layer(from_fn_with_state(app.clone(), ops::known_host))
-        // As above.
+        // The guard, as on the main listener.
         .layer(from_fn_with_state(app.clone(), ops::guarded))
         .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING))
 }

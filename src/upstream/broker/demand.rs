@@ -10,8 +10,8 @@ use crate::config::Rate;
 /// A burst is remembered for at least this long, and for at most twice as long.
 const REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
-/// A call leaves the pool's window later than the client's, by the time it took. So the peak is taken over a window
-/// that is longer by one part in so many.
+/// The pool counts a call from its end, the client from when it was due. So the peak is taken over a window that is
+/// longer by one part in so many.
 const SLACK: u32 = 20;
 
 /// The calls of a client, or of the background lane, as they count against a share.
@@ -48,7 +48,8 @@ impl Demand {
         self.due.pop_back();
     }
 
-    /// Drops calls that are in no window, not even in that of a call that was due a window ago.
+    /// Drops calls that were due two or more of the longest windows ago. Those of the window before are still needed:
+    /// a call may be counted late, at the time when it was due.
     pub fn forget(&mut self, now: Duration, longest: Duration) {
         while self.due.front().is_some_and(|at| now.saturating_sub(*at) >= longest * 2) {
             self.due.pop_front();

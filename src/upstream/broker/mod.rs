@@ -11,11 +11,13 @@
 //!
 //! 1. No window ever holds more calls than its amount.
 //! 2. A call within its client's share is served as soon as the windows have room. Of several such calls the one that
-//!    has been due for longest goes first. The background lane has one share for all its clients, and goes before them.
-//! 3. Surplus goes to any client, but evenly spread over the time until the oldest call leaves the window. A part of
-//!    the window stays reserved: what recently active clients are likely to use of their shares, and the burst that
-//!    one client may bring after a silence. Of several surplus calls the one of the client with the least use per
-//!    weight goes first. A client that is alone may take half of the window at once.
+//!    has been due for longest goes first. All clients of the background lane have one share together, and calls
+//!    within it go before the calls of interactive clients.
+//! 3. Any client may get surplus, but the surplus calls are spread evenly over the time until the oldest call leaves
+//!    the window. A part of the window stays reserved: what recently active clients are likely to use of their shares,
+//!    and the burst that one client may bring after a silence. Of several surplus calls those of interactive clients
+//!    go first, and among these the one of the client with the least use per weight. A client that is alone may take
+//!    half of the window at once.
 //!
 //! So one client can use most of an idle pool, and is out of the way when others come.
 //!
