@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::unreadable::unreadable;
+
 /// Reads a file, and never waits for it ([`open`]).
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -25,7 +27,8 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 /// would wait too. Each of these files is also read more than once, and a pipe gives its content only once.
 fn open(path: &Path) -> io::Result<File> {
     let without_wait = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(without_wait).open(path)?;
+    let opened = OpenOptions::new().read(true).custom_flags(without_wait).open(path);
+    let file = opened.map_err(|error| unreadable(path, error))?;
     if file.metadata()?.file_type().is_fifo() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe; a regular file is expected"));
     }

@@ -33,6 +33,7 @@ mod server;
 mod setting;
 mod tls;
 mod tracing;
+mod unreadable;
 mod upstream;
 mod url;
 mod value;
@@ -74,6 +75,23 @@ pub use value::Rate;
 
 /// The defaults, and the manual.
 pub const DEFAULTS: &str = include_str!("../../config/gateway.toml");
+
+// With somebody's own configuration in its place, a build would have no defaults.
+const _: () = assert!(
+    begins_with(DEFAULTS.as_bytes(), b"# kore-gateway: the manual."),
+    "config/gateway.toml is not the manual, which is compiled in as the defaults: restore it, and keep your own \
+     configuration in another file"
+);
+
+const fn begins_with(mut text: &[u8], mut start: &[u8]) -> bool {
+    while let [expected, rest @ ..] = start {
+        match text {
+            [found, following @ ..] if *found == *expected => (text, start) = (following, rest),
+            _ => return false,
+        }
+    }
+    true
+}
 
 /// What the configuration means.
 #[derive(Debug)]
@@ -146,5 +164,18 @@ impl Config {
             accounts: accounts.into_vec(),
             clients,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_whole_but_for_accounts_and_clients() {
+        let faults = Config::resolve(DEFAULTS.parse().expect("TOML")).expect_err("nobody may call");
+        let paths: Vec<_> = faults.iter().map(|fault| fault.path.as_str()).collect();
+        assert_eq!(paths, ["accounts", "clients"], "{faults:?}");
+        assert!(begins_with(b"abc", b"ab") && !begins_with(b"a", b"ab") && !begins_with(b"ba", b"ab"));
     }
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use http::Method;
 use kore_gateway::access::identify::key_digest;
 
-use crate::process::{MINIMAL, with_key};
+use crate::process::{MINIMAL, as_nobody, with_key};
 use crate::tls_listener::{self, Authority};
 use crate::world::{DAY, REPORTING, World, got};
 
@@ -395,28 +395,19 @@ fn check_refuses_a_folder_that_serve_may_not_write_to() {
     let open = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
-    let program_file = folder.path().join("kore-gateway");
-    let built = env!("CARGO_BIN_EXE_kore-gateway");
-    std::fs::hard_link(built, &program_file)
-        .or_else(|_| std::fs::copy(built, &program_file).map(drop))
-        .unwrap();
     let lines = folder.path().join("lines");
     let file = folder.path().join("gateway.toml");
     std::fs::write(&file, with_key(&format!("audit.to = \"{}\"\n{MINIMAL}", lines.display()))).unwrap();
-    open(folder.path(), 0o555);
     for command in ["serve", "check"] {
-        let mut program = Command::new(&program_file);
+        let mut program = as_nobody(folder.path());
         program.args([command, "--config"]).arg(&file).env("TEST_SECRET", "hunter2-canary");
-        // Root may write anywhere.
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::process::CommandExt::uid(&mut program, 65534);
-        }
+        open(folder.path(), 0o555);
         let output = program.output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{command}: {said}");
         assert!(said.starts_with("audit.to: cannot be written: Permission denied"), "{command}: {said}");
+        open(folder.path(), 0o755);
     }
-    open(folder.path(), 0o755);
 }
 
 #[test]

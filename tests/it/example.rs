@@ -8,6 +8,7 @@ use kore_gateway::access::identify::key_digest;
 
 const EXAMPLE: &str = include_str!("../../config/example.toml");
 const MANUAL: &str = include_str!("../../config/gateway.toml");
+const DEPLOYED: &str = include_str!("../../deploy/gateway/gateway.toml");
 const README: &str = include_str!("../../README.md");
 
 /// The README's smallest configuration.
@@ -91,11 +92,13 @@ fn the_example_as_it_is_lacks_what_only_its_operator_has_and_nothing_else() {
 }
 
 #[test]
-fn the_readmes_smallest_configuration_is_enough() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = check(folder.path(), &completed(folder.path(), smallest()));
-    let (_, told) = printed(&output);
-    assert_eq!((output.status.code(), told.as_str()), (Some(0), ""));
+fn the_readmes_smallest_configuration_and_the_compose_files_are_enough() {
+    for text in [smallest(), DEPLOYED] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = check(folder.path(), &completed(folder.path(), text));
+        let (_, told) = printed(&output);
+        assert_eq!((output.status.code(), told.as_str()), (Some(0), ""), "{text}");
+    }
 }
 
 #[test]

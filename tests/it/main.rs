@@ -39,6 +39,7 @@ mod conditional;
 mod configuration;
 mod configuration_faults;
 mod cors;
+mod deploy;
 mod drain;
 mod example;
 mod explain;

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -45,6 +46,20 @@ server.max_connections_per_address = 10000
 /// A configuration with the digest of `kg_x` where it says `@digest`.
 pub fn with_key(text: &str) -> String {
     text.replace("@digest", &hex::encode(key_digest(b"kg_x")))
+}
+
+/// The program as a user without rights, by a copy in `folder`, which that user can enter. Tests may run as root, who may
+/// read and write anything; whoever else runs them stays who it is.
+pub fn as_nobody(folder: &Path) -> Command {
+    let (built, program) = (env!("CARGO_BIN_EXE_kore-gateway"), folder.join("kore-gateway"));
+    if !program.exists() {
+        std::fs::hard_link(built, &program).or_else(|_| std::fs::copy(built, &program).map(drop)).unwrap();
+    }
+    let mut program = Command::new(program);
+    if rustix::process::geteuid().is_root() {
+        program.uid(65534);
+    }
+    program
 }
 
 /// Whether somebody reads what the gateway writes.
