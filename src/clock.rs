@@ -298,7 +298,9 @@ mod tests {
         assert_eq!((clock.asleep_for(one), clock.asleep_for(two)), (2, 1));
         let [gone, ..] = sleepers;
         drop(gone);
-        assert_eq!((clock.asleep_for(one), clock.asleep_for(two)), (0, 0), "all are dropped");
+        assert_eq!((clock.asleep_for(one), clock.asleep_for(two)), (1, 1));
+        clock.advance(one);
+        assert_eq!((clock.asleep_for(one), clock.asleep_for(two)), (0, 1), "one is due");
     }
 
     #[test]
