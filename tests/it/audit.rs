@@ -56,7 +56,7 @@ async fn each_body_leaves_one_line_and_what_has_none_leaves_none() {
     got(world.request(Method::GET, &path, "kg_masked").header("x-request-id", "r-2")).await;
     let who = |key: &str| hex::encode(key_digest(key.as_bytes()))[..8].to_owned();
     let line = json!({
-        "time": "2026-03-02T12:00:00Z", "request_id": "r-1", "client": "reporting", "who": who(REPORTING),
+        "time": "2026-03-02T12:00:00.000Z", "request_id": "r-1", "client": "reporting", "who": who(REPORTING),
         "address": "127.0.0.1", "route": "conversation", "account": EXAMPLE_ACCOUNT, "bot": EXAMPLE_STREAM,
         "id": conversation.conversation_id, "status": 200, "outcome": "miss", "redaction": [],
         "own_rows_only": false,
