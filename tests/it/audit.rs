@@ -95,7 +95,7 @@ async fn each_body_leaves_one_line_and_what_has_none_leaves_none() {
     assert_eq!((&lines[3]["status"], &lines[3]["id"]), (&json!(404), &json!("c-2")));
     assert_eq!(lines[4]["id"], conversation.session_id);
     assert_eq!((&lines[5]["route"], lines[5].get("id")), (&json!("interaction_details"), None));
-    assert_eq!(lines[5]["window"], json!(["2026-02-16T00:00:00Z", "2026-02-23T00:00:00Z"]));
+    assert_eq!(lines[5]["window"], json!(["2026-02-16T00:00:00.000Z", "2026-02-23T00:00:00.000Z"]));
     assert_eq!(world.metric(r#"kore_gateway_audit_records_total{result="success"}"#).await, 6.0);
     assert_eq!(world.metric(LOST).await, 0.0);
 
