@@ -34,7 +34,7 @@ pub struct Entry {
     pub phase: Phase,
     pub lifetime: Lifetime,
     /// The body in other codings, as far as callers have asked for them.
-    pub variants: Variants,
+    pub variants: Variants<Self>,
     /// The bots that the body names; of a transcript, those that other answers have named.
     pub bots: Box<[Box<str>]>,
     /// What it is about.

@@ -9,7 +9,6 @@ use brotli::enc::BrotliEncoderParams;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::entry::Entry;
 use super::jobs::{Job, UnderWay};
 use crate::error::Error;
 
@@ -46,15 +45,27 @@ impl Coding {
 /// A body in another coding, or none where that would be no smaller.
 type Coded = Option<Arc<[u8]>>;
 
-/// What has been made so far. No memory but a pointer's before anything was asked for.
-#[derive(Debug, Default)]
-pub struct Variants(OnceLock<Box<Made>>);
+/// What has been made so far of an entry `E`. No memory but a pointer's before anything was asked for.
+#[derive(Debug)]
+pub struct Variants<E>(OnceLock<Box<Made<E>>>);
 
-#[derive(Debug, Default)]
-struct Made {
+#[derive(Debug)]
+struct Made<E> {
     gzip: Variant,
     brotli: Variant,
-    views: Mutex<Vec<View>>,
+    views: Mutex<Vec<View<E>>>,
+}
+
+impl<E> Default for Variants<E> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<E> Default for Made<E> {
+    fn default() -> Self {
+        Self { gzip: Variant::default(), brotli: Variant::default(), views: Mutex::default() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,19 +77,19 @@ struct Variant {
 
 /// What one projection shows of the entry. Not held here: the store holds it, or whoever is being answered with it.
 #[derive(Debug)]
-struct View {
+struct View<E> {
     projection: Box<[u8]>,
-    shown: Weak<Entry>,
-    under_way: Option<UnderWay<Result<Arc<Entry>, Error>>>,
+    shown: Weak<E>,
+    under_way: Option<UnderWay<Result<Arc<E>, Error>>>,
 }
 
 /// A view that is at hand, or will be.
-pub enum Shown {
-    Made(Arc<Entry>),
-    UnderWay(Job<Result<Arc<Entry>, Error>>),
+pub enum Shown<E> {
+    Made(Arc<E>),
+    UnderWay(Job<Result<Arc<E>, Error>>),
 }
 
-impl Made {
+impl<E> Made<E> {
     fn variant(&self, coding: Coding) -> Option<&Variant> {
         match coding {
             Coding::Identity => None,
@@ -88,8 +99,8 @@ impl Made {
     }
 }
 
-impl Variants {
-    fn made(&self) -> &Made {
+impl<E> Variants<E> {
+    fn made(&self) -> &Made<E> {
         self.0.get_or_init(Box::default)
     }
 
@@ -133,7 +144,7 @@ impl Variants {
     }
 
     /// What `projection` shows: at hand, under way, or under way as `begin` begins it.
-    pub fn view(&self, projection: &[u8], begin: impl FnOnce() -> Job<Result<Arc<Entry>, Error>>) -> Shown {
+    pub fn view(&self, projection: &[u8], begin: impl FnOnce() -> Job<Result<Arc<E>, Error>>) -> Shown<E> {
         let mut views = locked(&self.made().views);
         if let Some(view) = views.iter().find(|view| *view.projection == *projection) {
             if let Some(shown) = view.shown.upgrade() {
@@ -150,13 +161,13 @@ impl Variants {
     }
 
     /// What `projection` shows, if anybody has it still.
-    pub fn view_at_hand(&self, projection: &[u8]) -> Option<Arc<Entry>> {
+    pub fn view_at_hand(&self, projection: &[u8]) -> Option<Arc<E>> {
         let views = locked(&self.0.get()?.views);
         views.iter().find(|view| *view.projection == *projection)?.shown.upgrade()
     }
 
     /// What `projection` shows was made.
-    pub fn shows(&self, projection: &[u8], shown: &Arc<Entry>) {
+    pub fn shows(&self, projection: &[u8], shown: &Arc<E>) {
         let view = View { projection: projection.into(), shown: Arc::downgrade(shown), under_way: None };
         put(&mut locked(&self.made().views), view);
     }
@@ -171,8 +182,8 @@ impl Variants {
 }
 
 /// In place of the one of its projection, and without those that are gone.
-fn put(views: &mut Vec<View>, view: View) {
-    let is_alive = |view: &View| {
+fn put<E>(views: &mut Vec<View<E>>, view: View<E>) {
+    let is_alive = |view: &View<E>| {
         view.shown.strong_count() > 0 || view.under_way.as_ref().is_some_and(|job| job.upgrade().is_some())
     };
     views.retain(|other| other.projection != view.projection && is_alive(other));
@@ -248,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_variant_is_made_once_and_only_if_it_is_smaller() {
-        let variants = Variants::default();
+        let variants = Variants::<()>::default();
         let body = vec![b'a'; 1000];
         assert!(variants.lacks(Coding::Gzip));
         let made = variants.get_or_make(Coding::Gzip, &body, &WANTED, || ()).expect("smaller");
@@ -258,7 +269,7 @@ mod tests {
         assert_eq!(variants.len(), made.len());
         assert!(!variants.lacks(Coding::Identity));
 
-        let tiny = Variants::default();
+        let tiny = Variants::<()>::default();
         assert_eq!(tiny.get_or_make(Coding::Brotli, b"{}", &WANTED, || ()), None);
         assert!(!tiny.lacks(Coding::Brotli));
         assert_eq!(tiny.len(), 0);
@@ -274,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_is_given_up_is_not_remembered_and_can_be_made_later() {
-        let variants = Variants::default();
+        let variants = Variants::<()>::default();
         let body = vec![b'a'; 1000];
         for coding in Coding::COMPRESSING {
             assert_eq!(variants.get_or_make(coding, &body, &AtomicBool::new(true), || ()), None);

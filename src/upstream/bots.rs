@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 
 use super::pool::Pool;
-use super::pools::Shape;
+use super::shape::Shape;
 use crate::clock::Clock;
 
 /// The pools of bots, one for each bot with a call in its windows.

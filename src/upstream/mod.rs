@@ -19,6 +19,7 @@ mod quota;
 mod request;
 mod retry;
 mod secrets;
+mod shape;
 mod token;
 
 use std::collections::HashMap;
@@ -39,7 +40,8 @@ use call::{breaker_open, quota_used_up};
 use client::Connections;
 pub use client::Resolver;
 use host::Host;
-use pools::{AccountPools, Pools, Shape};
+use pools::{AccountPools, Pools};
+use shape::Shape;
 use token::Minter;
 pub use token::random_id;
 
