@@ -248,9 +248,19 @@ async fn an_answer_under_way_is_not_handed_out_as_another_accounts() {
 }
 
 /// A million keys that nobody has, each from an address of its own: what is kept of them is bounded, and
-/// whoever has a key gets his answer in between as before.
+/// whoever has a key gets his answer in between as before. The test asks for a process of its own: others of this one
+/// take memory too.
 #[tokio::test]
 async fn a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_caller_unaffected() {
+    const ALONE: &str = "KEYS_TEST_HAS_ITS_OWN_PROCESS";
+    if std::env::var_os(ALONE).is_none() {
+        let mut own = tokio::process::Command::new(std::env::current_exe().unwrap());
+        own.args(["--exact", "--nocapture"]).arg(
+            "keys::a_million_random_keys_and_addresses_leave_memory_bounded_and_an_honest_caller_unaffected",
+        );
+        assert!(own.env(ALONE, "1").status().await.unwrap().success());
+        return;
+    }
     let (world, path) = world(rotating(&[(OLD, "")])).await;
     let snapshot = world.app.snapshot();
     let rate = snapshot.config.callers.unauthenticated;
