@@ -13,7 +13,7 @@ use kore_gateway::cache::admit::judge;
 use kore_gateway::clock::{Clock, UnixMillis};
 use kore_gateway::lifecycle::phase::Rule;
 use kore_gateway::routes::{self, Requested, Found, Key, RequestLimits, Query, Request};
-use kore_gateway::lifecycle::sightings::Seen;
+use kore_gateway::lifecycle::sightings::Sightings;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -68,7 +68,7 @@ fn is_kept(query: &Query, body: &[u8]) -> bool {
         body: body.into(),
         asked_at: Clock::manual(UnixMillis(NOON)).moment(),
     };
-    judge(query, &RULE, &Seen::new(16), answer).is_ok_and(|judgement| {
+    judge(query, &RULE, &Sightings::new(16), answer).is_ok_and(|judgement| {
         assert_eq!(*judgement.entry.answer.body, *body);
         judgement.verdict.is_ok()
     })

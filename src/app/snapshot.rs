@@ -105,7 +105,7 @@ impl Snapshot {
     }
 
     /// What keeps `config` from being served on this machine, beside files that cannot be written
-    /// ([`Config::unwritable`]) and ports. Makes what [`Self::new`] makes, and drops it: in a runtime that does not
+    /// ([`Config::unwritable`]) and ports. Makes what `Self::new` makes, and drops it: in a runtime that does not
     /// run, nobody hears of it.
     pub fn refusals(config: &Config, clock: &Clock) -> Vec<ConfigFault> {
         let metrics = Arc::new(Metrics::new());

@@ -9,14 +9,14 @@ use rustix::fs::OFlags;
 
 use super::unreadable::unreadable;
 
-/// Reads a file, and never waits for it ([`open`]).
+/// Reads a file, and never waits for it (`open`).
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Reads a file that is UTF-8, and never waits for it ([`open`]).
+/// Reads a file that is UTF-8, and never waits for it (`open`).
 pub fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;

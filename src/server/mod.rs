@@ -1,4 +1,4 @@
-//! HTTP: the listeners, every route ([`router`]), every layer around them ([`middleware`]), the typed stages, and the
+//! HTTP: the listeners, every route (`router`), every layer around them (`middleware`), the typed stages, and the
 //! ops endpoints.
 
 mod admin;

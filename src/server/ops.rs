@@ -1,4 +1,4 @@
-//! The ops listener: health, version, metrics, and [`admin`]. On a port of its own, with a budget of its own.
+//! The ops listener: health, version, metrics, and `admin`. On a port of its own, with a budget of its own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
